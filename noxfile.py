@@ -1,0 +1,54 @@
+"""The project's checks: ``nox`` runs them all; ``nox -s tests -- -k name`` runs one test."""
+
+from __future__ import annotations
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.error_on_external_run = True
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def group(*names: str) -> list[str]:
+    """The requirements of dependency groups in pyproject.toml."""
+    return list(nox.project.dependency_groups(PROJECT, *names))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, likely bugs, and formatting, by ruff."""
+    session.install(*group("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Types, by mypy in strict mode and by pyright."""
+    session.install("-e", ".[cli]", *group("typing"))
+    session.run("mypy")
+    session.run("mypy", "--allow-untyped-defs", "--allow-incomplete-defs", "tests")
+    session.run("pyright")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests, with coverage."""
+    session.install(".[cli]", *group("test"))
+    session.run(
+        "pytest",
+        "--cov",
+        "--cov-report=term",
+        *session.posargs,
+        # The simulator's subprocesses and their sockets stay on this machine.
+        env={"PYTHONDEVMODE": "1"},
+    )
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """What the client costs, against its peers; writes tables and plots into docs/."""
+    session.install(".[cli]", *group("bench"))
+    session.run("python", "-m", "benchmarks.bench", *session.posargs)
