@@ -1,0 +1,43 @@
+"""Time and chance, in one injectable object, so that schedules can be tested without waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+class Timer(Protocol):
+    """A call that will happen unless it is cancelled, such as an ``asyncio.TimerHandle``."""
+
+    def cancel(self) -> object:
+        """Call it off."""
+
+
+def _call_later(seconds: float, callback: Callable[[], None]) -> Timer:
+    return asyncio.get_running_loop().call_later(seconds, callback)
+
+
+@attrs.frozen
+class Clock:
+    """Where the client takes time and chance from.
+
+    Attributes:
+        monotonic: seconds that only grow; all waits and deadlines are counted in it.
+        time: seconds since the epoch, for headers that name a date.
+        sleep: an awaitable pause of that many seconds.
+        call_later: calls back after that many seconds, unless cancelled.
+        random: a number in [0, 1), for jitter.
+    """
+
+    monotonic: Callable[[], float] = time.monotonic
+    time: Callable[[], float] = time.time
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    call_later: Callable[[float, Callable[[], None]], Timer] = _call_later
+    random: Callable[[], float] = random.random

@@ -1,0 +1,268 @@
+"""Everything that this package raises on purpose.
+
+    ModelLabError
+    ├── ConfigError                 credentials, site or options that cannot work
+    ├── InvalidIdError              also a ValueError; raised before any request
+    ├── ClientClosedError           used after closing, or from another event loop
+    ├── TransportError              no answer: refused, dropped, cut short
+    │   └── RequestTimeoutError     also a TimeoutError
+    ├── DecodeError                 an answer that is not what the API promises
+    ├── WaitTimeoutError            also a TimeoutError; carries the last run seen
+    ├── DownloadError               a file that could not be brought to disk safely
+    ├── BulkError                   some of many failed; carries all that succeeded
+    └── StatusError                 an answer with a status that is not 2xx
+        ├── BadRequestError         400
+        ├── AuthenticationError     401
+        ├── PermissionDeniedError   403
+        ├── NotFoundError           404
+        ├── RateLimitedError        429
+        └── ServerError             5xx
+
+No message, repr or attribute of these holds a key or a token.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from modellab_async.models import Run
+    from modellab_async.wire import RateLimit
+
+
+class ModelLabError(Exception):
+    """The root of all errors of this package."""
+
+
+class _CallError(ModelLabError):
+    """A call that was sent and failed; says how often it was sent."""
+
+    attempts = 1
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message} (after {self.attempts} attempts)" if self.attempts > 1 else message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class ConfigError(ModelLabError):
+    """The client cannot work as it was set up; the message names what to give instead."""
+
+
+class InvalidIdError(ModelLabError, ValueError):
+    """An id that is neither a non-negative integer nor a string of digits."""
+
+
+class ClientClosedError(ModelLabError):
+    """The client was closed, or belongs to another event loop than the one running now."""
+
+
+class TransportError(_CallError):
+    """The request got no complete answer: refused, reset, cut short, no such host.
+
+    Attributes:
+        answer_lost: whether the server may have acted on a request whose answer never came.
+        permanent: whether another attempt would end the same way, such as with a bad certificate.
+        attempts: how many times the request was sent.
+    """
+
+    def __init__(self, message: str, *, answer_lost: bool = True, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.answer_lost = answer_lost
+        self.permanent = permanent
+
+
+class RequestTimeoutError(TransportError, TimeoutError):
+    """An attempt, or all attempts of a call together, took longer than allowed."""
+
+
+class DecodeError(_CallError):
+    """An answer arrived whole but does not have the promised form.
+
+    Attributes:
+        path: where in the answer, as a JSON path such as ``$.data.attributes.status``.
+        resource_id: the id of the run or project the answer was about, where known.
+        cut_short: whether it looks cut, or is not from the API at all; another attempt may help.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str = "$",
+        resource_id: int | None = None,
+        cut_short: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.path = path
+        self.resource_id = resource_id
+        self.cut_short = cut_short
+
+
+class WaitTimeoutError(ModelLabError, TimeoutError):
+    """A run did not reach an end state in the time given.
+
+    Attributes:
+        run: the last run seen, or None where none was.
+    """
+
+    def __init__(self, message: str, *, run: Run | None = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class DownloadError(ModelLabError):
+    """A file could not be brought to disk whole, or its path would leave the directory."""
+
+
+class BulkError(ModelLabError):
+    """Some of many items failed; nothing that was fetched is thrown away.
+
+    Attributes:
+        runs: every run fetched, by the id as it was given.
+        errors: every failure, by the id as it was given.
+    """
+
+    def __init__(self, runs: Mapping[Any, Run], errors: Mapping[Any, ModelLabError]) -> None:
+        self.runs = dict(runs)
+        self.errors = dict(errors)
+        first_id, first = next(iter(self.errors.items()))
+        super().__init__(
+            f"{len(self.errors)} of {len(self.runs) + len(self.errors)} ids failed;"
+            f" first {first_id!r}: {first}"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.runs, self.errors)
+
+
+@attrs.frozen
+class ErrorSource:
+    """What in the request an error is about: a header, a query parameter or a JSON pointer."""
+
+    header: str | None = None
+    parameter: str | None = None
+    pointer: str | None = None
+
+
+@attrs.frozen
+class ErrorDetail:
+    """One entry of an answer's ``errors``; a plain string on the wire becomes its ``title``."""
+
+    title: str | None = None
+    detail: str | None = None
+    status: str | None = None
+    source: ErrorSource | None = None
+    meta: Mapping[str, Any] | None = attrs.field(default=None, hash=False)
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.title, self.detail) if part) or "no detail"
+
+
+class StatusError(_CallError):
+    """The server answered with a status other than 2xx.
+
+    Attributes:
+        status: the HTTP status.
+        errors: the parsed ``errors`` of the body, empty where it held none.
+        method: the request's method.
+        url: the request's address (the client never puts secrets in an address).
+        attempts: how many times the request was sent.
+        body: the first 2 KB of the answer's body, as text.
+        retry_after: seconds the server asked to wait before the next try, where it did.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        method: str,
+        url: str,
+        errors: Sequence[ErrorDetail] = (),
+        body: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.method = method
+        self.url = url
+        self.errors = tuple(errors)
+        self.body = body
+        self.retry_after = retry_after
+
+
+class BadRequestError(StatusError):
+    """400: the server did not accept a parameter."""
+
+
+class AuthenticationError(StatusError):
+    """401: the keys are wrong, lack a scope, or belong to another site."""
+
+
+class PermissionDeniedError(StatusError):
+    """403: the keys are wrong, lack a scope, or belong to another site."""
+
+
+class NotFoundError(StatusError):
+    """404: there is no such thing, or not for these keys."""
+
+
+class RateLimitedError(StatusError):
+    """429: the organization's quota is used up, for longer than this call may wait.
+
+    Attributes:
+        rate_limit: what the server said of its limit, or None where it said nothing.
+        too_late: whether the client did not wait, since quota comes back later than it may.
+    """
+
+    rate_limit: RateLimit | None = None
+    too_late: bool = False
+
+    @property
+    def name(self) -> str | None:
+        """The limit's name."""
+        return self.rate_limit.name if self.rate_limit else None
+
+    @property
+    def limit(self) -> int | None:
+        """Requests allowed in a period."""
+        return self.rate_limit.limit if self.rate_limit else None
+
+    @property
+    def period(self) -> float | None:
+        """The period's length in seconds."""
+        return self.rate_limit.period if self.rate_limit else None
+
+    @property
+    def remaining(self) -> int | None:
+        """Requests left in this period."""
+        return self.rate_limit.remaining if self.rate_limit else None
+
+    @property
+    def reset(self) -> float | None:
+        """Seconds until the period ends, as of the answer."""
+        return self.rate_limit.reset if self.rate_limit else None
+
+
+class ServerError(StatusError):
+    """5xx: the server, or the edge in front of it, failed."""
+
+
+def _rebuild(
+    cls: type[ModelLabError], args: tuple[Any, ...], state: dict[str, Any]
+) -> ModelLabError:
+    """Pickle's way back: required keyword arguments live in the state, not in ``args``."""
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error

@@ -1,0 +1,348 @@
+"""What the API's resources look like: frozen, slotted attrs classes, and nothing else.
+
+Source: Datadog API v2, Model Lab (preview). Times are aware datetimes in UTC;
+durations are seconds.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003  # the codec reads the hints
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+T_co = TypeVar("T_co", covariant=True)
+
+# Instances are kept by the ten thousand: slots, and none for weak references.
+
+
+class RunStatus(StrEnum):
+    """Where a run stands. A status that this version does not know survives as itself.
+
+    Compare with ``==``, also with plain strings; an unknown status is equal to its own text
+    and to nothing else, and is never one of the members that iteration gives.
+    """
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    KILLED = "killed"
+    UNRESPONSIVE = "unresponsive"
+    PAUSED = "paused"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a run never leaves this status: completed, failed or killed."""
+        return self in _TERMINAL
+
+    @classmethod
+    def _missing_(cls, value: object) -> RunStatus | None:
+        if not isinstance(value, str):
+            return None
+        unknown = str.__new__(cls, value)
+        unknown._name_ = value
+        unknown._value_ = value
+        return unknown
+
+
+_TERMINAL: Final = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.KILLED})
+
+
+@attrs.frozen(weakref_slot=False)
+class Param:
+    """A training parameter of a run; values are text, whatever they meant to the training code."""
+
+    key: str
+    value: str
+
+
+@attrs.frozen(weakref_slot=False)
+class Tag:
+    """A ``key:value`` label of a run or a project."""
+
+    key: str
+    value: str
+
+
+@attrs.frozen(weakref_slot=False)
+class MetricSummary:
+    """What the API keeps of one metric's history in a run.
+
+    ``count`` values were recorded between ``first_step`` and ``last_step``; the statistics are
+    floats, or None where the server left them out (it always leaves out ``stddev`` today).
+    """
+
+    key: str
+    count: int
+    first_step: int | None = None
+    last_step: int | None = None
+    latest: float | None = None
+    max: float | None = None
+    mean: float | None = None
+    min: float | None = None
+    stddev: float | None = None
+
+
+@attrs.frozen(weakref_slot=False, kw_only=True)
+class Run:
+    """One training run.
+
+    ``params``, ``tags`` and ``metric_summaries`` keep the server's order and repeats, and are
+    empty where the server sends null. ``duration`` is in seconds. ``deleted_at`` is set on a run
+    that was deleted but is still answered.
+    """
+
+    id: int
+    name: str
+    project_id: int
+    status: RunStatus
+    created_at: datetime
+    updated_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    deleted_at: datetime | None = None
+    description: str = ""
+    duration: float | None = None
+    owner_id: str | None = None
+    external_url: str | None = None
+    mlflow_artifact_location: str = ""
+    has_children: bool = False
+    is_pinned: bool = False
+    descendant_match: bool = False
+    params: tuple[Param, ...] = ()
+    tags: tuple[Tag, ...] = ()
+    metric_summaries: tuple[MetricSummary, ...] = ()
+
+    def param(self, key: str) -> str | None:
+        """The value of the first parameter named ``key``, or None."""
+        return next((param.value for param in self.params if param.key == key), None)
+
+    def tag(self, key: str) -> str | None:
+        """The value of the first tag named ``key``, or None."""
+        return next((tag.value for tag in self.tags if tag.key == key), None)
+
+    def metric(self, key: str) -> MetricSummary | None:
+        """The summary of the first metric named ``key``, or None."""
+        return next((metric for metric in self.metric_summaries if metric.key == key), None)
+
+
+@attrs.frozen(weakref_slot=False, kw_only=True)
+class Project:
+    """A collection of runs."""
+
+    id: int
+    name: str
+    description: str = ""
+    artifact_storage_location: str = ""
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    deleted_at: datetime | None = None
+    external_url: str | None = None
+    owner_id: str | None = None
+    is_starred: bool = False
+    tags: tuple[Tag, ...] = ()
+
+    def tag(self, key: str) -> str | None:
+        """The value of the first tag named ``key``, or None."""
+        return next((tag.value for tag in self.tags if tag.key == key), None)
+
+
+@attrs.frozen(weakref_slot=False)
+class RunFile:
+    """A file or directory of a run; a directory's ``path`` ends in ``/``. Sizes are in bytes."""
+
+    path: str
+    is_dir: bool = False
+    file_size: int | None = None
+
+
+@attrs.frozen(weakref_slot=False, kw_only=True)
+class RunArtifacts:
+    """One directory of a run's artifacts.
+
+    A file's content is addressed by its project and ``path_in_project + "/" + file.path``.
+    """
+
+    id: str = ""
+    path_in_project: str = ""
+    files: tuple[RunFile, ...] = ()
+
+
+@attrs.frozen(weakref_slot=False)
+class ProjectFile:
+    """A file of a project; ``artifact_path`` addresses its content. The size is in bytes."""
+
+    filename: str
+    artifact_path: str
+    created_at: datetime | None = None
+    file_size: int | None = None
+
+
+@attrs.frozen(weakref_slot=False, kw_only=True)
+class ProjectArtifacts:
+    """The files of a project."""
+
+    id: str = ""
+    files: tuple[ProjectFile, ...] = ()
+
+
+@attrs.frozen(weakref_slot=False, kw_only=True)
+class FacetKeys:
+    """What runs (or projects) can be filtered by."""
+
+    id: str = ""
+    metrics: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+@attrs.frozen(weakref_slot=False)
+class NumericRange:
+    """The smallest and the largest value of a numeric facet."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+@attrs.frozen(weakref_slot=False)
+class MetricStatRange:
+    """The smallest and the largest value of one statistic (``stat``) of a metric."""
+
+    stat: str
+    min: float | None = None
+    max: float | None = None
+
+
+@attrs.frozen(weakref_slot=False, kw_only=True)
+class FacetValues:
+    """The values that one facet takes."""
+
+    id: str = ""
+    facet_name: str = ""
+    facet_type: str = ""
+    values: tuple[str, ...] = ()
+    numeric_range: NumericRange | None = None
+    metric_stat_ranges: tuple[MetricStatRange, ...] = ()
+
+
+@attrs.frozen(weakref_slot=False, kw_only=True)
+class Page(Generic[T_co]):
+    """One page of a listing.
+
+    ``number`` is the server's own count (it starts at 0 or at 1, see ``first_number``);
+    ``next_number`` is None on the last page. ``total`` counts all pages' items, where known.
+    """
+
+    items: tuple[T_co, ...] = ()
+    total: int | None = None
+    number: int | None = None
+    size: int | None = None
+    next_number: int | None = None
+    prev_number: int | None = None
+    first_number: int | None = None
+    last_number: int | None = None
+
+
+class _RootRuns(Enum):
+    """The type of `ROOT_RUNS`."""
+
+    ROOT_RUNS = "null"
+
+    def __repr__(self) -> str:
+        return "ROOT_RUNS"
+
+
+ROOT_RUNS: Final = _RootRuns.ROOT_RUNS
+"""As ``RunFilter(parent_run_id=ROOT_RUNS)``: only runs that have no parent."""
+
+
+def _plain_pairs(
+    _instance: object, attribute: attrs.Attribute[Any], value: Mapping[str, object] | None
+) -> None:
+    """Refuse what ``key:value,key2:value2`` cannot carry; the API knows no way to escape."""
+    if value is None:
+        return
+    for key, entry in value.items():
+        for part in (key, entry):
+            if isinstance(part, str) and ("," in part or ":" in part):
+                raise ValueError(
+                    f"{attribute.name} cannot hold {part!r}: commas and colons separate filters"
+                    " on the wire; filter by another key, or filter what the listing gives"
+                )
+        if not isinstance(entry, str | int | float) or not key:
+            raise ValueError(
+                f"{attribute.name} must map names to text, numbers or booleans,"
+                f" not {key!r} to {entry!r}"
+            )
+
+
+def _id_tuple(value: Iterable[int | str] | None) -> tuple[int | str, ...] | None:
+    if isinstance(value, str | bytes):
+        raise TypeError(f"ids must be a collection of ids, not {type(value).__name__}")
+    ids = None if value is None else tuple(value)
+    if ids == ():
+        raise ValueError("ids is empty: leave it out to ask for all runs")
+    return ids
+
+
+def _copied(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if value is None else dict(value)
+
+
+@attrs.frozen
+class RunFilter:
+    """Which runs a listing gives; what is None is not asked for, and all that is given must hold.
+
+    Args:
+        ids: these runs only.
+        text: text in the name or the description.
+        owner_id: the owner's UUID.
+        status: one status.
+        project_id: runs of one project.
+        tags: tags that a run must have.
+        params: params that a run must have; a text such as ``"<0.01"`` or ``">=2"`` compares.
+        parent_run_id: children of one run, or `ROOT_RUNS` for runs without a parent.
+
+    Raises:
+        ValueError: for tags or params with a comma or a colon, which the API cannot take, and for
+            an empty ``ids``, which it would take for all runs.
+        TypeError: for a lone string as ``ids``.
+    """
+
+    ids: tuple[int | str, ...] | None = attrs.field(default=None, converter=_id_tuple)
+    text: str | None = None
+    owner_id: str | None = None
+    status: RunStatus | str | None = None
+    project_id: int | str | None = None
+    tags: Mapping[str, str] | None = attrs.field(
+        default=None, converter=_copied, validator=_plain_pairs, hash=False
+    )
+    params: Mapping[str, str | float | bool] | None = attrs.field(
+        default=None, converter=_copied, validator=_plain_pairs, hash=False
+    )
+    parent_run_id: int | str | _RootRuns | None = None
+
+
+@attrs.frozen
+class ProjectFilter:
+    """Which projects a listing gives; what is None is not asked for.
+
+    Args:
+        text: text in the name or the description.
+        owner_id: the owner's UUID.
+        tags: tags that a project must have.
+
+    Raises:
+        ValueError: for tags with a comma or a colon, which the API cannot take.
+    """
+
+    text: str | None = None
+    owner_id: str | None = None
+    tags: Mapping[str, str] | None = attrs.field(
+        default=None, converter=_copied, validator=_plain_pairs, hash=False
+    )

@@ -1,0 +1,45 @@
+"""What a client has done so far, in numbers."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class Stats:
+    """A snapshot of a client's counters, all of them since it was made.
+
+    Attributes:
+        calls: operations asked for, however often each was sent.
+        attempts: requests sent, as the server saw them.
+        retries: attempts beyond the first of their call.
+        rate_limited: answers with status 429.
+        rate_limit_wait_s: seconds during which requests were held back for quota; many tasks
+            that wait out one pause count it once.
+        backoff_wait_s: seconds of back-off, summed over all calls.
+        bytes_received: bytes of answers' bodies, after decompression.
+    """
+
+    calls: int = 0
+    attempts: int = 0
+    retries: int = 0
+    rate_limited: int = 0
+    rate_limit_wait_s: float = 0.0
+    backoff_wait_s: float = 0.0
+    bytes_received: int = 0
+
+
+@attrs.define
+class Counters:
+    """The same, as the client's rooms count them."""
+
+    calls: int = 0
+    attempts: int = 0
+    retries: int = 0
+    rate_limited: int = 0
+    backoff_wait_s: float = 0.0
+    bytes_received: int = 0
+
+    def snapshot(self, rate_limit_wait_s: float) -> Stats:
+        """The counters of this moment."""
+        return Stats(rate_limit_wait_s=rate_limit_wait_s, **attrs.asdict(self))
