@@ -1,0 +1,230 @@
+"""Bytes to models and back, through one cattrs converter.
+
+``converter`` is the door; behind it, ``twins`` is the fast way in, and ``parsing`` deals with JSON
+and with what is wrong in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import msgspec
+
+from modellab_async.codec.converter import RESOURCE_TYPES, Converter, make_converter
+from modellab_async.codec.parsing import identity, located, parse
+from modellab_async.errors import DecodeError
+from modellab_async.models import Page, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "Codec",
+    "Converter",
+    "RawPage",
+    "from_dict",
+    "from_json",
+    "make_converter",
+    "to_dict",
+    "to_json",
+]
+
+M = TypeVar("M")
+
+BREATH: Final = 25
+"""After so many items of a page, the other tasks of the event loop get their turn."""
+
+
+class _PageNumbers(msgspec.Struct, gc=False):
+    number: int | None = None
+    size: int | None = None
+    total: int | None = None
+    first_number: int | None = None
+    prev_number: int | None = None
+    next_number: int | None = None
+    last_number: int | None = None
+
+
+class _Meta(msgspec.Struct, gc=False):
+    page: _PageNumbers | None = None
+
+
+class _Listing(msgspec.Struct, gc=False):
+    data: list[msgspec.Raw]
+    meta: _Meta | None = None
+
+
+class _ParsedListing(msgspec.Struct, gc=False):
+    data: list[Any]
+    meta: _Meta | None = None
+
+
+class _Identity(msgspec.Struct, gc=False):
+    id: Any = None
+
+
+_decode_listing: Final = msgspec.json.Decoder(_Listing).decode
+_decode_raw: Final = msgspec.json.Decoder(msgspec.Raw).decode
+_decode_identity: Final = msgspec.json.Decoder(_Identity).decode
+
+
+class RawPage:
+    """A page of a listing, taken apart into resources that are still to be structured."""
+
+    __slots__ = ("_items", "_structure", "numbers")
+
+    def __init__(
+        self, items: list[Any], numbers: _PageNumbers | None, structure: Callable[[Any], Any]
+    ) -> None:
+        self._items = items
+        self._structure = structure
+        self.numbers = numbers or _PageNumbers()
+
+    async def outcomes(self) -> list[Any]:
+        """Each item as its model or as the `DecodeError` it led to; other tasks run in between."""
+        results: list[Any] = []
+        for index, item in enumerate(self._items, start=1):
+            if index % BREATH == 0:
+                await asyncio.sleep(0)
+            try:
+                results.append(self._structure(item))
+            except DecodeError as error:
+                error.cut_short = False  # the page around it was whole
+                results.append(located(error, f"$.data[{index - 1}]", _identity(item)))
+        return results
+
+    async def page(self) -> Page[Any]:
+        """The page as its model.
+
+        Raises:
+            DecodeError: of the first item that is not what the API promises.
+        """
+        items = await self.outcomes()
+        for item in items:
+            if isinstance(item, DecodeError):
+                raise item
+        numbers = {name: getattr(self.numbers, name) for name in _PageNumbers.__struct_fields__}
+        return Page(items=tuple(items), **numbers)
+
+
+class Codec:
+    """What a client reads answers with."""
+
+    def __init__(self, converter: Converter | None = None) -> None:
+        self.converter = converter or make_converter()
+
+    def decode(self, body: bytes, model: type[M], *, expects: int | None = None) -> M:
+        """One resource's answer as its model.
+
+        Raises:
+            DecodeError: where the body is not what the API promises, or is about another id.
+        """
+        try:
+            result = self.converter.document(body, model)
+        except DecodeError as error:
+            raise located(error, "$", expects) from error.__cause__
+        if expects is not None and result.id != expects:
+            raise located(
+                DecodeError(f"Expected id {expects}, got {result.id}", path="$.id"),
+                "$.data",
+                expects,
+            )
+        return cast("M", result)
+
+    def open_page(self, body: bytes, model: type[Any]) -> RawPage:
+        """A listing's answer, its items still to be structured one by one.
+
+        Raises:
+            DecodeError: where the body is not a listing.
+        """
+        try:
+            listing: Any = parse(
+                body, _decode_listing, lambda data: msgspec.convert(data, _ParsedListing)
+            )
+        except DecodeError as error:
+            raise located(error, "$", None) from None
+        return RawPage(
+            listing.data,
+            listing.meta.page if listing.meta else None,
+            lambda item: self.converter.resource(item, model),
+        )
+
+
+def to_dict(model: Any, *, converter: Converter | None = None) -> dict[str, Any]:
+    """A model as the API's resource, ``{"id", "type", "attributes"}``, of JSON types only.
+
+    Raises:
+        TypeError: where it is no resource of its own, such as a single `Param`.
+    """
+    _check_resource(type(model))
+    return cast("dict[str, Any]", (converter or _default()).unstructure(model))
+
+
+def to_json(model: Any, *, converter: Converter | None = None) -> str:
+    """A model as the API's resource, as JSON on one line; ``NaN`` and ``Infinity`` stay.
+
+    Raises:
+        TypeError: where it is no resource of its own, such as a single `Param`.
+    """
+    resource = to_dict(model, converter=converter)
+    if isinstance(model, Run) and _all_finite(model):
+        return msgspec.json.encode(resource).decode()
+    return json.dumps(resource, ensure_ascii=False, separators=(",", ":"))
+
+
+def from_dict(resource: Any, model: type[M], *, converter: Converter | None = None) -> M:
+    """The model of a resource such as :func:`to_dict` gives.
+
+    Raises:
+        DecodeError: where it is not what the API promises.
+        TypeError: where the model is no resource of its own, such as a single `Param`.
+    """
+    _check_resource(model)
+    return cast("M", (converter or _default()).resource(resource, model))
+
+
+def from_json(text: str | bytes, model: type[M], *, converter: Converter | None = None) -> M:
+    """The model of a resource in JSON such as :func:`to_json` gives.
+
+    Raises:
+        DecodeError: where it is not what the API promises.
+        TypeError: where the model is no resource of its own, such as a single `Param`.
+    """
+    body = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    return from_dict(body, model, converter=converter)
+
+
+def _check_resource(model: type[Any]) -> None:
+    if model not in RESOURCE_TYPES:
+        known = ", ".join(cls.__name__ for cls in RESOURCE_TYPES)
+        raise TypeError(f"only {known} are resources; this is {model.__name__}")
+
+
+_made: list[Converter] = []
+
+
+def _default() -> Converter:
+    """The functions' own converter: made when first needed, and out of anyone's reach."""
+    if not _made:
+        _made.append(make_converter())
+    return _made[0]
+
+
+def _identity(item: Any) -> int | None:
+    """The id of a resource whose attributes could not be structured."""
+    try:
+        raw = isinstance(item, msgspec.Raw)
+        found = _decode_identity(item) if raw else msgspec.convert(item, _Identity)
+        return identity(found.id)
+    except (msgspec.DecodeError, DecodeError, RecursionError):
+        return None
+
+
+def _all_finite(run: Run) -> bool:
+    numbers = [run.duration]
+    for metric in run.metric_summaries:
+        numbers += (metric.latest, metric.max, metric.mean, metric.min, metric.stddev)
+    return all(number is None or math.isfinite(number) for number in numbers)

@@ -1,0 +1,258 @@
+"""Where requests go and who sends them: sites, credentials, proxies."""
+
+from __future__ import annotations
+
+import inspect
+import ipaddress
+import re
+import urllib.request
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NoReturn, SupportsIndex
+
+import attrs
+from yarl import URL
+
+from modellab_async.errors import ConfigError
+
+API_PREFIX: Final = "/api/v2/model-lab-api"
+
+SITES: Final[dict[str, str]] = {
+    "us1": "datadoghq.com",
+    "us3": "us3.datadoghq.com",
+    "us5": "us5.datadoghq.com",
+    "eu1": "datadoghq.eu",
+    "ap1": "ap1.datadoghq.com",
+    "ap2": "ap2.datadoghq.com",
+    "uk1": "uk1.datadoghq.com",
+    "us1-fed": "ddog-gov.com",
+    "us2-fed": "us2.ddog-gov.com",
+}
+"""Datadog's sites by their short names."""
+
+Token = str | Callable[[], str | Awaitable[str]]
+"""A bearer token, or a function (sync or async) that gives a current one for each attempt."""
+
+
+_ISSUED_KEPT: Final = 256
+"""How many of a function's tokens are remembered, to be redacted: more than are in flight."""
+
+
+class _Secret(str):
+    """Text that goes into a header but never into a repr, such as that of a traceback's locals."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def __getitem__(self, key: SupportsIndex | slice[Any, Any, Any]) -> _Secret:
+        """A part is as secret as the whole: pretty-printers shorten a text before its repr."""
+        return _Secret(super().__getitem__(key))
+
+
+_SITE_HOST: Final = re.compile(r"^(https?://)?((app|api)\.)?|[/?#:].*$", re.DOTALL)
+"""What may stand around a site: scheme and service before it; port, path and query after it."""
+
+
+def resolve_site(text: str) -> str:
+    """The site that a site's name, short name or pasted UI or API address stands for.
+
+    Raises:
+        ConfigError: where it names none of the nine.
+    """
+    host = _SITE_HOST.sub("", text.strip().lower())
+    site = SITES.get(host, host)
+    if site not in SITES.values():
+        shown = text if len(text) <= 60 else text[:60] + "…"
+        known = ", ".join(f"{name} ({site})" for name, site in SITES.items())
+        raise ConfigError(f"unknown site {shown!r}: give one of {known}, or an explicit base_url")
+    return site
+
+
+def resolve_base_url(base_url: str, *, allow_http: bool) -> URL:
+    """Check an explicit base URL; ``http`` is for loopback, unless ``allow_http``.
+
+    Raises:
+        ConfigError: where it is not an absolute http(s) address, or carries user or query.
+    """
+    try:
+        url = URL(base_url.strip().rstrip("/"))
+        host = url.host
+    except ValueError:
+        url, host = URL(), None
+    if url.scheme not in {"http", "https"} or not host:
+        raise ConfigError("base_url must be an absolute address such as https://host[:port]")
+    if url.user is not None or url.password is not None:
+        raise ConfigError("base_url must not hold a user or password; they could be logged")
+    if url.query_string or url.fragment:
+        raise ConfigError("base_url must end with its path; leave out query and fragment")
+    if url.scheme == "http" and not (allow_http or is_loopback(host)):
+        raise ConfigError(
+            f"base_url would send the keys to {host} unencrypted: use https://,"
+            " or pass allow_http=True if you mean it"
+        )
+    return url
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address never leaves this machine (RFC 6761, section 6.3)."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@attrs.frozen(repr=False, eq=False)
+class Credentials:
+    """Either a key pair or a bearer token; neither is shown by anything but :meth:`headers`."""
+
+    _api_key: _Secret | None = attrs.field(default=None, alias="api_key")
+    _app_key: _Secret | None = attrs.field(default=None, alias="app_key")
+    _bearer_token: _Secret | Callable[[], str | Awaitable[str]] | None = attrs.field(
+        default=None, alias="bearer_token"
+    )
+    _issued: deque[_Secret] = attrs.field(init=False, factory=lambda: deque(maxlen=_ISSUED_KEPT))
+
+    @classmethod
+    def resolve(
+        cls,
+        environ: Mapping[str, str],
+        *,
+        api_key: str | None,
+        app_key: str | None,
+        bearer_token: Token | None,
+    ) -> Credentials:
+        """Credentials from arguments, where given, or from the environment.
+
+        A token wins over a key pair, and arguments win over the environment.
+
+        Raises:
+            ConfigError: where neither is complete, or one could not stand in a header.
+        """
+        if bearer_token is None and api_key is None and app_key is None:
+            bearer_token = environ.get("DD_BEARER_TOKEN") or None
+        if bearer_token is not None:
+            if callable(bearer_token):
+                return cls(bearer_token=bearer_token)
+            return cls(bearer_token=_secret("bearer_token (DD_BEARER_TOKEN)", bearer_token))
+        api_key = api_key if api_key is not None else environ.get("DD_API_KEY", "")
+        app_key = app_key if app_key is not None else environ.get("DD_APP_KEY", "")
+        missing = [
+            name
+            for name, value in (
+                ("api_key (DD_API_KEY)", api_key),
+                ("app_key (DD_APP_KEY)", app_key),
+            )
+            if not value
+        ]
+        if missing:
+            raise ConfigError(
+                f"no {' and no '.join(missing)}: give both keys,"
+                " or a bearer_token (DD_BEARER_TOKEN) instead"
+            )
+        return cls(
+            api_key=_secret("api_key (DD_API_KEY)", api_key),
+            app_key=_secret("app_key (DD_APP_KEY)", app_key),
+        )
+
+    @property
+    def changes(self) -> bool:
+        """Whether :meth:`current_headers` must be asked for every attempt."""
+        return callable(self._bearer_token)
+
+    def headers(self) -> dict[str, str]:
+        """The authentication headers, where they never change."""
+        if self._api_key is not None and self._app_key is not None:
+            return {"DD-API-KEY": self._api_key, "DD-APPLICATION-KEY": self._app_key}
+        if isinstance(self._bearer_token, _Secret):
+            return _bearer(self._bearer_token)
+        return {}
+
+    async def current_headers(self) -> dict[str, str]:
+        """The authentication headers of this moment: asks a token function for its token.
+
+        Raises:
+            ConfigError: where the function gives nothing that can stand in a header.
+        """
+        if isinstance(self._bearer_token, str) or self._bearer_token is None:
+            return self.headers()
+        token = self._bearer_token()
+        if inspect.isawaitable(token):
+            token = await token
+        secret = _secret("bearer_token from its function", token)
+        if secret not in self._issued:
+            self._issued.append(secret)
+        return _bearer(secret)
+
+    def redact(self, text: str) -> str:
+        """``text`` without any key or token, should a server have echoed one."""
+        for secret in (self._api_key, self._app_key, self._bearer_token, *self._issued):
+            if isinstance(secret, str):
+                text = text.replace(secret, "***")
+        return text
+
+    @property
+    def kind(self) -> str:
+        """What they are, in words."""
+        return "key pair" if self._api_key is not None else "bearer token"
+
+    def __repr__(self) -> str:
+        return f"<Credentials: {self.kind}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("credentials are not pickled; build a client where it is used")
+
+
+def _bearer(token: _Secret) -> dict[str, str]:
+    return {"Authorization": _Secret(f"Bearer {token}")}
+
+
+def _secret(name: str, value: object) -> _Secret:
+    """Check that a value can stand in a header (RFC 9110, section 5.5) without showing it."""
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} must be a string, not {type(value).__name__}")
+    text = value.strip(" ")
+    if not text:
+        raise ConfigError(f"{name} is empty")
+    if not (text.isascii() and text.isprintable()):
+        raise ConfigError(
+            f"{name} holds a control or non-ASCII character, perhaps a trailing newline; remove it"
+        )
+    return _Secret(text)
+
+
+def environment_proxy(url: URL) -> str | None:
+    """The proxy that the environment names for ``url``, or None; loopback is never proxied.
+
+    Read once per client: aiohttp's ``trust_env`` would look it up in a thread on every request.
+    """
+    if is_loopback(url.host or ""):
+        return None
+    proxies = urllib.request.getproxies_environment()
+    if urllib.request.proxy_bypass_environment(url.host or "", proxies):  # type: ignore[attr-defined]
+        return None
+    return proxies.get(url.scheme) or proxies.get("all")
+
+
+def check_proxy(proxy: Any, base_url: URL, *, allow_http: bool) -> URL:
+    """Check a proxy's address.
+
+    Raises:
+        ConfigError: where it is not an http(s) address, or would see the keys in the clear.
+    """
+    try:
+        url = URL(str(proxy) if "://" in str(proxy) else f"http://{proxy}")
+        host = url.host
+    except ValueError:
+        url, host = URL(), None
+    if url.scheme not in {"http", "https"} or not host:
+        raise ConfigError("proxy must be an address such as http://host:port")
+    if base_url.scheme == "http" and not (allow_http or is_loopback(host)):
+        raise ConfigError(
+            f"a plain-HTTP base_url through the proxy {host} would show it the keys:"
+            " use https://, or pass allow_http=True if you mean it"
+        )
+    return url
