@@ -1,0 +1,176 @@
+"""Which failures are worth another attempt, after how long, and how often: a tenacity policy.
+
+The first attempt runs plainly; only its failure is replayed into tenacity, so that a call that
+succeeds pays nothing. Back-off is exponential with full jitter (M. Brooker, "Exponential Backoff
+And Jitter", AWS Architecture Blog, 2015). Waits that a rate limit asks for are the limiter's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Self, TypeVar
+
+import attrs
+from tenacity import AsyncRetrying, RetryCallState
+
+from modellab_async.errors import (
+    DecodeError,
+    ModelLabError,
+    RateLimitedError,
+    StatusError,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from modellab_async.clock import Clock
+
+T = TypeVar("T")
+
+RETRYABLE_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504, 512})
+"""408 is RFC 9110's (section 15.5.9); 512 is undocumented, and seen on deep pages."""
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """How a call is repeated. All times are in seconds.
+
+    Attributes:
+        attempts: how often a request is sent at the most, the first time included. Under 30 %
+            faults 6 attempts bring back 99.93 % of all calls, 8 bring back 99.99 %.
+        base: the first pause is drawn between 0 and this, the next one between 0 and twice this.
+        cap: no pause is drawn longer than this.
+        deadline: how long a call may take, counted from the moment it is first let out, waits
+            included; None for as long as its attempts take.
+        max_rate_limit_wait: how long a call may wait for quota before it is first let out;
+            None for as long as it takes. A single pause longer than ``deadline`` is never waited.
+    """
+
+    attempts: int = attrs.field(default=8)
+    base: float = attrs.field(default=0.5)
+    cap: float = attrs.field(default=20.0)
+    deadline: float | None = attrs.field(default=120.0)
+    max_rate_limit_wait: float | None = attrs.field(default=None)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what cannot be counted or waited."""
+        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int):
+            raise TypeError(f"attempts must be an integer, not {self.attempts!r}")
+        if self.attempts < 1:
+            raise ValueError(f"attempts must be 1 or more, not {self.attempts}")
+        for name in ("base", "cap", "deadline", "max_rate_limit_wait"):
+            value = getattr(self, name)
+            if value is None and name in {"deadline", "max_rate_limit_wait"}:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+            if not value >= 0:
+                raise ValueError(f"{name} must be 0 seconds or more, not {value!r}")
+
+    @classmethod
+    def none(cls) -> Self:
+        """No repeats at any layer: one attempt is one request that the server sees."""
+        return cls(attempts=1)
+
+    def backoff(self, attempt: int, chance: float) -> float:
+        """The pause after a failed attempt.
+
+        Args:
+            attempt: the attempt that failed, counted from 1.
+            chance: a number in [0, 1), for the jitter.
+        """
+        # 2.0 ** 1024 overflows; no cap is that far away.
+        return chance * min(self.cap, self.base * 2.0 ** min(attempt - 1, 64))
+
+
+def is_worth_repeating(error: BaseException, *, repeatable: bool) -> bool:
+    """Whether another attempt could help, and may be made.
+
+    Args:
+        error: what the attempt ended in.
+        repeatable: whether the call does the same when it is sent twice; if not, it is repeated
+            only where the server certainly did not act on it.
+    """
+    match error:
+        case RateLimitedError(too_late=too_late):
+            return not too_late
+        case StatusError(status=status):
+            return repeatable and status in RETRYABLE_STATUSES
+        case TransportError(answer_lost=answer_lost, permanent=permanent):
+            return not permanent and (repeatable or not answer_lost)
+        case DecodeError(cut_short=cut_short):
+            return repeatable and cut_short
+        case _:
+            return False
+
+
+async def repeat(
+    first_error: ModelLabError,
+    attempt: Callable[[], Awaitable[T]],
+    *,
+    policy: RetryPolicy,
+    clock: Clock,
+    repeatable: bool,
+    give_up_at: float,
+    on_retry: Callable[[ModelLabError, float], None],
+) -> T:
+    """Go on after a call's first failure, until it succeeds or the policy ends it.
+
+    Args:
+        first_error: what the first attempt raised.
+        attempt: makes one more attempt.
+        policy: how often, and after how long.
+        clock: where time, sleep and jitter come from.
+        repeatable: see :func:`is_worth_repeating`.
+        give_up_at: the call's deadline (monotonic).
+        on_retry: told of each failure that is followed by another attempt, and of the pause
+            before that, in seconds.
+
+    Raises:
+        ModelLabError: the last attempt's.
+    """
+    failure: ModelLabError | None = first_error
+    del first_error
+
+    async def replay() -> T:
+        nonlocal failure
+        if failure is None:
+            return await attempt()
+        error, failure = failure, None
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame
+
+    def retry(state: RetryCallState) -> bool:
+        error = _error_of(state)
+        return error is not None and is_worth_repeating(error, repeatable=repeatable)
+
+    def wait(state: RetryCallState) -> float:
+        error = _error_of(state)
+        if isinstance(error, RateLimitedError):
+            return 0.0  # the limiter's to wait for
+        pause = policy.backoff(state.attempt_number, clock.random())
+        named = error.retry_after if isinstance(error, StatusError) else None
+        return pause if named is None else named + pause
+
+    def stop(state: RetryCallState) -> bool:
+        too_late = clock.monotonic() + state.upcoming_sleep >= give_up_at
+        return state.attempt_number >= policy.attempts or too_late
+
+    def before_sleep(state: RetryCallState) -> None:
+        error = _error_of(state)
+        if isinstance(error, ModelLabError):
+            on_retry(error, state.upcoming_sleep)
+
+    async def sleep(seconds: float) -> None:
+        if seconds > 0:
+            await clock.sleep(seconds)
+
+    return await AsyncRetrying(
+        retry=retry, wait=wait, stop=stop, before_sleep=before_sleep, sleep=sleep, reraise=True
+    )(replay)
+
+
+def _error_of(state: RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome is not None else None

@@ -1,0 +1,285 @@
+"""One attempt over an aiohttp session, owned or borrowed; aiohttp's errors become ours here."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import sys
+from typing import TYPE_CHECKING, Final, Self
+
+import aiohttp
+from aiohttp import hdrs
+from yarl import URL
+
+from modellab_async._version import __version__
+from modellab_async.config import API_PREFIX
+from modellab_async.errors import (
+    ClientClosedError,
+    DecodeError,
+    ModelLabError,
+    RequestTimeoutError,
+    TransportError,
+)
+from modellab_async.wire import Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from ssl import SSLContext
+
+    from modellab_async.config import Credentials
+    from modellab_async.stats import Counters
+    from modellab_async.wire import Call
+
+USER_AGENT: Final = (
+    f"modellab_async/{__version__} (python {platform.python_version()};"
+    f" aiohttp {aiohttp.__version__}; {sys.platform})"
+)
+
+
+class Transport:
+    """Sends calls to one base URL, with one set of credentials.
+
+    Args:
+        base_url: scheme, host and perhaps a path that the API's own stands below.
+        credentials: who asks.
+        counters: where attempts and bytes are counted.
+        session: the user's; one is made when first needed, and closed at the end, if None.
+        proxy: an http(s) proxy for every request.
+        ssl: as in aiohttp: False for no check, or a context; None for the default.
+        max_body_bytes: the largest answer that is read into memory, decompressed.
+
+    Attributes:
+        origin: scheme, host and port of the base URL.
+    """
+
+    def __init__(
+        self,
+        base_url: URL,
+        credentials: Credentials,
+        counters: Counters,
+        *,
+        session: aiohttp.ClientSession | None,
+        proxy: URL | None,
+        ssl: SSLContext | aiohttp.Fingerprint | bool | None,
+        max_body_bytes: int,
+    ) -> None:
+        self._root = str(base_url).rstrip("/") + API_PREFIX
+        self.origin = str(base_url.origin())
+        self._host = base_url.host_port_subcomponent or ""
+        self._credentials = credentials
+        self._counters = counters
+        self._session = session
+        self._owned = session is None
+        self._max_body_bytes = max_body_bytes
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._proxy = proxy
+        self._ssl = True if ssl is None else ssl
+        # Middlewares of a request replace the session's: a borrowed session keeps its own.
+        self._middlewares = (*getattr(session, "_middlewares", ()), self._send_once)
+        self._headers = {
+            hdrs.ACCEPT: "application/json",
+            hdrs.USER_AGENT: USER_AGENT,
+            **credentials.headers(),
+        }
+
+    def url(self, call: Call) -> str:
+        """The address that a call is sent to."""
+        return f"{self._root}{call.path}?{call.query}" if call.query else self._root + call.path
+
+    def check_usable(self) -> None:
+        """Make sure that requests can be sent from here and now.
+
+        Raises:
+            ClientClosedError: after :meth:`close`, or from another event loop than before.
+        """
+        if self._closed:
+            raise ClientClosedError("this client is closed; make a new one")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise ClientClosedError(
+                "this client belongs to another event loop; make one client per loop,"
+                " inside the coroutine that asyncio.run() runs"
+            )
+
+    async def send(self, call: Call, timeout: float) -> tuple[Reply, Stream | None]:
+        """Make one attempt; read the whole answer, unless it is a good one to a streamed call.
+
+        Args:
+            call: what to ask.
+            timeout: seconds for connecting, headers and body together; for a streamed body,
+                seconds of silence.
+
+        Raises:
+            RequestTimeoutError: where that was not enough.
+            TransportError: where there was no complete answer for another reason.
+            DecodeError: where the body is larger than ``max_body_bytes``.
+        """
+        self._counters.attempts += 1
+        response: aiohttp.ClientResponse | None = None
+        stream: Stream | None = None
+        failure: ModelLabError
+        try:
+            response = await self._open(call, timeout)
+            if call.streamed and response.status < 300:
+                stream = Stream(response, self, timeout)
+            body = b"" if stream else await self._read(response)
+            return Reply(response.status, response.headers, body), stream
+        except (aiohttp.ClientError, OSError) as error:
+            failure = self.translate(error, timeout)
+        except RuntimeError:
+            if self._session is None or not self._session.closed:
+                raise
+            failure = ClientClosedError("the session of this client is closed")
+        finally:
+            if response is not None and stream is None:
+                response.release()
+        raise failure  # outside the handler: aiohttp's errors hold the request's headers
+
+    def received(self, size: int) -> None:
+        """Count bytes of a body."""
+        self._counters.bytes_received += size
+
+    async def close(self) -> None:
+        """Close an owned session and its sockets; a borrowed one is its owner's."""
+        self._closed = True
+        if self._owned and self._session is not None:
+            await self._session.close()
+
+    async def _open(self, call: Call, timeout: float) -> aiohttp.ClientResponse:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                # The limiter bounds what is in flight; a second queue would only hide it.
+                connector=aiohttp.TCPConnector(limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        headers = self._headers
+        if self._credentials.changes:
+            headers = headers | await self._credentials.current_headers()
+        if call.headers:
+            headers = {**headers, **call.headers}
+        return await self._session.request(
+            call.method,
+            URL(self.url(call), encoded=True),
+            headers=headers,
+            timeout=(
+                aiohttp.ClientTimeout(sock_connect=timeout, sock_read=timeout)
+                if call.streamed
+                else aiohttp.ClientTimeout(total=timeout)
+            ),
+            proxy=self._proxy,
+            ssl=self._ssl,
+            middlewares=self._middlewares,
+            allow_redirects=False,  # a redirect could carry the keys to another host
+        )
+
+    async def _send_once(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Keep aiohttp from sending a request again by itself.
+
+        It does so where a kept connection proves dead, though on its own errors only; one of ours
+        leaves the decision to the retry policy.
+        """
+        try:
+            return await handler(request)
+        except TimeoutError:
+            raise  # nothing repeats it, and only the caller knows how long it took
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            failure = self.translate(error, 0)
+        raise failure
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while chunk := await response.content.readany():
+            size += len(chunk)
+            chunks.append(chunk)
+            if size > self._max_body_bytes:
+                response.close()
+                if response.status >= 300:
+                    break  # what an error says is in its beginning
+                raise DecodeError(
+                    f"the answer from {self._host} is larger than {self._max_body_bytes} bytes;"
+                    " raise max_body_bytes if that is right, or stream it"
+                )
+        self.received(size)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def translate(self, error: Exception, timeout: float) -> TransportError:
+        """An error of aiohttp's as ours, naming host and cause."""
+        cause = self._credentials.redact(f"{type(error).__name__}: {error}")[:300]
+        host = self._host
+        message, kind = f"the connection to {host} was lost", TransportError
+        certain = permanent = False
+        match error:
+            case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
+                message, certain, permanent = f"no trusted connection to {host}", True, True
+            case aiohttp.ClientConnectorError():
+                message, certain = f"no connection to {host}", True
+            case aiohttp.ClientHttpProxyError(status=status):
+                message, certain = f"the proxy did not connect to {host}", True
+                permanent = status in {401, 403, 407}
+            case TimeoutError():
+                kind = RequestTimeoutError
+                message = f"no complete answer from {host} within {timeout:.3g} s"
+            case aiohttp.ClientPayloadError():
+                message = f"the answer from {host} was cut short"
+            case aiohttp.ClientResponseError():
+                message = f"the answer from {host} is not HTTP"
+            case _:
+                pass
+        return kind(f"{message} ({cause})", answer_lost=not certain, permanent=permanent)
+
+
+class Stream:
+    """The body of one answer, still on its way: an async iterator of bytes, to be closed.
+
+    Iterating raises `TransportError` or `RequestTimeoutError` where the body breaks off.
+
+    Attributes:
+        status: the answer's status, such as 206 for a part of the content.
+        headers: the answer's headers.
+    """
+
+    def __init__(
+        self, response: aiohttp.ClientResponse, transport: Transport, timeout: float
+    ) -> None:
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+        self._transport = transport
+        self._timeout = timeout
+        self._on_close: Callable[[], None] | None = None
+
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Have a function called once, when the stream is closed."""
+        self._on_close = callback
+
+    def close(self) -> None:
+        """Let go of the connection; it is kept for others only where the body was read whole."""
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+        callback, self._on_close = self._on_close, None
+        if callback is not None:
+            callback()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk = await self._response.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            failure = self._transport.translate(error, self._timeout)
+        else:
+            if not chunk:
+                raise StopAsyncIteration
+            self._transport.received(len(chunk))
+            return chunk
+        self.close()
+        raise failure
