@@ -1,0 +1,117 @@
+"""An asyncio-first client for Datadog's Model Lab API.
+
+async with ModelLabClient() as lab:
+    run = await lab.runs.get(70158)
+"""
+
+# The rooms, from facts to edges; each imports only rooms above it:
+#   models, errors                              what the API's resources and failures are
+#   clock, stats, config, wire, codec, endpoints    pure: settings, HTTP, JSON, the operations
+#   limiter, retry, transport                   a request in motion
+#   bulk                                        many requests as one piece of work
+#   resources, client                           what users hold
+#   cli, simulator                              edges; the simulator imports nothing of ours
+
+from modellab_async._version import __version__
+from modellab_async.bulk import Fetch, Outcome
+from modellab_async.client import ModelLabClient
+from modellab_async.clock import Clock
+from modellab_async.codec import Converter, from_dict, from_json, make_converter, to_dict, to_json
+from modellab_async.errors import (
+    AuthenticationError,
+    BadRequestError,
+    BulkError,
+    ClientClosedError,
+    ConfigError,
+    DecodeError,
+    DownloadError,
+    ErrorDetail,
+    ErrorSource,
+    InvalidIdError,
+    ModelLabError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    RequestTimeoutError,
+    ServerError,
+    StatusError,
+    TransportError,
+    WaitTimeoutError,
+)
+from modellab_async.models import (
+    ROOT_RUNS,
+    FacetKeys,
+    FacetValues,
+    MetricStatRange,
+    MetricSummary,
+    NumericRange,
+    Page,
+    Param,
+    Project,
+    ProjectArtifacts,
+    ProjectFile,
+    ProjectFilter,
+    Run,
+    RunArtifacts,
+    RunFile,
+    RunFilter,
+    RunStatus,
+    Tag,
+)
+from modellab_async.retry import RetryPolicy
+from modellab_async.stats import Stats
+from modellab_async.wire import RateLimit
+
+__all__ = [
+    "ROOT_RUNS",
+    "AuthenticationError",
+    "BadRequestError",
+    "BulkError",
+    "ClientClosedError",
+    "Clock",
+    "ConfigError",
+    "Converter",
+    "DecodeError",
+    "DownloadError",
+    "ErrorDetail",
+    "ErrorSource",
+    "FacetKeys",
+    "FacetValues",
+    "Fetch",
+    "InvalidIdError",
+    "MetricStatRange",
+    "MetricSummary",
+    "ModelLabClient",
+    "ModelLabError",
+    "NotFoundError",
+    "NumericRange",
+    "Outcome",
+    "Page",
+    "Param",
+    "PermissionDeniedError",
+    "Project",
+    "ProjectArtifacts",
+    "ProjectFile",
+    "ProjectFilter",
+    "RateLimit",
+    "RateLimitedError",
+    "RequestTimeoutError",
+    "RetryPolicy",
+    "Run",
+    "RunArtifacts",
+    "RunFile",
+    "RunFilter",
+    "RunStatus",
+    "ServerError",
+    "Stats",
+    "StatusError",
+    "Tag",
+    "TransportError",
+    "WaitTimeoutError",
+    "__version__",
+    "from_dict",
+    "from_json",
+    "make_converter",
+    "to_dict",
+    "to_json",
+]

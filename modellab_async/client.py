@@ -1,0 +1,356 @@
+"""The client, and the journey of a request: limiter, transport, limiter, errors, decoding."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+
+import attrs
+from yarl import URL
+
+from modellab_async import wire
+from modellab_async.clock import Clock
+from modellab_async.codec import Codec, Converter
+from modellab_async.config import (
+    Credentials,
+    Token,
+    check_proxy,
+    environment_proxy,
+    resolve_base_url,
+    resolve_site,
+)
+from modellab_async.errors import (
+    ClientClosedError,
+    ConfigError,
+    DecodeError,
+    ModelLabError,
+    NotFoundError,
+    RateLimitedError,
+    RequestTimeoutError,
+    StatusError,
+    TransportError,
+)
+from modellab_async.limiter import Limiter, QuotaWaitError
+from modellab_async.resources import Artifacts, Projects, Runs
+from modellab_async.retry import RetryPolicy, repeat
+from modellab_async.stats import Counters, Stats
+from modellab_async.transport import Transport
+from modellab_async.wire import Call, RateLimit
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+    from types import TracebackType
+
+    import aiohttp
+
+    from modellab_async.limiter import Quota
+    from modellab_async.transport import Stream
+
+DEFAULT_TIMEOUT: Final = 30.0
+"""Seconds for one attempt: connecting, headers and body together."""
+
+DEFAULT_CONCURRENCY: Final = 100
+"""Requests in flight at once."""
+
+DEFAULT_MAX_BODY: Final = 64 * 1024 * 1024
+"""Bytes of an answer that are read into memory; a page of 100 large runs has about one million."""
+
+_log: Final = logging.getLogger("modellab_async")
+
+
+class ModelLabClient:
+    """A client of Datadog's Model Lab API, for one event loop.
+
+    Use it as ``async with ModelLabClient() as lab``, or close it by :meth:`aclose`. One client
+    serves any number of tasks: they share its connections and its knowledge of the rate limit.
+
+    Args:
+        api_key: ``DD_API_KEY`` by default.
+        app_key: ``DD_APP_KEY`` by default.
+        bearer_token: ``DD_BEARER_TOKEN`` by default; wins over keys. A function, sync or async,
+            is asked for a token before each attempt, since tokens expire.
+        site: a site, its short name, or a pasted UI or API address; ``DD_SITE`` by default, and
+            ``datadoghq.com`` where that is not set either.
+        base_url: another address to ask, which overrides ``site``.
+        retry: how failed calls are repeated; :class:`RetryPolicy` by default.
+        timeout: seconds for one attempt: connecting, headers and body together; 30 by default.
+        max_concurrency: requests in flight at once; 100 by default.
+        session: your own aiohttp session; it is never closed here, and its headers are kept.
+        proxy: an http(s) proxy; by default the environment's (``HTTPS_PROXY``, ``NO_PROXY``),
+            looked up once. Pass an empty string for none.
+        ssl: as in aiohttp: a context, a fingerprint, or False to check nothing.
+        max_body_bytes: the largest answer that is read into memory, after decompression.
+        allow_http: allow a plain-HTTP ``base_url`` that is not this machine's own.
+        converter: the cattrs converter to use, see :func:`make_converter`.
+        clock: where time, sleep and randomness come from, for tests.
+
+    Attributes:
+        runs: the operations on runs.
+        projects: the operations on projects.
+        artifacts: the content of files.
+
+    Raises:
+        ConfigError: where credentials, site or another option cannot work.
+    """
+
+    runs: Runs
+    projects: Projects
+    artifacts: Artifacts
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        app_key: str | None = None,
+        bearer_token: Token | None = None,
+        site: str | None = None,
+        base_url: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        max_concurrency: int | None = None,
+        session: aiohttp.ClientSession | None = None,
+        proxy: str | URL | None = None,
+        ssl: SSLContext | aiohttp.Fingerprint | bool | None = None,
+        max_body_bytes: int = DEFAULT_MAX_BODY,
+        allow_http: bool = False,
+        converter: Converter | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        credentials = Credentials.resolve(
+            os.environ, api_key=api_key, app_key=app_key, bearer_token=bearer_token
+        )
+        if base_url is not None:
+            url = resolve_base_url(base_url, allow_http=allow_http)
+        else:
+            url = URL(f"https://api.{resolve_site(site or os.environ.get('DD_SITE') or 'us1')}")
+        proxy = environment_proxy(url) if proxy is None else proxy
+        counters = Counters()
+        self._clock = clock or Clock()
+        self._counters = counters
+        self._credentials = credentials
+        self._codec = Codec(converter)
+        self._limiter = Limiter(_concurrency(max_concurrency, session), self._clock)
+        self._transport = Transport(
+            url,
+            credentials,
+            counters,
+            session=session,
+            proxy=check_proxy(proxy, url, allow_http=allow_http) if proxy else None,
+            ssl=ssl,
+            max_body_bytes=_positive_int(max_body_bytes, "max_body_bytes"),
+        )
+        self._owner = True
+        self._configure(retry or RetryPolicy(), DEFAULT_TIMEOUT if timeout is None else timeout)
+
+    def _configure(self, retry: RetryPolicy, timeout: float) -> None:
+        if not isinstance(retry, RetryPolicy):
+            raise ConfigError(f"retry must be a RetryPolicy, not {type(retry).__name__}")
+        self._retry = retry
+        self._timeout = _positive(timeout, "timeout")
+        self.runs = Runs(self.perform, self._limiter.cap)
+        self.projects = Projects(self.perform)
+        self.artifacts = Artifacts(self.perform)
+
+    def with_options(
+        self, *, retry: RetryPolicy | None = None, timeout: float | None = None
+    ) -> ModelLabClient:
+        """A view of this client with other options; what is not given stays.
+
+        It shares connections, limiter and counters, and is not closed by itself.
+
+        Raises:
+            ConfigError: where an option cannot work.
+        """
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        view._owner = False
+        view._configure(retry or self._retry, self._timeout if timeout is None else timeout)
+        return view
+
+    @property
+    def stats(self) -> Stats:
+        """A snapshot of what this client has done, all its views included."""
+        return self._counters.snapshot(self._limiter.paused_for)
+
+    async def aclose(self) -> None:
+        """Close the connections, unless the session is borrowed; waiting calls fail."""
+        if self._owner:
+            self._limiter.close(ClientClosedError("this client was closed while the call waited"))
+            await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        self._transport.check_usable()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<ModelLabClient {self._transport.origin} ({self._credentials.kind})>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a client is not pickled; make one in the process that uses it")
+
+    async def perform(self, call: Call) -> Any:
+        """Send a call, repeating it as the retry policy says, and decode its answer.
+
+        This is the one path of all operations, and the way to an operation that has no method.
+
+        Raises:
+            ModelLabError: one of this package's errors.
+        """
+        self._counters.calls += 1
+        journey = _Journey(call)
+        try:
+            return await self._attempt(journey)
+        except ModelLabError as error:
+            first_error = error
+        try:
+            return await repeat(
+                first_error,
+                lambda: self._attempt(journey),
+                policy=self._retry,
+                clock=self._clock,
+                repeatable=call.repeatable,
+                give_up_at=journey.give_up_at,
+                on_retry=lambda error, pause: self._note_retry(journey, error, pause),
+            )
+        except (StatusError, TransportError, DecodeError) as error:
+            if call.gone_is_done and journey.answer_lost and isinstance(error, NotFoundError):
+                return None
+            error.attempts = journey.attempts
+            raise
+        finally:
+            del first_error  # it holds this frame
+
+    async def _attempt(self, journey: _Journey) -> Any:
+        """One attempt: wait for admission, send, learn from the answer, decode it."""
+        call, transport, limiter = journey.call, self._transport, self._limiter
+        transport.check_usable()
+        quota = await self._admit(journey)
+        overloaded: bool | None = None
+        stream: Stream | None = None
+        try:
+            timeout = min(self._timeout, journey.give_up_at - self._clock.monotonic())
+            reply, stream = await transport.send(call, timeout)
+            rate_limit = RateLimit.from_headers(reply.headers, now=self._clock.time)
+            limiter.learn(call.operation, reply.status, rate_limit)
+            overloaded = reply.status == 503
+        except RequestTimeoutError:
+            overloaded = True
+            raise
+        finally:
+            if stream is None:
+                limiter.leave(quota, overloaded=overloaded)
+            else:
+                stream.on_close(lambda: limiter.leave(quota, overloaded=overloaded))
+        if reply.status == 429:
+            self._counters.rate_limited += 1
+        wire.raise_for(call, transport.url(call), reply, rate_limit, self._credentials.redact)
+        return self._decode(call, reply.body) if stream is None else stream
+
+    async def _admit(self, journey: _Journey) -> Quota:
+        """A place in the limiter; the first one starts the clock of the call's deadline."""
+        policy, again = self._retry, journey.attempts > 0
+        now = self._clock.monotonic()
+        give_up_at = journey.give_up_at
+        if policy.max_rate_limit_wait is not None:
+            give_up_at = min(give_up_at, now + policy.max_rate_limit_wait)
+        try:
+            quota = await self._limiter.enter(
+                journey.call.operation,
+                again=again,
+                give_up_at=give_up_at,
+                longest_pause=math.inf if policy.deadline is None else policy.deadline,
+            )
+        except QuotaWaitError as wait:
+            refusal = self._too_late(journey, wait)
+        else:
+            journey.attempts += 1
+            if again:
+                self._counters.retries += 1
+            elif policy.deadline is not None:
+                journey.give_up_at = self._clock.monotonic() + policy.deadline
+            return quota
+        raise refusal
+
+    def _decode(self, call: Call, body: bytes) -> Any:
+        if call.returns is None:
+            return None
+        if call.returns is bytes:
+            return body
+        if call.paged:
+            return self._codec.open_page(body, call.returns)
+        return self._codec.decode(body, call.returns, expects=call.expects)
+
+    def _too_late(self, journey: _Journey, wait: QuotaWaitError) -> RateLimitedError:
+        """The error of a call that would have to wait for quota longer than it may."""
+        limit = wait.rate_limit
+        name = f" {limit.name!r}" if limit and limit.name else ""
+        url = self._transport.url(journey.call)
+        error = RateLimitedError(
+            f"429 for {journey.call.method} {url}: the rate limit{name} is used up for another"
+            f" {wait.seconds:.1f} s, longer than deadline or max_rate_limit_wait allow",
+            status=429,
+            method=journey.call.method,
+            url=url,
+            retry_after=wait.seconds,
+        )
+        error.rate_limit = limit
+        error.too_late = True
+        return error
+
+    def _note_retry(self, journey: _Journey, error: ModelLabError, pause: float) -> None:
+        journey.answer_lost |= isinstance(error, TransportError) and error.answer_lost
+        self._counters.backoff_wait_s += pause
+        _log.info(
+            "%s: attempt %d failed, next in %.2f s: %s",
+            journey.call.operation,
+            journey.attempts,
+            pause,
+            error,
+        )
+
+
+@attrs.define
+class _Journey:
+    """Where a call stands between its attempts.
+
+    Attributes:
+        attempts: how many were let out.
+        give_up_at: the call's deadline (monotonic), from its first admission on.
+        answer_lost: whether the server may have acted on an attempt without our knowing.
+    """
+
+    call: Call
+    attempts: int = 0
+    give_up_at: float = math.inf
+    answer_lost: bool = False
+
+
+def _positive(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigError(f"{name} must be a positive number, not {value!r}")
+    return value
+
+
+def _positive_int(value: Any, name: str) -> int:
+    if not isinstance(value, int):
+        raise ConfigError(f"{name} must be a positive integer, not {value!r}")
+    return int(_positive(value, name))
+
+
+def _concurrency(asked: int | None, session: aiohttp.ClientSession | None) -> int:
+    """The cap on requests in flight; a borrowed session's own limit counts, as it would queue."""
+    cap = _positive_int(DEFAULT_CONCURRENCY if asked is None else asked, "max_concurrency")
+    connector = session.connector if session is not None else None
+    if connector is None:
+        return cap
+    return min(cap, connector.limit or cap, connector.limit_per_host or cap)
