@@ -1,0 +1,202 @@
+"""What changes: pins, stars, deletions, insertions, and runs that progress with the clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from simulator_client import asking
+
+from modellab_async.simulator import ABSENT, ManualClock, Simulator
+from modellab_async.simulator.store import BodyCache
+
+
+@pytest.fixture
+def simulator() -> Simulator:
+    return Simulator(runs=30, projects=5)
+
+
+@pytest.fixture
+def run_id(simulator: Simulator) -> int:
+    return simulator.run_ids[3]
+
+
+async def test_pins(simulator: Simulator, run_id: int) -> None:
+    """A pin shows in the run, may be repeated, and comes off again."""
+    async with asking(simulator) as ask:
+        for method, expected in (
+            ("POST", True),
+            ("POST", True),
+            ("DELETE", False),
+            ("DELETE", False),
+        ):
+            assert (await ask(f"/runs/{run_id}/pin", method=method)).status == 204
+            assert (await ask(f"/runs/{run_id}")).attributes["is_pinned"] is expected
+            assert simulator.resource(run_id)["attributes"]["is_pinned"] is expected
+        assert (await ask("/runs/1/pin", method="POST")).status == 404
+
+
+async def test_stars(simulator: Simulator) -> None:
+    """A star shows in the project, may be repeated, and comes off again."""
+    project = f"/projects/{simulator.project_ids[1]}"
+    async with asking(simulator) as ask:
+        for method, expected in (
+            ("POST", True),
+            ("POST", True),
+            ("DELETE", False),
+            ("DELETE", False),
+        ):
+            reply = await ask(project + "/star", method=method)
+            assert (reply.status, reply.body) == (204, b"")
+            assert (await ask(project)).attributes["is_starred"] is expected
+        missing = await ask("/projects/1/star", method="POST")
+    assert missing.status == 404
+    assert missing.json["errors"][0]["detail"] == "project not found"
+
+
+async def test_a_deleted_run_is_gone(simulator: Simulator, run_id: int) -> None:
+    """After its deletion a run is neither found nor listed, and cannot be deleted again."""
+    async with asking(simulator) as ask:
+        before = (await ask("/runs", {"page[size]": 100})).ids
+        assert (await ask(f"/runs/{run_id}", method="DELETE")).status == 204
+        for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/pin"), ("GET", "/artifacts")):
+            assert (await ask(f"/runs/{run_id}{path}", method=method)).status == 404
+        before.remove(run_id)
+        assert (await ask("/runs", {"page[size]": 100})).ids == before
+        assert (await ask("/runs", {"filter[id]": run_id})).ids == []
+        assert run_id in simulator.run_ids
+
+
+async def test_a_softly_deleted_run_can_still_be_read() -> None:
+    """With soft deletion a run tells when it was deleted, but is listed no more."""
+    simulator = Simulator(runs=3, soft_delete=True, clock=ManualClock(now=0.5))
+    run_id = simulator.run_ids[0]
+    async with asking(simulator) as ask:
+        assert (await ask(f"/runs/{run_id}")).attributes["deleted_at"] is None
+        assert (await ask(f"/runs/{run_id}", method="DELETE")).status == 204
+        run = (await ask(f"/runs/{run_id}")).attributes
+        assert run["deleted_at"] == run["updated_at"] == "1970-01-01T00:00:00.5Z"
+        assert run_id not in (await ask("/runs")).ids
+        assert (await ask(f"/runs/{run_id}", method="DELETE")).status == 404
+
+
+async def test_rows_move_while_pages_are_walked() -> None:
+    """A run inserted between two pages shows one twice; runs deleted between them hide others."""
+    simulator = Simulator(runs=30)
+    async with asking(simulator) as ask:
+        first = (await ask("/runs", {"page[size]": 10})).ids
+        simulator.insert_run()
+        second = (await ask("/runs", {"page[size]": 10, "page[number]": 1})).ids
+        assert second[0] == first[-1]
+        simulator.delete_run(first[0])
+        simulator.delete_run(first[1])
+        third = (await ask("/runs", {"page[size]": 10, "page[number]": 1})).ids
+    assert third[0] == second[2]
+
+
+def test_inserted_runs_have_defaults() -> None:
+    """A run inserted without attributes has all documented ones, and the next free id."""
+    simulator = Simulator(runs=3, projects=2, clock=ManualClock(now=60.0))
+    run_id = simulator.insert_run()
+    assert run_id == simulator.run_ids[2] + 1
+    assert list(simulator.run_ids)[3:] == [run_id]
+    run = simulator.resource(run_id)["attributes"]
+    made_up = simulator.resource(simulator.run_ids[0])["attributes"]
+    assert set(made_up) <= {*run, "compute"}
+    assert (run["name"], run["status"]) == (f"run-{run_id}", "running")
+    assert run["created_at"] == "1970-01-01T00:01:00Z"
+    assert run["project_id"] == simulator.project_ids[0]
+
+
+async def test_inserted_runs_are_served_as_given() -> None:
+    """Attributes are served exactly as given, sensible or not; `ABSENT` ones are left out."""
+    simulator = Simulator(runs=0)
+    given: dict[str, Any] = {
+        "name": None,
+        "params": {"lr": 1},
+        "tags": ABSENT,
+        "status": 3,
+        "novel": [1],
+    }
+    run_id = simulator.insert_run(7, **given)
+    async with asking(simulator) as ask:
+        run = (await ask("/runs/7")).attributes
+        assert (run["name"], run["params"], run["status"], run["novel"]) == (
+            None,
+            {"lr": 1},
+            3,
+            [1],
+        )
+        assert "tags" not in run
+        listed = await ask("/runs", {"filter[tags]": "a:b"})
+        assert (listed.status, listed.ids) == (200, [])
+        assert (await ask("/runs")).ids == [run_id]
+    with pytest.raises(ValueError, match="run 7 already"):
+        simulator.insert_run(7)
+
+
+async def test_projects_can_be_inserted() -> None:
+    """Projects can be declared, and are added where an inserted run names an unknown one."""
+    simulator = Simulator(runs=0, projects=0)
+    project_id = simulator.insert_project(2387, name="mine", tags=[{"key": "a", "value": "b"}])
+    simulator.insert_run(project_id=99)
+    simulator.insert_run(project_id=99)
+    async with asking(simulator) as ask:
+        assert (await ask(f"/projects/{project_id}")).attributes["name"] == "mine"
+        assert (await ask("/projects/99")).attributes["name"] == "project-99"
+        assert (await ask("/projects", {"filter[tags]": "a:b"})).ids == [2387]
+        assert (await ask("/runs", {"filter[project_id]": 99})).json["meta"]["page"]["total"] == 2
+    assert list(simulator.project_ids) == [2387, 99]
+    assert simulator.insert_project() == 2388
+    with pytest.raises(ValueError, match="project 99 already"):
+        simulator.insert_project(99)
+
+
+def test_joined_ids_are_a_sequence() -> None:
+    """Made-up and inserted ids together index and slice like one list."""
+    simulator = Simulator(runs=4)
+    made_up = list(simulator.run_ids)
+    inserted = [simulator.insert_run() for _ in range(3)]
+    ids = simulator.run_ids
+    assert list(ids) == made_up + inserted
+    assert ids[2:6] == (made_up + inserted)[2:6]
+    assert (ids[-1], len(ids)) == (inserted[-1], 7)
+    assert inserted[0] in ids
+    assert 1 not in ids
+    with pytest.raises(IndexError):
+        ids[7]
+
+
+async def test_a_run_progresses_with_the_clock() -> None:
+    """A run with a timeline goes through its statuses; times and duration follow."""
+    clock = ManualClock(now=1_000.0)
+    simulator = Simulator(runs=0, clock=clock)
+    timeline = [(0, "pending"), (5, "running"), (65.5, "completed")]
+    path = f"/runs/{simulator.insert_run(timeline=timeline)}"
+    async with asking(simulator) as ask:
+        run = (await ask(path)).attributes
+        assert (run["status"], run["started_at"], run["duration"]) == ("pending", None, None)
+        clock.advance(5)
+        run = (await ask(path)).attributes
+        assert (run["status"], run["started_at"]) == ("running", "1970-01-01T00:16:45Z")
+        assert (await ask("/runs", {"filter[status]": "completed"})).ids == []
+        clock.advance(60.5)
+        run = (await ask(path)).attributes
+        assert (run["status"], run["duration"]) == ("completed", 60.5)
+        assert run["completed_at"] == run["updated_at"] == "1970-01-01T00:17:45.5Z"
+        assert len((await ask("/runs", {"filter[status]": "completed"})).ids) == 1
+
+
+def test_encoded_runs_are_kept_within_bounds() -> None:
+    """Encoded runs are kept up to 32 MB; the one used longest ago goes first."""
+    cache = BodyCache()
+    megabyte = bytes(1024 * 1024)
+    for run_id in range(32):
+        cache.put(run_id, megabyte)
+    assert cache.get(0) == megabyte
+    cache.put(32, megabyte)
+    assert cache.get(1) is None
+    assert cache.get(0) == megabyte
+    cache.forget(0)
+    cache.put(33, megabyte)
+    assert cache.get(2) == megabyte
