@@ -1,0 +1,153 @@
+"""What several test modules need: a clock that needs no waiting, a simulator, a client on it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import heapq
+import itertools
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import aiohttp
+import attrs
+import pytest
+from aioresponses import aioresponses
+
+from modellab_async import Clock, ModelLabClient
+from modellab_async.simulator import Simulator
+
+EPOCH = 1_779_000_000.0
+
+
+@attrs.define
+class _Alarm:
+    """Something that a fake clock will do; cancelling it is as with a timer handle."""
+
+    callback: Callable[[], None] | None
+
+    def cancel(self) -> None:
+        self.callback = None
+
+
+class FakeClock:
+    """Time that passes only while someone waits for it, in the order of what is due.
+
+    The event loop gets a moment of real time before each step, so that sockets can settle.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.settle = 0.002
+        self.slept: list[float] = []
+        self.chance: Callable[[], float] = random.Random(7).random
+        self._due: list[tuple[float, int, _Alarm]] = []
+        self._order = itertools.count()
+        self._turning = False
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return EPOCH + self.now
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> _Alarm:
+        alarm = _Alarm(callback)
+        heapq.heappush(self._due, (self.now + max(0.0, seconds), next(self._order), alarm))
+        if not self._turning:
+            self._turning = True
+            asyncio.get_running_loop().call_later(self.settle, self._turn)
+        return alarm
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        future = asyncio.get_running_loop().create_future()
+        alarm = self.call_later(seconds, lambda: future.done() or future.set_result(None))
+        try:
+            await future
+        finally:
+            alarm.cancel()
+
+    def _turn(self) -> None:
+        while self._due:
+            due, _, alarm = heapq.heappop(self._due)
+            if alarm.callback is not None:
+                self.now = max(self.now, due)
+                alarm.callback()
+                break
+        self._turning = bool(self._due)
+        if self._turning:
+            asyncio.get_running_loop().call_later(self.settle, self._turn)
+
+    def clock(self) -> Clock:
+        return Clock(
+            monotonic=self.monotonic,
+            time=self.time,
+            sleep=self.sleep,
+            call_later=self.call_later,
+            random=lambda: self.chance(),  # noqa: PLW0108  # tests replace it
+        )
+
+
+@pytest.fixture
+def fake() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see no credentials, site or proxy of the machine they run on."""
+    for name in ("DD_API_KEY", "DD_APP_KEY", "DD_BEARER_TOKEN", "DD_SITE", "MODELLAB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+async def sim() -> AsyncIterator[Simulator]:
+    """A simulator of 2,000 runs that keeps a long record."""
+    async with Simulator(runs=2_000, record=200_000) as simulator:
+        yield simulator
+
+
+def client_for(simulator: Simulator, **options: Any) -> ModelLabClient:
+    """A client with the simulator's keys."""
+    return ModelLabClient(
+        base_url=simulator.base_url,
+        api_key=simulator.api_key,
+        app_key=simulator.app_key,
+        **options,
+    )
+
+
+@pytest.fixture
+async def lab(sim: Simulator) -> AsyncIterator[ModelLabClient]:
+    """A client on ``sim``, on real time."""
+    async with client_for(sim) as client:
+        yield client
+
+
+@pytest.fixture
+def canned() -> Iterator[aioresponses]:
+    """aioresponses, made to fit aiohttp 3.14: https://github.com/pnuckowski/aioresponses/issues/289."""
+    response_class = functools.partial(
+        aiohttp.ClientResponse, stream_writer=mock.Mock(output_size=0)
+    )
+    with mock.patch("aioresponses.core.ClientResponse", response_class), aioresponses() as mocked:
+        yield mocked
+
+
+async def settled(turns: int = 20) -> None:
+    """Let everything that is ready run; no time passes."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+async def eventually(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
+    """Wait until a condition holds, such as the server having noticed a closed connection."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)

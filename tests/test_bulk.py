@@ -1,0 +1,323 @@
+"""Many ids: one outcome each, bounded memory, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import tracemalloc
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from conftest import FakeClock, client_for, eventually, settled
+
+from modellab_async import (
+    AuthenticationError,
+    BulkError,
+    ClientClosedError,
+    InvalidIdError,
+    ModelLabClient,
+    NotFoundError,
+    PermissionDeniedError,
+    RetryPolicy,
+    RunStatus,
+    ServerError,
+)
+from modellab_async.bulk import OPENING
+from modellab_async.simulator import Fault, Faults, Simulator
+
+
+async def test_every_id_gives_exactly_one_outcome(sim: Simulator, lab: ModelLabClient):
+    """Good, missing, invalid and repeated ids, each gets an outcome under the id as given."""
+    good = list(sim.run_ids[:50])
+    asked = [*good, str(good[0]), good[1], 1, "x", -5, True, None, "1/../2"]
+    outcomes = [outcome async for outcome in lab.runs.fetch(asked)]
+    assert Counter(repr(outcome.run_id) for outcome in outcomes) == Counter(map(repr, asked))
+    for outcome in outcomes:
+        assert outcome.ok is (outcome.run is not None) is (outcome.error is None)
+    errors = {repr(outcome.run_id): type(outcome.error) for outcome in outcomes if not outcome.ok}
+    assert errors == {
+        "1": NotFoundError,
+        "'x'": InvalidIdError,
+        "-5": InvalidIdError,
+        "True": InvalidIdError,
+        "None": InvalidIdError,
+        "'1/../2'": InvalidIdError,
+    }
+
+
+async def test_a_repeated_id_gives_two_outcomes(sim: Simulator, lab: ModelLabClient):
+    """Nothing is deduplicated behind the user's back."""
+    one = sim.run_ids[0]
+    outcomes = [outcome async for outcome in lab.runs.fetch([one, one])]
+    assert [outcome.run_id for outcome in outcomes] == [one, one]
+    assert all(outcome.ok for outcome in outcomes)
+
+
+async def test_ordered_outcomes_come_in_the_order_asked(sim: Simulator, lab: ModelLabClient):
+    """``ordered=True`` holds early answers back."""
+    asked = list(reversed(sim.run_ids[:200]))
+    sim.faults.next(*[Fault.status(500)] * 20)
+    fast = lab.with_options(retry=RetryPolicy(base=0.001))
+    outcomes = [outcome async for outcome in fast.runs.fetch(asked, ordered=True)]
+    assert [outcome.run_id for outcome in outcomes] == asked
+
+
+async def test_get_many_keeps_order_and_repeats(sim: Simulator, lab: ModelLabClient):
+    """A list of runs comes back in the order asked, each as often as asked."""
+    asked = [*sim.run_ids[5:0:-1], sim.run_ids[3]]
+    assert [run.id for run in await lab.runs.get_many(asked)] == asked
+    assert await lab.runs.get_many([]) == []
+
+
+async def test_get_many_throws_nothing_away(sim: Simulator, lab: ModelLabClient):
+    """One error carries every run fetched and every failure, by the id as given."""
+    good = str(sim.run_ids[0])
+    with pytest.raises(BulkError, match="2 of 3 ids failed") as caught:
+        await lab.runs.get_many([good, 1, "x"])
+    assert caught.value.runs[good].id == int(good)
+    assert {key: type(error) for key, error in caught.value.errors.items()} == {
+        1: NotFoundError,
+        "x": InvalidIdError,
+    }
+
+
+@pytest.mark.parametrize("ids", ["70158", b"70158", bytearray(b"1"), 70158, None])
+async def test_what_is_no_collection_of_ids_is_refused(lab: ModelLabClient, ids):
+    """A lone string would iterate its digits."""
+    with pytest.raises(TypeError, match="iterable of ids"):
+        lab.runs.fetch(ids)
+    with pytest.raises(TypeError, match="iterable of ids"):
+        await lab.runs.get_many(ids)
+
+
+async def test_an_unknown_route_is_refused(lab: ModelLabClient):
+    """The error names the routes there are."""
+    with pytest.raises(ValueError, match="'single'"):
+        lab.runs.fetch([1], route="fast")  # type: ignore[arg-type]
+
+
+async def test_ids_are_read_no_further_than_needed(sim: Simulator):
+    """A lazy iterable of a million ids is read as outcomes are taken, never far ahead."""
+    read = 0
+
+    def ids() -> Iterator[int]:
+        nonlocal read
+        for _ in range(1_000_000):
+            read += 1
+            yield sim.run_ids[read % 100]
+
+    async with client_for(sim, max_concurrency=10) as lab:
+        async with lab.runs.fetch(ids()) as outcomes:
+            for _ in range(30):
+                await anext(outcomes)
+            await asyncio.sleep(0.1)
+            assert 30 <= read <= 60
+
+
+async def test_an_async_iterable_is_read_too(sim: Simulator, lab: ModelLabClient):
+    """Ids may come from an async generator."""
+
+    async def ids() -> AsyncIterator[int]:
+        for run_id in sim.run_ids[:40]:
+            await asyncio.sleep(0)
+            yield run_id
+
+    runs = await lab.runs.get_many(ids())
+    assert [run.id for run in runs] == list(sim.run_ids[:40])
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_an_error_of_the_iterable_comes_last(
+    sim: Simulator, lab: ModelLabClient, ordered: bool, asynchronous: bool
+):
+    """The ids read before it still get their outcomes."""
+
+    def ids() -> Iterator[int]:
+        yield from sim.run_ids[:25]
+        raise OSError("the list of ids ended early")
+
+    async def same() -> AsyncIterator[int]:
+        for run_id in ids():
+            yield run_id
+
+    seen = []
+    with pytest.raises(OSError, match="ended early"):
+        async for outcome in lab.runs.fetch(same() if asynchronous else ids(), ordered=ordered):
+            seen.append(outcome.run_id)
+    assert sorted(seen) == sorted(sim.run_ids[:25])
+
+
+async def test_breaking_out_leaves_nothing(sim: Simulator, lab: ModelLabClient):
+    """After 3 of 100,000 ids: no task, no further request, no busy socket, no permit."""
+    tasks = asyncio.all_tasks()
+    ids = (sim.run_ids[number % 2_000] for number in range(100_000))
+    taken = 0
+    async for _ in lab.runs.fetch(ids):
+        taken += 1
+        if taken == 3:
+            break
+    await asyncio.sleep(0.1)  # the server works off what had reached it already
+    seen = sim.counts.requests
+    await asyncio.sleep(0.1)
+    assert sim.counts.requests == seen < 300
+    assert not [task for task in asyncio.all_tasks() - tasks if "_Work" in repr(task)]
+    assert lab._limiter.in_flight == 0
+    assert (await lab.runs.get(sim.run_ids[0])).id == sim.run_ids[0]
+    await lab.aclose()
+    await eventually(lambda: sim.counts.connections == 0)
+
+
+async def test_closing_waits_until_all_is_released(sim: Simulator, lab: ModelLabClient):
+    """After ``aclose`` or ``async with`` not even a finished task is left."""
+    tasks = asyncio.all_tasks()
+    async with lab.runs.fetch(sim.run_ids) as outcomes:
+        await anext(outcomes)
+    assert not [task for task in asyncio.all_tasks() - tasks if "_Work" in repr(task)]
+    assert lab._limiter.in_flight == 0
+    with pytest.raises(StopAsyncIteration):
+        await anext(outcomes)
+
+
+async def test_dropping_the_iterator_cancels_at_once(sim: Simulator, lab: ModelLabClient):
+    """Nothing asynchronous is left to a finalizer."""
+    outcomes = lab.runs.fetch(sim.run_ids)
+    await anext(outcomes)
+    workers = [task for task in asyncio.all_tasks() if "_Work" in repr(task)]
+    assert workers
+    del outcomes
+    assert all(task.cancelling() for task in workers)
+    await asyncio.wait(workers)
+    assert lab._limiter.in_flight == 0
+
+
+async def test_cancelling_the_consumer_stops_the_work(sim: Simulator, lab: ModelLabClient):
+    """A cancelled task takes its requests with it."""
+    sim.faults.always(Fault.stall())
+
+    async def consume() -> None:
+        async for _ in lab.runs.fetch(sim.run_ids):
+            pytest.fail("nothing is ever answered")
+
+    consumer = asyncio.create_task(consume())
+    await eventually(lambda: sim.counts.in_flight > 0)
+    consumer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await consumer
+    await settled()
+    assert lab._limiter.in_flight == 0
+    await eventually(lambda: sim.counts.in_flight == 0)
+
+
+async def test_a_fetch_that_is_never_iterated_does_nothing(sim: Simulator, lab: ModelLabClient):
+    """Making it costs no request and leaves no warning."""
+    outcomes = lab.runs.fetch(sim.run_ids)
+    await outcomes.aclose()
+    del outcomes
+    assert lab.runs.fetch([1]) is not None
+    gc.collect()
+    assert sim.counts.requests == 0
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_a_wrong_key_costs_one_round_of_requests(sim: Simulator, ordered: bool):
+    """A refusal before any success becomes the outcome of all 100,000 ids."""
+    ids = (sim.run_ids[number % 2_000] for number in range(100_000))
+    async with ModelLabClient(base_url=sim.base_url, api_key="wrong", app_key="wrong") as lab:
+        kinds = Counter()
+        async for outcome in lab.runs.fetch(ids, ordered=ordered):
+            kinds[type(outcome.error)] += 1
+    assert sum(kinds.values()) == 100_000
+    assert set(kinds) <= {AuthenticationError, PermissionDeniedError}
+    assert sim.counts.requests <= OPENING
+
+
+async def test_one_forbidden_run_among_good_ones_is_only_its_own_failure(
+    sim: Simulator, lab: ModelLabClient
+):
+    """A 403 in a round that also brings runs is not a wrong key."""
+    sim.faults.for_run(sim.run_ids[0], *[Fault.status(403)] * 3)
+    outcomes = [outcome async for outcome in lab.runs.fetch(sim.run_ids[:300])]
+    assert len(outcomes) == 300
+    assert [type(o.error) for o in outcomes if not o.ok] == [PermissionDeniedError]
+
+
+async def test_a_key_that_is_withdrawn_in_the_middle_fails_id_by_id(sim: Simulator):
+    """Once something has succeeded, a 401 is the outcome of its own id only."""
+    sim.faults.matching("*", *[None] * 30, *[Fault.status(401)] * 5)
+    async with client_for(sim) as lab:
+        outcomes = [outcome async for outcome in lab.runs.fetch(sim.run_ids[:200])]
+    assert Counter(type(o.error) for o in outcomes) == {type(None): 195, AuthenticationError: 5}
+
+
+async def test_faults_are_overcome_for_all(fake: FakeClock):
+    """Under 30 % mixed faults 8 attempts bring back every one of 300 runs."""
+    async with (
+        Simulator(runs=2_000, faults=Faults(rate=0.3, seed=3), clock=fake.time) as sim,
+        client_for(sim, clock=fake.clock(), retry=RetryPolicy(attempts=12)) as lab,
+    ):
+        runs = await lab.runs.get_many(sim.run_ids[:300])
+        assert [run.id for run in runs] == list(sim.run_ids[:300])
+        assert lab.stats.attempts == sim.counts.requests > 380
+
+
+async def test_failures_are_outcomes_not_the_end(sim: Simulator, fake: FakeClock):
+    """A run that cannot be had does not stop the others."""
+    sim.faults.always(Fault.status(500), where=f"/api/v2/model-lab-api/runs/{sim.run_ids[7]}")
+    async with client_for(sim, clock=fake.clock()) as lab:
+        outcomes = [outcome async for outcome in lab.runs.fetch(sim.run_ids[:20])]
+    assert [outcome.run_id for outcome in outcomes if not outcome.ok] == [sim.run_ids[7]]
+    error = next(outcome.error for outcome in outcomes if not outcome.ok)
+    assert isinstance(error, ServerError)
+    assert error.attempts == 8
+
+
+async def test_progress_counts_what_was_given(sim: Simulator, lab: ModelLabClient):
+    """The callback hears of each outcome, and of the total where it is known."""
+    heard: list[tuple[int, int | None]] = []
+    asked = sim.run_ids[:10]
+    async for _ in lab.runs.fetch(list(asked), on_progress=lambda *args: heard.append(args)):
+        pass
+    assert heard == [(number, 10) for number in range(1, 11)]
+    heard.clear()
+    async for _ in lab.runs.fetch(iter(map(int, asked)), on_progress=lambda *a: heard.append(a)):
+        pass
+    assert [done for done, _ in heard] == list(range(1, 11))
+
+
+async def test_a_client_closed_underneath_ends_the_fetch(sim: Simulator, lab: ModelLabClient):
+    """The consumer hears of it as an error, not as a million outcomes."""
+    with pytest.raises(ClientClosedError):
+        async for _ in lab.runs.fetch(sim.run_ids[n % 2_000] for n in range(1_000_000)):
+            await lab.aclose()
+
+
+async def test_streaming_holds_a_bounded_number_of_runs(sim: Simulator, lab: ModelLabClient):
+    """Memory does not grow with the number of ids."""
+
+    async def peak(count: int) -> int:
+        ids = (sim.run_ids[number % 500] for number in range(count))
+        gc.collect()
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        async for outcome in lab.runs.fetch(ids):
+            assert outcome.ok
+        return tracemalloc.get_traced_memory()[1] - before
+
+    await peak(600)
+    tracemalloc.start()
+    try:
+        few, many = await peak(600), await peak(3_000)
+    finally:
+        tracemalloc.stop()
+    assert many < few + 3_000_000
+
+
+async def test_unknown_statuses_survive(sim: Simulator, lab: ModelLabClient):
+    """A status that this version does not know arrives as itself."""
+    sim.insert_run(run_id=424_242, status="hibernating")
+    run = await lab.runs.get(424_242)
+    assert run.status == "hibernating"
+    assert run.status == RunStatus("hibernating")
+    assert not run.status.is_terminal

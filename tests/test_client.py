@@ -1,0 +1,445 @@
+"""The client as a user holds it: set-up, sessions, loops, closing, views, counters."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import pickle
+import ssl
+import traceback
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aioresponses import aioresponses
+from conftest import client_for, eventually
+
+from modellab_async import (
+    AuthenticationError,
+    BadRequestError,
+    ClientClosedError,
+    ConfigError,
+    DecodeError,
+    InvalidIdError,
+    ModelLabClient,
+    ModelLabError,
+    NotFoundError,
+    PermissionDeniedError,
+    RequestTimeoutError,
+    RetryPolicy,
+    Run,
+    StatusError,
+    TransportError,
+    make_converter,
+    to_dict,
+)
+from modellab_async.simulator import Fault, Simulator
+
+KEYS = {"api_key": "an-api-key", "app_key": "an-app-key"}
+LOCAL = "http://127.0.0.1:9"
+
+
+async def test_one_run_end_to_end(sim: Simulator, lab: ModelLabClient):
+    """A run arrives as a frozen, typed object that holds what the server sent."""
+    run_id = sim.run_ids[10]
+    run = await lab.runs.get(run_id)
+    served = sim.resource(run_id)
+    assert isinstance(run, Run)
+    assert run.id == run_id == int(served["id"])
+    assert run.name == served["attributes"]["name"]
+    assert [(p.key, p.value) for p in run.params] == [
+        (p["key"], p["value"]) for p in served["attributes"]["params"] or []
+    ]
+    assert await lab.runs.get(str(run_id)) == run
+
+
+async def test_credentials_and_site_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
+    """Without arguments the client asks the site and uses the keys that the environment names."""
+    monkeypatch.setenv("DD_API_KEY", "k1")
+    monkeypatch.setenv("DD_APP_KEY", "k2")
+    monkeypatch.setenv("DD_SITE", "https://app.datadoghq.eu")
+    async with ModelLabClient() as lab:
+        assert repr(lab) == "<ModelLabClient https://api.datadoghq.eu (key pair)>"
+
+
+async def test_a_canned_answer_can_stand_in(canned: aioresponses):
+    """A canned answer sees the documented address and the authentication headers."""
+    url = "https://api.us5.datadoghq.com/api/v2/model-lab-api/runs/7"
+    attributes = {
+        "name": "r",
+        "project_id": 1,
+        "status": "running",
+        "created_at": "2026-01-01T00:00:00Z",
+    }
+    canned.get(url, payload={"data": {"id": "7", "type": "runs", "attributes": attributes}})
+    async with ModelLabClient(site="us5", **KEYS) as lab:
+        assert (await lab.runs.get(7)).name == "r"
+        assert lab.stats.attempts == 1
+    ((_, calls),) = canned.requests.items()
+    headers = calls[0].kwargs["headers"]
+    assert headers["DD-API-KEY"] == "an-api-key"
+    assert headers["DD-APPLICATION-KEY"] == "an-app-key"
+    assert headers["User-Agent"].startswith("modellab_async/")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({}, "DD_API_KEY"),
+        ({"api_key": "k"}, "no app_key"),
+        ({**KEYS, "site": "mars"}, "unknown site"),
+        ({**KEYS, "base_url": "http://example.com"}, "allow_http"),
+        ({**KEYS, "base_url": "ftp://example.com"}, "absolute address"),
+        ({**KEYS, "timeout": 0}, "timeout"),
+        ({**KEYS, "timeout": float("nan")}, "timeout"),
+        ({**KEYS, "max_concurrency": 0}, "max_concurrency"),
+        ({**KEYS, "max_concurrency": 2.5}, "max_concurrency"),
+        ({**KEYS, "max_body_bytes": -1}, "max_body_bytes"),
+        ({**KEYS, "retry": 5}, "RetryPolicy"),
+        ({**KEYS, "proxy": "socks5://h:1"}, "proxy"),
+        ({**KEYS, "base_url": LOCAL, "proxy": "http://proxy.example:1"}, "proxy"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_construction(options, says):
+    """The error names what to give instead."""
+    with pytest.raises(ConfigError, match=says):
+        ModelLabClient(**options)
+
+
+async def test_a_bearer_token_goes_out_instead_of_keys():
+    """The simulator accepts the token alone."""
+    async with Simulator(runs=10, bearer_token="ddpat_token") as sim:
+        async with ModelLabClient(base_url=sim.base_url, bearer_token="ddpat_token") as lab:
+            assert (await lab.runs.get(sim.run_ids[0])).id == sim.run_ids[0]
+        async with ModelLabClient(base_url=sim.base_url, bearer_token="stale") as lab:
+            with pytest.raises(AuthenticationError, match=r"wrong key.*scope.*site"):
+                await lab.runs.get(sim.run_ids[0])
+
+
+async def test_a_token_function_is_asked_for_each_attempt():
+    """An expired token is replaced by the function's next one, sync or async."""
+    given: list[str] = []
+
+    def token() -> str:
+        given.append("current" if given else "expiring")
+        return given[-1]
+
+    async def async_token() -> str:
+        return token()
+
+    for function in (token, async_token):
+        given.clear()
+        async with Simulator(runs=10, bearer_token="expiring") as sim:
+            async with ModelLabClient(base_url=sim.base_url, bearer_token=function) as lab:
+                await lab.runs.get(sim.run_ids[0])
+                with pytest.raises((AuthenticationError, PermissionDeniedError)):
+                    await lab.runs.get(sim.run_ids[0])
+        assert given == ["expiring", "current"]
+
+
+async def test_an_empty_token_is_a_clear_error(sim: Simulator):
+    """A function that gives nothing usable is named; nothing is sent."""
+    async with ModelLabClient(base_url=sim.base_url, bearer_token=lambda: "") as lab:
+        with pytest.raises(ConfigError, match="bearer_token"):
+            await lab.runs.get(1)
+    assert sim.counts.requests == 0
+
+
+async def test_a_borrowed_session_stays_open_and_keeps_its_headers(sim: Simulator):
+    """Its own headers and middlewares still apply, and closing the client does not close it."""
+    seen = []
+
+    async def middleware(request, handler):
+        seen.append(request.url.path)
+        return await handler(request)
+
+    async with aiohttp.ClientSession(
+        headers={"X-Team": "ranking"}, middlewares=(middleware,)
+    ) as session:
+        async with client_for(sim, session=session) as lab:
+            await lab.runs.get(sim.run_ids[0])
+            assert lab.stats.attempts == 1
+        assert not session.closed
+        assert sim.requests[-1].headers["x-team"] == "ranking"
+        assert seen == [f"/api/v2/model-lab-api/runs/{sim.run_ids[0]}"]
+        assert "DD-API-KEY" not in session.headers
+
+
+async def test_a_borrowed_sessions_connection_limit_counts(sim: Simulator):
+    """More requests than its connector takes would only queue inside aiohttp."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=3)) as session:
+        async with client_for(sim, session=session) as lab:
+            await lab.runs.get_many(sim.run_ids[:50])
+        assert sim.counts.peak_in_flight <= 3
+
+
+async def test_a_borrowed_session_that_was_closed_is_named(sim: Simulator):
+    """The error says that it is the session that is closed."""
+    session = aiohttp.ClientSession()
+    await session.close()
+    async with client_for(sim, session=session) as lab:
+        with pytest.raises(ClientClosedError, match="session"):
+            await lab.runs.get(1)
+
+
+async def test_after_closing_every_use_is_a_clear_error(sim: Simulator):
+    """Closing twice is fine; using afterwards is not, and no socket is left."""
+    lab = client_for(sim)
+    await lab.runs.get(sim.run_ids[0])
+    await lab.aclose()
+    await lab.aclose()
+    with pytest.raises(ClientClosedError, match="closed"):
+        await lab.runs.get(sim.run_ids[0])
+    with pytest.raises(ClientClosedError, match="closed"):
+        async with lab:
+            pytest.fail("a closed client must not open again")
+    await eventually(lambda: sim.counts.connections == 0)
+
+
+def test_another_event_loop_is_a_clear_error():
+    """A client that was used in one asyncio.run() says so in the next."""
+    lab = ModelLabClient(base_url=LOCAL, **KEYS, retry=RetryPolicy.none())
+
+    async def use_first() -> None:
+        with pytest.raises(TransportError):
+            await lab.runs.get(1)
+
+    async def use_again() -> None:
+        with pytest.raises(ClientClosedError, match="another event loop"):
+            await lab.runs.get(1)
+        await lab.aclose()
+
+    asyncio.run(use_first())
+    asyncio.run(use_again())
+
+
+async def test_views_share_session_limiter_and_counters(sim: Simulator, lab: ModelLabClient):
+    """A view differs in its options only, and closing it closes nothing."""
+    view = lab.with_options(retry=RetryPolicy.none(), timeout=5)
+    async with view:
+        await view.runs.get(sim.run_ids[0])
+    await lab.runs.get(sim.run_ids[1])
+    assert lab.stats == view.stats
+    assert lab.stats.calls == 2
+    assert sim.counts.connections_made == 1
+    sim.faults.always(Fault.status(500))
+    with pytest.raises(StatusError) as caught:
+        await view.with_options(timeout=6).runs.get(sim.run_ids[0])
+    assert caught.value.attempts == 1
+    with pytest.raises(ConfigError, match="timeout"):
+        lab.with_options(timeout=-1)
+
+
+async def test_the_counters_are_a_frozen_snapshot(sim: Simulator, lab: ModelLabClient):
+    """Numbers of one moment, which later calls do not change."""
+    before = lab.stats
+    await lab.runs.get(sim.run_ids[0])
+    assert (before.calls, lab.stats.calls) == (0, 1)
+    assert lab.stats.bytes_received > 500
+    with pytest.raises(AttributeError):
+        before.calls = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "run_id", [True, -1, "1/../2", "", "7 ", "٧", 1.5, None, 2**63, "9" * 5000]
+)
+async def test_bad_ids_are_refused_before_any_request(
+    sim: Simulator, lab: ModelLabClient, run_id: object
+):
+    """What is not an id never reaches a path."""
+    with pytest.raises(InvalidIdError, match="run id"):
+        await lab.runs.get(run_id)  # type: ignore[arg-type]
+    assert sim.counts.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, BadRequestError),
+        (401, AuthenticationError),
+        (403, PermissionDeniedError),
+        (404, NotFoundError),
+        (409, StatusError),
+    ],
+)
+@pytest.mark.parametrize("body", ["json", "strings", "html", "empty", b'{"errors": [', b"\xff{"])
+async def test_each_status_has_its_error_whatever_the_body(
+    sim: Simulator, lab: ModelLabClient, status: int, error: type[StatusError], body
+):
+    """Both wire forms are parsed; HTML, empty and cut bodies leave the status to speak."""
+    sim.faults.next(Fault.status(status, body=body))
+    with pytest.raises(error, match=str(status)) as caught:
+        await lab.runs.get(sim.run_ids[0])
+    assert type(caught.value) is error
+    assert caught.value.method == "GET"
+    assert caught.value.url.endswith(f"/runs/{sim.run_ids[0]}")
+    assert len(caught.value.body.encode()) <= 2048
+    if body in {"json", "strings"}:
+        assert "injected" in str(caught.value.errors[0])
+        assert "injected" in str(caught.value)
+    else:
+        assert caught.value.errors == ()
+    assert sim.counts.requests == 1
+
+
+async def test_a_redirect_is_never_followed(sim: Simulator, lab: ModelLabClient):
+    """It could carry the keys to another host; the error says so."""
+    async with Simulator(runs=10) as other:
+        elsewhere = f"{other.base_url}/api/v2/model-lab-api/runs/{other.run_ids[0]}"
+        sim.faults.next(Fault.status(307, headers={"Location": elsewhere}))
+        with pytest.raises(StatusError, match="redirects are not followed"):
+            await lab.runs.get(sim.run_ids[0])
+        assert other.counts.requests == 0
+
+
+async def test_another_runs_answer_is_refused(sim: Simulator, lab: ModelLabClient):
+    """An answer must be about the id that was asked for."""
+    body = json.dumps({"data": sim.resource(sim.run_ids[1])}).encode()
+    sim.faults.next(Fault.status(200, body=body))
+    with pytest.raises(DecodeError, match=rf"id {sim.run_ids[0]}.*got {sim.run_ids[1]}"):
+        await lab.runs.get(sim.run_ids[0])
+
+
+async def test_a_body_over_the_cap_is_not_read_to_its_end(sim: Simulator):
+    """The error names the option, and the answer is not asked for again."""
+    async with client_for(sim, max_body_bytes=500) as lab:
+        with pytest.raises(DecodeError, match="max_body_bytes"):
+            await lab.runs.get(sim.run_ids[0])
+        assert sim.counts.requests == 1
+        with pytest.raises(NotFoundError):
+            await lab.runs.get(1)
+
+
+async def test_nobody_there_is_a_clear_error():
+    """A refused connection names host and cause, after the attempts allowed."""
+    async with ModelLabClient(
+        base_url=LOCAL, **KEYS, retry=RetryPolicy(attempts=2, base=0.001)
+    ) as lab:
+        with pytest.raises(TransportError, match=r"no connection to 127\.0\.0\.1:9 .*after 2") as e:
+            await lab.runs.get(1)
+        assert not e.value.answer_lost
+
+
+async def test_a_name_that_does_not_resolve_is_a_clear_error():
+    """A host that does not exist is named."""
+    async with ModelLabClient(
+        base_url="https://modellab.invalid", **KEYS, retry=RetryPolicy.none()
+    ) as lab:
+        with pytest.raises(TransportError, match=r"modellab\.invalid"):
+            await lab.runs.get(1)
+
+
+async def test_a_server_without_tls_is_a_clear_error(sim: Simulator):
+    """Speaking TLS to a plain server fails at once, since no repeat could help."""
+    address = sim.base_url.replace("http://", "https://")
+    async with ModelLabClient(base_url=address, **KEYS, ssl=ssl.create_default_context()) as lab:
+        with pytest.raises(TransportError, match="no trusted connection"):
+            await lab.runs.get(1)
+        assert lab.stats.attempts == 1
+
+
+async def test_a_proxy_is_used_as_given(sim: Simulator):
+    """An explicit proxy gets the request; the environment's is not asked for loopback."""
+    asked: list[str] = []
+
+    async def proxy(request: web.Request) -> web.Response:
+        asked.append(str(request.url))
+        return web.json_response({"data": sim.resource(sim.run_ids[0])})
+
+    server = web.Server(proxy)
+    runner = web.ServerRunner(server)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        async with client_for(sim, proxy=address) as lab:
+            assert (await lab.runs.get(sim.run_ids[0])).id == sim.run_ids[0]
+        assert asked == [f"{sim.base_url}/api/v2/model-lab-api/runs/{sim.run_ids[0]}"]
+    finally:
+        await runner.cleanup()
+
+
+async def test_the_environments_proxy_is_resolved_once(monkeypatch: pytest.MonkeyPatch):
+    """It applies to Datadog's sites, unless NO_PROXY exempts them."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    once = RetryPolicy.none()
+    async with ModelLabClient(**KEYS, retry=once) as lab:
+        with pytest.raises(TransportError, match=r"127\.0\.0\.1"):
+            await lab.runs.get(1)
+    async with Simulator(runs=10) as sim, client_for(sim) as lab:
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        assert (await lab.runs.get(sim.run_ids[0])).id == sim.run_ids[0]
+
+
+async def test_a_converter_with_hooks_is_honoured(sim: Simulator):
+    """A user's hook decides what a field becomes."""
+    converter = make_converter()
+    converter.register_structure_hook(str, lambda value, _: str(value).upper())
+    async with client_for(sim, converter=converter) as lab:
+        run = await lab.runs.get(sim.run_ids[0])
+        assert run.name == sim.resource(sim.run_ids[0])["attributes"]["name"].upper()
+
+
+async def test_a_time_out_is_also_the_builtin_one(sim: Simulator):
+    """``except TimeoutError`` catches it."""
+    sim.faults.always(Fault.stall())
+    async with client_for(sim, timeout=0.05, retry=RetryPolicy.none()) as lab:
+        with pytest.raises(TimeoutError) as caught:
+            await lab.runs.get(sim.run_ids[0])
+        assert isinstance(caught.value, RequestTimeoutError)
+
+
+async def test_runs_survive_a_round_trip(sim: Simulator, lab: ModelLabClient):
+    """What to_dict gives, and a server sends back, is an equal run; so is a pickled one."""
+    for run_id in sim.run_ids[:50]:
+        run = await lab.runs.get(run_id)
+        assert pickle.loads(pickle.dumps(run)) == run
+        sim.insert_run(run_id=900_000 + run_id, **to_dict(run)["attributes"])
+        copy = await lab.runs.get(900_000 + run_id)
+        assert to_dict(copy)["attributes"] == to_dict(run)["attributes"]
+
+
+SECRETS = {"api_key": "SECRET-api-0123", "app_key": "SECRET-app-4567"}
+
+
+async def test_no_key_shows_in_any_failure(sim: Simulator, caplog: pytest.LogCaptureFixture):
+    """Messages, reprs, notes, chained errors, formatted frames with locals, logs: no key in any."""
+    caplog.set_level(logging.DEBUG)
+    shown: list[str] = []
+    echo = f'{{"errors": ["key {SECRETS["api_key"]} is not valid"]}}'.encode()
+    faults = [
+        Fault.status(403, body=echo),
+        Fault.status(500, body=echo * 100),
+        Fault.status(200, body="html"),
+        Fault.status(307, headers={"Location": "http://elsewhere.example/"}),
+        Fault.reset(),
+        Fault.close(),
+        Fault.cut(),
+        Fault.stall(),
+    ]
+    async with (
+        Simulator(runs=10, **SECRETS) as own,
+        ModelLabClient(
+            base_url=own.base_url, **SECRETS, retry=RetryPolicy.none(), timeout=0.2
+        ) as lab,
+    ):
+        shown += [repr(lab), str(lab), repr(lab.stats), repr(lab.runs)]
+        for fault in faults:
+            own.faults.next(fault)
+            with pytest.raises(ModelLabError) as caught:
+                await lab.runs.get(own.run_ids[0])
+            error = caught.value
+            shown += [str(error), repr(error), repr(error.__dict__), repr(error.__context__)]
+            shown.append(repr(pickle.dumps(error)))
+            summary = traceback.TracebackException.from_exception(error, capture_locals=True)
+            summary.stack = traceback.StackSummary.from_list(
+                [frame for frame in summary.stack if frame.filename != __file__]
+            )
+            shown += list(summary.format())
+    shown.append(caplog.text)
+    with pytest.raises(TypeError):
+        pickle.dumps(lab)
+    for text in shown:
+        assert "SECRET" not in text

@@ -1,0 +1,82 @@
+"""The house as docs/explanation/architecture.md draws it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "modellab_async"
+
+
+def drawn_rooms() -> list[str]:
+    """The rooms of the table, from facts to edges."""
+    page = (ROOT / "docs/explanation/architecture.md").read_text("utf-8")
+    rows = re.findall(r"^\|[^|]*\|([^|]*)\|", page, flags=re.MULTILINE)
+    return [
+        room.removesuffix(".py").removesuffix("/")
+        for row in rows
+        for room in re.findall(r"`([\w./]+)`", row)
+    ]
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def runtime_imports(tree: ast.AST) -> Iterator[str]:
+    """Modules that are imported when a file runs; those for type checkers only are left out."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        yield from runtime_imports(node)
+
+
+def edges() -> Iterator[tuple[str, str]]:
+    """Which room imports which."""
+    rooms = {room_of(file) for file in PACKAGE.rglob("*.py")}
+    for file in PACKAGE.rglob("*.py"):
+        for module in runtime_imports(ast.parse(file.read_text("utf-8"))):
+            parts = module.split(".")
+            if parts[0] == "modellab_async" and len(parts) > 1 and parts[1] in rooms:
+                yield room_of(file), parts[1]
+
+
+def test_every_room_is_drawn_and_every_drawn_room_exists():
+    """The table of the architecture page lists the rooms there are."""
+    rooms = {room_of(file) for file in PACKAGE.rglob("*.py")} - {"__init__"}
+    assert rooms == set(drawn_rooms())
+
+
+def test_rooms_import_only_rooms_above_them():
+    """No import points down the table, so there is no circle."""
+    order = {room: number for number, room in enumerate(drawn_rooms())}
+    inward = [
+        (room, imported)
+        for room, imported in edges()
+        if room not in {"__init__", imported} and order[imported] >= order[room]
+    ]
+    assert inward == []
+
+
+def test_the_simulator_is_an_independent_witness():
+    """It imports nothing of the other rooms."""
+    assert {imported for room, imported in edges() if room == "simulator"} <= {"simulator"}
+
+
+@pytest.mark.parametrize(
+    "file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE))
+)
+def test_no_module_is_too_long_to_be_one_room(file: Path):
+    """A room that grows past about 400 lines becomes a package."""
+    assert len(file.read_text("utf-8").splitlines()) <= 420

@@ -1,0 +1,246 @@
+"""Which failures are repeated, after how long, and how often."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+
+import pytest
+from conftest import FakeClock, client_for
+
+from modellab_async import (
+    DecodeError,
+    NotFoundError,
+    RateLimitedError,
+    RequestTimeoutError,
+    RetryPolicy,
+    ServerError,
+    StatusError,
+    TransportError,
+)
+from modellab_async.retry import RETRYABLE_STATUSES, is_worth_repeating
+from modellab_async.simulator import Fault, Faults, Simulator
+
+
+def test_back_off_doubles_up_to_the_cap_and_is_drawn_from_zero():
+    """The pause lies between 0 and base * 2 ** (n - 1), at the most cap, by the number drawn."""
+    policy = RetryPolicy(base=0.5, cap=3.0)
+    assert [policy.backoff(n, 1.0) for n in range(1, 6)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    assert [policy.backoff(n, 0.5) for n in range(1, 4)] == [0.25, 0.5, 1.0]
+    assert policy.backoff(5_000, 0.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"attempts": 0}, ValueError),
+        ({"attempts": True}, TypeError),
+        ({"attempts": 2.5}, TypeError),
+        ({"base": -1}, ValueError),
+        ({"cap": float("nan")}, ValueError),
+        ({"deadline": "5"}, TypeError),
+        ({"base": None}, TypeError),
+        ({"max_rate_limit_wait": -0.1}, ValueError),
+    ],
+)
+def test_a_policy_that_cannot_be_followed_is_refused(options, error):
+    """A bad number is named at construction."""
+    with pytest.raises(error, match=next(iter(options))):
+        RetryPolicy(**options)
+
+
+def test_a_policy_is_frozen_and_comparable():
+    """Two policies of the same numbers are equal, and neither can be changed."""
+    policy = RetryPolicy()
+    assert policy == RetryPolicy(attempts=8)
+    with pytest.raises(AttributeError):
+        policy.attempts = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("status", sorted(RETRYABLE_STATUSES | {400, 401, 403, 404, 409, 501}))
+def test_only_statuses_that_may_pass_are_repeated(status):
+    """408, 429 and the server's own failures are worth another attempt; answers are not."""
+    cls = RateLimitedError if status == 429 else StatusError
+    error = cls("x", status=status, method="GET", url="u")
+    assert is_worth_repeating(error, repeatable=True) is (status in RETRYABLE_STATUSES)
+
+
+def test_what_may_have_had_an_effect_is_not_repeated_unless_that_is_harmless():
+    """A call that is not repeatable is sent again only where the server cannot have acted."""
+    assert is_worth_repeating(TransportError("x", answer_lost=False), repeatable=False)
+    assert not is_worth_repeating(TransportError("x"), repeatable=False)
+    assert not is_worth_repeating(TransportError("x", permanent=True), repeatable=True)
+    assert not is_worth_repeating(
+        ServerError("x", status=503, method="POST", url="u"), repeatable=False
+    )
+    assert is_worth_repeating(
+        RateLimitedError("x", status=429, method="POST", url="u"), repeatable=False
+    )
+    assert not is_worth_repeating(KeyError("x"), repeatable=True)
+
+
+async def test_the_schedule_is_exact_under_an_injected_clock(sim: Simulator, fake: FakeClock):
+    """Five failures in a row are followed by five pauses, drawn as the policy says."""
+    fake.chance = itertools.cycle([1.0, 0.5]).__next__
+    sim.faults.next(*[Fault.status(500)] * 5)
+    async with client_for(
+        sim, clock=fake.clock(), retry=RetryPolicy(base=1.0, cap=5.0, deadline=None)
+    ) as lab:
+        run = await lab.runs.get(sim.run_ids[0])
+        # Each answer draws a number for the limiter before the policy draws its own.
+        assert fake.slept == pytest.approx([0.5, 1.0, 2.0, 2.5, 2.5])
+        assert run.id == sim.run_ids[0]
+        assert (lab.stats.attempts, lab.stats.retries, lab.stats.calls) == (6, 5, 1)
+        assert lab.stats.backoff_wait_s == pytest.approx(8.5)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *[Fault.status(status) for status in sorted(RETRYABLE_STATUSES - {429})],
+        Fault.rate_limited(),
+        Fault.rate_limited(reset="0"),
+        Fault.status(502, body="html"),
+        Fault.status(503, body="strings"),
+        Fault.status(200, body="html"),
+        Fault.status(200, body="empty"),
+        Fault.cut(),
+        Fault.close(),
+        Fault.reset(),
+        Fault.lost(),
+    ],
+    ids=lambda fault: f"{fault.kind}-{fault.answer.status if fault.answer else ''}",
+)
+async def test_a_passing_fault_is_overcome(sim: Simulator, fake: FakeClock, fault: Fault):
+    """Two faults of any kind in a row cost two attempts, and the run arrives."""
+    sim.faults.next(fault, fault)
+    async with client_for(sim, clock=fake.clock()) as lab:
+        run = await lab.runs.get(sim.run_ids[3])
+        assert run.id == sim.run_ids[3]
+        assert lab.stats.attempts == 3 == sim.counts.requests
+
+
+async def test_a_stall_is_cut_off_and_repeated(sim: Simulator):
+    """An attempt that gets no answer in time is given up, and the next one succeeds."""
+    sim.faults.next(Fault.stall())
+    async with client_for(sim, timeout=0.2, retry=RetryPolicy(base=0.001)) as lab:
+        assert (await lab.runs.get(sim.run_ids[0])).id == sim.run_ids[0]
+        assert lab.stats.attempts == 2
+
+
+async def test_a_slow_drip_does_not_outlast_the_timeout(sim: Simulator):
+    """The time-out covers the whole answer, not the silence between two of its bytes."""
+    sim.faults.always(Fault.drip(0.01))
+    async with client_for(sim, timeout=0.2, retry=RetryPolicy.none()) as lab:
+        with pytest.raises(RequestTimeoutError, match=r"within 0\.2 s"):
+            await lab.runs.get(sim.run_ids[0])
+
+
+async def test_the_last_error_says_how_often_was_tried(sim: Simulator, fake: FakeClock):
+    """When all attempts are spent, the last failure is raised, with their number."""
+    sim.faults.always(Fault.status(503))
+    async with client_for(sim, clock=fake.clock(), retry=RetryPolicy(attempts=4)) as lab:
+        with pytest.raises(ServerError, match="after 4 attempts") as caught:
+            await lab.runs.get(sim.run_ids[0])
+        assert caught.value.attempts == 4 == sim.counts.requests
+
+
+async def test_no_policy_means_one_request(sim: Simulator):
+    """With RetryPolicy.none() every failure surfaces at once, and nothing sends again."""
+    faults = (Fault.status(500), Fault.reset(), Fault.close(), Fault.cut(), Fault.rate_limited())
+    async with client_for(sim, retry=RetryPolicy.none()) as lab:
+        await lab.runs.get(sim.run_ids[0])  # leaves a kept-alive connection
+        for fault in faults:
+            sim.faults.next(fault)
+            with pytest.raises((StatusError, TransportError)):
+                await lab.with_options(retry=RetryPolicy.none()).runs.get(sim.run_ids[0])
+        assert lab.stats.attempts == 1 + len(faults) == sim.counts.requests
+        assert lab.stats.retries == 0
+
+
+async def test_attempts_counted_are_attempts_seen_when_kept_connections_die():
+    """A dead keep-alive connection is one attempt: aiohttp does not silently send again."""
+    async with (
+        Simulator(runs=100, faults=Faults(rate=0.5, kinds=(Fault.close(), Fault.lost()))) as sim,
+        client_for(sim, retry=RetryPolicy(base=0.001, attempts=30)) as lab,
+    ):
+        runs = await lab.runs.get_many(sim.run_ids[:60])
+        assert len(runs) == 60
+        assert lab.stats.attempts == sim.counts.requests > 60
+
+
+async def test_a_missing_run_is_not_asked_for_twice(sim: Simulator):
+    """404 is an answer."""
+    async with client_for(sim) as lab:
+        with pytest.raises(NotFoundError, match="run not found") as caught:
+            await lab.runs.get(1)
+        assert caught.value.attempts == 1 == sim.counts.requests
+
+
+async def test_a_body_of_another_form_is_not_asked_for_twice(sim: Simulator):
+    """JSON that is whole but not a run would only come again."""
+    sim.faults.next(Fault.status(200, body=b'{"data": {"id": "1", "attributes": {}}}'))
+    async with client_for(sim) as lab:
+        with pytest.raises(DecodeError, match="name"):
+            await lab.runs.get(sim.run_ids[0])
+        assert sim.counts.requests == 1
+
+
+async def test_retry_after_of_a_503_is_waited_out(sim: Simulator, fake: FakeClock):
+    """No attempt is made before the time that the server named."""
+    sim.faults.next(Fault.status(503, retry_after=11))
+    async with client_for(sim, clock=fake.clock()) as lab:
+        await lab.runs.get(sim.run_ids[0])
+        assert 11 <= fake.now < 12
+
+
+async def test_a_named_time_past_the_deadline_fails_at_once(sim: Simulator, fake: FakeClock):
+    """Waiting for what cannot help is refused immediately, for a 503 and for a 429."""
+    policy = RetryPolicy(deadline=10)
+    async with client_for(sim, clock=fake.clock(), retry=policy) as lab:
+        sim.faults.next(Fault.status(503, retry_after=11))
+        with pytest.raises(ServerError):
+            await lab.runs.get(sim.run_ids[0])
+        sim.faults.next(Fault.rate_limited(reset="11"))
+        with pytest.raises(RateLimitedError, match="longer than") as caught:
+            await lab.runs.get(sim.run_ids[0])
+        assert caught.value.too_late
+        assert caught.value.name == "model_lab_api"
+        assert caught.value.reset == 11
+        assert fake.now == 0.0
+        assert sim.counts.requests == 2
+
+
+async def test_the_deadline_covers_all_attempts(sim: Simulator, fake: FakeClock):
+    """No pause is begun that would end after the deadline."""
+    fake.chance = lambda: 0.99
+    sim.faults.always(Fault.status(500))
+    policy = RetryPolicy(attempts=50, base=1.0, cap=100.0, deadline=10.0)
+    async with client_for(sim, clock=fake.clock(), retry=policy) as lab:
+        with pytest.raises(ServerError):
+            await lab.runs.get(sim.run_ids[0])
+        assert fake.slept == pytest.approx([0.99, 1.98, 3.96])  # the next would end at 14.85
+
+
+async def test_the_deadline_cuts_an_attempt_short(sim: Simulator):
+    """An attempt may not take longer than what is left of the deadline."""
+    sim.faults.always(Fault.stall())
+    policy = RetryPolicy(deadline=0.2)
+    async with client_for(sim, timeout=30, retry=policy) as lab:
+        with pytest.raises(RequestTimeoutError, match=r"within 0\.2 s"):
+            await lab.runs.get(sim.run_ids[0])
+
+
+async def test_each_retry_is_one_log_line(
+    sim: Simulator, fake: FakeClock, caplog: pytest.LogCaptureFixture
+):
+    """One INFO record under ``modellab_async`` for each repeat, and none for a success."""
+    caplog.set_level(logging.DEBUG, logger="modellab_async")
+    sim.faults.next(Fault.status(500), Fault.reset())
+    async with client_for(sim, clock=fake.clock()) as lab:
+        await lab.runs.get(sim.run_ids[0])
+        await lab.runs.get(sim.run_ids[1])
+    messages = [record.message for record in caplog.records if record.name == "modellab_async"]
+    assert len(messages) == 2
+    assert "attempt 1 failed" in messages[0]
+    assert "attempt 2 failed" in messages[1]
