@@ -8,7 +8,7 @@ async with ModelLabClient() as lab:
 #   models, errors                              what the API's resources and failures are
 #   clock, stats, config, wire, codec, endpoints    pure: settings, HTTP, JSON, the operations
 #   limiter, retry, transport                   a request in motion
-#   bulk                                        many requests as one piece of work
+#   bulk, paging, waiting, downloads            many requests as one piece of work
 #   resources, client                           what users hold
 #   cli, simulator                              edges; the simulator imports nothing of ours
 
@@ -58,6 +58,7 @@ from modellab_async.models import (
     RunStatus,
     Tag,
 )
+from modellab_async.paging import Pager
 from modellab_async.retry import RetryPolicy
 from modellab_async.stats import Stats
 from modellab_async.wire import RateLimit
@@ -87,6 +88,7 @@ __all__ = [
     "NumericRange",
     "Outcome",
     "Page",
+    "Pager",
     "Param",
     "PermissionDeniedError",
     "Project",

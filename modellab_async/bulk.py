@@ -49,7 +49,7 @@ class Outcome:
     ``run_id`` is the id as it was given.
     """
 
-    run_id: object
+    run_id: int | str
     run: Run | None = None
     error: ModelLabError | None = None
 
@@ -95,7 +95,7 @@ class Fetch(AsyncIterator[Outcome]):
 
 
 def fetch(
-    run_ids: Iterable[Any] | AsyncIterable[Any],
+    run_ids: Iterable[int | str] | AsyncIterable[int | str],
     *,
     perform: Perform,
     concurrency: int,
@@ -107,11 +107,7 @@ def fetch(
     Raises:
         TypeError: for a lone string or bytes, which would iterate its digits.
     """
-    if isinstance(run_ids, str | bytes | bytearray):
-        raise TypeError(
-            f"run_ids must be an iterable of ids, not {type(run_ids).__name__};"
-            f" for one id use get(), or give a list"
-        )
+    refuse_lone_id(run_ids)
     if not isinstance(run_ids, Iterable | AsyncIterable):
         raise TypeError(
             f"run_ids must be an iterable or async iterable of ids, not {type(run_ids).__name__}"
@@ -119,8 +115,21 @@ def fetch(
     return Fetch(_Work(run_ids, perform, concurrency, ordered=ordered, on_progress=on_progress))
 
 
+def refuse_lone_id(run_ids: object) -> None:
+    """Refuse a string or bytes where ids are wanted: it would iterate its digits.
+
+    Raises:
+        TypeError: which says what to give instead.
+    """
+    if isinstance(run_ids, str | bytes | bytearray):
+        raise TypeError(
+            f"run_ids must be an iterable of ids, not {type(run_ids).__name__};"
+            f" for one id give a list, or use the method that takes one"
+        )
+
+
 async def collect(
-    run_ids: Iterable[Any] | AsyncIterable[Any],
+    run_ids: Iterable[int | str] | AsyncIterable[int | str],
     *,
     perform: Perform,
     concurrency: int,
@@ -154,7 +163,7 @@ class _Work:
 
     def __init__(
         self,
-        run_ids: Iterable[Any] | AsyncIterable[Any],
+        run_ids: Iterable[int | str] | AsyncIterable[int | str],
         perform: Perform,
         concurrency: int,
         *,

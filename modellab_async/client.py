@@ -149,9 +149,9 @@ class ModelLabClient:
             raise ConfigError(f"retry must be a RetryPolicy, not {type(retry).__name__}")
         self._retry = retry
         self._timeout = _positive(timeout, "timeout")
-        self.runs = Runs(self.perform, self._limiter.cap)
+        self.runs = Runs(self.perform, self._limiter.cap, self._clock)
         self.projects = Projects(self.perform)
-        self.artifacts = Artifacts(self.perform)
+        self.artifacts = Artifacts(self.perform, self._retry, self._clock)
 
     def with_options(
         self, *, retry: RetryPolicy | None = None, timeout: float | None = None

@@ -64,7 +64,12 @@ class FakeClock:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         future = asyncio.get_running_loop().create_future()
-        alarm = self.call_later(seconds, lambda: future.done() or future.set_result(None))
+
+        def wake() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        alarm = self.call_later(seconds, wake)
         try:
             await future
         finally:

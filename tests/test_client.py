@@ -8,6 +8,7 @@ import logging
 import pickle
 import ssl
 import traceback
+from typing import Any
 
 import aiohttp
 import pytest
@@ -36,7 +37,7 @@ from modellab_async import (
 )
 from modellab_async.simulator import Fault, Simulator
 
-KEYS = {"api_key": "an-api-key", "app_key": "an-app-key"}
+KEYS: dict[str, Any] = {"api_key": "an-api-key", "app_key": "an-app-key"}
 LOCAL = "http://127.0.0.1:9"
 
 
@@ -401,7 +402,7 @@ async def test_runs_survive_a_round_trip(sim: Simulator, lab: ModelLabClient):
         assert to_dict(copy)["attributes"] == to_dict(run)["attributes"]
 
 
-SECRETS = {"api_key": "SECRET-api-0123", "app_key": "SECRET-app-4567"}
+SECRETS: dict[str, Any] = {"api_key": "SECRET-api-0123", "app_key": "SECRET-app-4567"}
 
 
 async def test_no_key_shows_in_any_failure(sim: Simulator, caplog: pytest.LogCaptureFixture):
