@@ -73,6 +73,7 @@ class Transport:
         self._max_body_bytes = max_body_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._streams: set[Stream] = set()
         self._proxy = proxy
         self._ssl = True if ssl is None else ssl
         # Middlewares of a request replace the session's: a borrowed session keeps its own.
@@ -125,6 +126,7 @@ class Transport:
             response = await self._open(call, timeout)
             if call.streamed and response.status < 300:
                 stream = Stream(response, self, timeout)
+                self._streams.add(stream)
             body = b"" if stream else await self._read(response)
             return Reply(response.status, response.headers, body), stream
         except (aiohttp.ClientError, OSError) as error:
@@ -138,6 +140,10 @@ class Transport:
                 response.release()
         raise failure  # outside the handler: aiohttp's errors hold the request's headers
 
+    def forget(self, stream: Stream) -> None:
+        """A stream was closed."""
+        self._streams.discard(stream)
+
     def received(self, size: int) -> None:
         """Count bytes of a body."""
         self._counters.bytes_received += size
@@ -145,6 +151,8 @@ class Transport:
     async def close(self) -> None:
         """Close an owned session and its sockets; a borrowed one is its owner's."""
         self._closed = True
+        for stream in list(self._streams):
+            stream.abort(ClientClosedError("this client was closed while a body was being read"))
         if self._owned and self._session is not None:
             await self._session.close()
 
@@ -253,13 +261,20 @@ class Stream:
         self._transport = transport
         self._timeout = timeout
         self._on_close: Callable[[], None] | None = None
+        self._aborted: Exception | None = None
 
     def on_close(self, callback: Callable[[], None]) -> None:
         """Have a function called once, when the stream is closed."""
         self._on_close = callback
 
+    def abort(self, error: Exception) -> None:
+        """Have whoever reads this stream hear of an error: aiohttp would leave them waiting."""
+        self._aborted = error
+        self._response.content.set_exception(aiohttp.ClientConnectionError(str(error)))
+
     def close(self) -> None:
         """Let go of the connection; it is kept for others only where the body was read whole."""
+        self._transport.forget(self)
         if self._response.content.at_eof():
             self._response.release()
         else:
@@ -275,7 +290,7 @@ class Stream:
         try:
             chunk = await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
-            failure = self._transport.translate(error, self._timeout)
+            failure = self._aborted or self._transport.translate(error, self._timeout)
         else:
             if not chunk:
                 raise StopAsyncIteration

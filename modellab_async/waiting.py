@@ -135,6 +135,7 @@ class Lookout:
             absent,
             perform=self._perform,
             concurrency=self._concurrency,
+            route="single",
             ordered=False,
             on_progress=None,
         )

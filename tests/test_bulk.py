@@ -24,7 +24,7 @@ from modellab_async import (
     RunStatus,
     ServerError,
 )
-from modellab_async.bulk import OPENING
+from modellab_async.bulk.work import OPENING, OPENING_PAGES
 from modellab_async.simulator import Fault, Faults, Simulator
 
 
@@ -109,11 +109,16 @@ async def test_ids_are_read_no_further_than_needed(sim: Simulator):
             yield sim.run_ids[read % 100]
 
     async with client_for(sim, max_concurrency=10) as lab:
-        async with lab.runs.fetch(ids()) as outcomes:
+        async with lab.runs.fetch(ids(), route="single") as outcomes:
             for _ in range(30):
                 await anext(outcomes)
             await asyncio.sleep(0.1)
             assert 30 <= read <= 60
+        read = 0
+        async with lab.runs.fetch(ids(), route="batch") as outcomes:
+            await anext(outcomes)
+            await asyncio.sleep(0.2)
+            assert 100 <= read <= (10 + 4) * 100
 
 
 async def test_an_async_iterable_is_read_too(sim: Simulator, lab: ModelLabClient):
@@ -163,7 +168,7 @@ async def test_breaking_out_leaves_nothing(sim: Simulator, lab: ModelLabClient):
     seen = sim.counts.requests
     await asyncio.sleep(0.1)
     assert sim.counts.requests == seen < 300
-    assert not [task for task in asyncio.all_tasks() - tasks if "_Work" in repr(task)]
+    assert not [task for task in asyncio.all_tasks() - tasks if "Work._" in repr(task)]
     assert lab._limiter.in_flight == 0
     assert (await lab.runs.get(sim.run_ids[0])).id == sim.run_ids[0]
     await lab.aclose()
@@ -175,7 +180,7 @@ async def test_closing_waits_until_all_is_released(sim: Simulator, lab: ModelLab
     tasks = asyncio.all_tasks()
     async with lab.runs.fetch(sim.run_ids) as outcomes:
         await anext(outcomes)
-    assert not [task for task in asyncio.all_tasks() - tasks if "_Work" in repr(task)]
+    assert not [task for task in asyncio.all_tasks() - tasks if "Work._" in repr(task)]
     assert lab._limiter.in_flight == 0
     with pytest.raises(StopAsyncIteration):
         await anext(outcomes)
@@ -185,7 +190,7 @@ async def test_dropping_the_iterator_cancels_at_once(sim: Simulator, lab: ModelL
     """Nothing asynchronous is left to a finalizer."""
     outcomes = lab.runs.fetch(sim.run_ids)
     await anext(outcomes)
-    workers = [task for task in asyncio.all_tasks() if "_Work" in repr(task)]
+    workers = [task for task in asyncio.all_tasks() if "Work._" in repr(task)]
     assert workers
     del outcomes
     assert all(task.cancelling() for task in workers)
@@ -231,7 +236,7 @@ async def test_a_wrong_key_costs_one_round_of_requests(sim: Simulator, ordered: 
             kinds[type(outcome.error)] += 1
     assert sum(kinds.values()) == 100_000
     assert set(kinds) <= {AuthenticationError, PermissionDeniedError}
-    assert sim.counts.requests <= OPENING
+    assert sim.counts.requests <= OPENING + OPENING_PAGES
 
 
 async def test_one_forbidden_run_among_good_ones_is_only_its_own_failure(
@@ -239,7 +244,7 @@ async def test_one_forbidden_run_among_good_ones_is_only_its_own_failure(
 ):
     """A 403 in a round that also brings runs is not a wrong key."""
     sim.faults.for_run(sim.run_ids[0], *[Fault.status(403)] * 3)
-    outcomes = [outcome async for outcome in lab.runs.fetch(sim.run_ids[:300])]
+    outcomes = [outcome async for outcome in lab.runs.fetch(sim.run_ids[:300], route="single")]
     assert len(outcomes) == 300
     assert [type(o.error) for o in outcomes if not o.ok] == [PermissionDeniedError]
 
@@ -248,7 +253,7 @@ async def test_a_key_that_is_withdrawn_in_the_middle_fails_id_by_id(sim: Simulat
     """Once something has succeeded, a 401 is the outcome of its own id only."""
     sim.faults.matching("*", *[None] * 30, *[Fault.status(401)] * 5)
     async with client_for(sim) as lab:
-        outcomes = [outcome async for outcome in lab.runs.fetch(sim.run_ids[:200])]
+        outcomes = [o async for o in lab.runs.fetch(sim.run_ids[:200], route="single")]
     assert Counter(type(o.error) for o in outcomes) == {type(None): 195, AuthenticationError: 5}
 
 
@@ -258,7 +263,7 @@ async def test_faults_are_overcome_for_all(fake: FakeClock):
         Simulator(runs=2_000, faults=Faults(rate=0.3, seed=3), clock=fake.time) as sim,
         client_for(sim, clock=fake.clock(), retry=RetryPolicy(attempts=12)) as lab,
     ):
-        runs = await lab.runs.get_many(sim.run_ids[:300])
+        runs = await lab.runs.get_many(sim.run_ids[:300], route="single")
         assert [run.id for run in runs] == list(sim.run_ids[:300])
         assert lab.stats.attempts == sim.counts.requests > 380
 
@@ -267,7 +272,7 @@ async def test_failures_are_outcomes_not_the_end(sim: Simulator, fake: FakeClock
     """A run that cannot be had does not stop the others."""
     sim.faults.always(Fault.status(500), where=f"/api/v2/model-lab-api/runs/{sim.run_ids[7]}")
     async with client_for(sim, clock=fake.clock()) as lab:
-        outcomes = [outcome async for outcome in lab.runs.fetch(sim.run_ids[:20])]
+        outcomes = [o async for o in lab.runs.fetch(sim.run_ids[:20], route="single")]
     assert [outcome.run_id for outcome in outcomes if not outcome.ok] == [sim.run_ids[7]]
     error = next(outcome.error for outcome in outcomes if not outcome.ok)
     assert isinstance(error, ServerError)
@@ -302,7 +307,7 @@ async def test_streaming_holds_a_bounded_number_of_runs(sim: Simulator, lab: Mod
         gc.collect()
         tracemalloc.reset_peak()
         before = tracemalloc.get_traced_memory()[0]
-        async for outcome in lab.runs.fetch(ids):
+        async for outcome in lab.runs.fetch(ids, route="single"):
             assert outcome.ok
         return tracemalloc.get_traced_memory()[1] - before
 

@@ -365,7 +365,7 @@ class TestOverASocket:
             Simulator(runs=600, rate_limit=limit, clock=fake.time, record=0) as sim,
             client_for(sim, clock=fake.clock()) as lab,
         ):
-            runs = await lab.runs.get_many(sim.run_ids[:500])
+            runs = await lab.runs.get_many(sim.run_ids[:500], route="single")
             assert len(runs) == 500
             assert lab.stats.rate_limited <= 1
             assert fake.now < 42.5  # windows end at 10, 20, 30 and 40

@@ -1,0 +1,95 @@
+"""Ids from any iterable or async iterable, read as they are needed."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from typing import Any, Final
+
+_END: Final = object()
+
+
+class Ids:
+    """A lazy source of ids for several workers.
+
+    Args:
+        source: an iterable, or an async iterable, of ids.
+        ahead: how many ids of an async iterable may be read before anybody wants them.
+
+    Attributes:
+        total: how many there are in all, or None where the source does not know.
+        read: how many were handed out.
+        exhausted: whether there are no more, or nobody wants them any more.
+        error: what the source itself raised.
+    """
+
+    def __init__(self, source: Iterable[Any] | AsyncIterable[Any], ahead: int) -> None:
+        hint = operator.length_hint(source, -1)
+        self.total = hint if hint >= 0 else None
+        self.read = 0
+        self.exhausted = False
+        self.error: Exception | None = None
+        self._source: Iterator[Any] | AsyncIterator[Any] = (
+            iter(source) if isinstance(source, Iterable) else aiter(source)
+        )
+        self._queue: asyncio.Queue[Any] = asyncio.Queue(ahead)
+        self._pump: asyncio.Task[None] | None = None
+
+    async def take(self, limit: int) -> list[Any]:
+        """From 1 to ``limit`` ids, as many as there are without waiting; none at the end."""
+        if self.exhausted:
+            return []
+        if isinstance(self._source, Iterator):
+            ids = self._take_now(self._source, limit)
+        else:
+            ids = await self._take_queued(self._source, limit)
+        self.read += len(ids)
+        return ids
+
+    def stop(self) -> None:
+        """Read no more, from anywhere, also from a finalizer."""
+        self.exhausted = True
+        if self._pump is not None and not self._pump.get_loop().is_closed():
+            self._pump.cancel()
+
+    async def aclose(self) -> None:
+        """Read no more, and close the source where it can be closed."""
+        self.stop()
+        if self._pump is not None:
+            await asyncio.wait([self._pump])
+        close = getattr(self._source, "aclose", None)
+        if close is not None:
+            await close()
+
+    def _take_now(self, source: Iterator[Any], limit: int) -> list[Any]:
+        ids: list[Any] = []
+        try:
+            for run_id in source:
+                ids.append(run_id)  # what was read before an error is kept
+                if len(ids) == limit:
+                    return ids
+        except Exception as error:  # noqa: BLE001  # an iterable may raise anything
+            self.error = error
+        self.exhausted = True
+        return ids
+
+    async def _take_queued(self, source: AsyncIterator[Any], limit: int) -> list[Any]:
+        if self._pump is None:
+            self._pump = asyncio.create_task(self._fill(source))
+        ids = [await self._queue.get()]
+        while len(ids) < limit and not self._queue.empty():
+            ids.append(self._queue.get_nowait())
+        if ids[-1] is _END:
+            ids.pop()
+            self.exhausted = True
+            self._queue.put_nowait(_END)  # for the others who wait
+        return ids
+
+    async def _fill(self, source: AsyncIterator[Any]) -> None:
+        try:
+            async for run_id in source:
+                await self._queue.put(run_id)
+        except Exception as error:  # noqa: BLE001  # an iterable may raise anything
+            self.error = error
+        await self._queue.put(_END)

@@ -1,0 +1,338 @@
+"""What a fetch does behind its back: workers, and outcomes that wait to be taken."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import attrs
+
+from modellab_async import endpoints
+from modellab_async.errors import (
+    AuthenticationError,
+    BadRequestError,
+    DecodeError,
+    InvalidIdError,
+    ModelLabError,
+    NotFoundError,
+    PermissionDeniedError,
+    StatusError,
+    TransportError,
+)
+from modellab_async.models import Run, RunFilter
+from modellab_async.wire import parse_id
+
+if TYPE_CHECKING:
+    from modellab_async.bulk.ids import Ids
+    from modellab_async.wire import Call
+
+Perform = Callable[["Call"], Awaitable[Any]]
+Progress = Callable[[int, int | None], object]
+Route = Literal["auto", "batch", "single"]
+
+OPENING: Final = 16
+OPENING_PAGES: Final = 4
+"""Requests made before the first good answer: a wrong key costs hardly more than that."""
+
+PAGES_AT_ONCE: Final = 16
+"""Listing calls in flight: each may hold a megabyte, and keeps a processor busy for a while."""
+
+SPARE_PAGES: Final = 4
+"""Pages' worth of outcomes that may wait to be taken while all workers go on."""
+
+LONGEST_ID_LIST: Final = 1_500
+"""Characters of ids in one listing call, well below what any proxy takes for an address."""
+
+_PER_ID: Final = (StatusError, TransportError, DecodeError, InvalidIdError)
+"""What becomes an id's outcome; anything else ends the fetch."""
+
+_LISTING_REFUSED: Final = (BadRequestError, PermissionDeniedError, NotFoundError, DecodeError)
+"""What a listing call can end in that asking for each run by itself may get around."""
+
+
+@attrs.frozen(weakref_slot=False)
+class Outcome:
+    """What became of one id asked for: a run or an error, never both.
+
+    ``run_id`` is the id as it was given.
+    """
+
+    run_id: int | str
+    run: Run | None = None
+    error: ModelLabError | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run was fetched."""
+        return self.error is None
+
+
+Asked = tuple[int, Any]
+"""An id as it was given, behind its place in the order asked."""
+
+
+class Work:
+    """Fetches runs until there are no more ids; knows nothing of the object that users hold."""
+
+    def __init__(
+        self,
+        ids: Ids,
+        perform: Perform,
+        concurrency: int,
+        *,
+        route: Route,
+        ordered: bool,
+        on_progress: Progress | None,
+    ) -> None:
+        self._ids = ids
+        self._perform = perform
+        self._concurrency = concurrency
+        self._route = route
+        self._ordered = ordered
+        self._on_progress = on_progress
+        self._paged = route != "single"
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._alone: deque[Asked] = deque()
+        self._room = asyncio.Event()
+        self._ready: deque[Outcome] = deque()
+        self._early: dict[int, Outcome] = {}
+        self._consumer: asyncio.Future[None] | None = None
+        self._started = self._stopped = False
+        self._given = self._sorted = 0
+        self._failure: BaseException | None = None
+        self._proven = False
+        self._refusal: ModelLabError | None = None
+
+    async def next_outcome(self) -> Outcome:
+        """The next outcome.
+
+        Raises:
+            StopAsyncIteration: after the last.
+        """
+        if not self._started:
+            self._started = True
+            self._start()
+        while not self._ready:
+            if not self._tasks:
+                failure, self._failure = self._failure or self._ids.error, None
+                self._ids.error = None
+                raise failure if failure is not None else StopAsyncIteration
+            self._consumer = asyncio.get_running_loop().create_future()
+            try:
+                await self._consumer
+            except asyncio.CancelledError:
+                self.cancel()
+                raise
+        outcome = self._ready.popleft()
+        self._given += 1
+        if not self._room.is_set() and self._has_room():
+            self._room.set()
+        if self._on_progress is not None:
+            self._on_progress(self._given, self._ids.total)
+        return outcome
+
+    def cancel(self) -> None:
+        """Stop all requests now, from anywhere, also from a finalizer."""
+        self._stopped = True
+        self._ids.stop()
+        self._ids.error = None
+        self._alone.clear()
+        self._ready.clear()
+        for task in self._tasks:
+            if not task.get_loop().is_closed():
+                task.cancel()
+
+    async def aclose(self) -> None:
+        """Stop all requests, and wait until they have let go of everything."""
+        self.cancel()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._ids.aclose()
+
+    def _chunk(self) -> int:
+        return endpoints.MAX_PAGE_SIZE if self._paged else 1
+
+    def _has_room(self) -> bool:
+        pages = min(PAGES_AT_ONCE, self._concurrency) + SPARE_PAGES
+        most = pages * self._chunk() if self._paged else 2 * self._concurrency
+        return self._ids.read - self._given + self._chunk() <= most
+
+    def _start(self) -> None:
+        """Bring up as many workers as there is work for, and as the keys have earned."""
+        if self._stopped or self._refusal is not None:
+            return
+        if self._paged:
+            most = min(PAGES_AT_ONCE if self._proven else OPENING_PAGES, self._concurrency)
+        else:
+            most = self._concurrency if self._proven else min(OPENING, self._concurrency)
+        work = len(self._alone)
+        if not self._ids.exhausted:
+            left = most if self._ids.total is None else max(1, self._ids.total - self._ids.read)
+            work += -(-left // self._chunk()) if self._ids.total is not None else left
+        if self._alone and self._proven:
+            most = self._concurrency
+        for _ in range(min(most, len(self._tasks) + work) - len(self._tasks)):
+            self._spawn()
+
+    def _spawn(self) -> None:
+        task = asyncio.create_task(self._run())
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None:
+            self._failure = failure
+            self.cancel()
+        if self._tasks:
+            return
+        if self._refusal is not None and not self._stopped:
+            # All answers of the first round are in: either the keys are good after all, or one
+            # worker hands the refusal to every id that is left.
+            if self._proven:
+                self._refusal = None
+                self._start()
+            elif self._alone or not self._ids.exhausted:
+                self._spawn()
+        if not self._tasks:
+            self._wake()
+
+    async def _run(self) -> None:
+        """One worker: a chunk at a time, until there are no more or the keys are refused."""
+        hopeless = self._refusal
+        while self._refusal is hopeless:
+            asked = await self._next()
+            if not asked:
+                return
+            if hopeless is not None:
+                self._deliver([(index, Outcome(given, error=hopeless)) for index, given in asked])
+            elif len(asked) == 1:
+                self._deliver([await self._ask(*asked[0])])
+            else:
+                await self._ask_page(asked)
+
+    async def _next(self) -> list[Asked]:
+        """What to ask for next: an id that a listing left out, or the next chunk of ids."""
+        while not self._alone:
+            if self._has_room():
+                ids = await self._ids.take(self._chunk())
+                if ids or not self._alone:
+                    first = self._ids.read - len(ids)
+                    return list(enumerate(ids, start=first))
+            else:
+                self._room.clear()
+                await self._room.wait()
+        return [self._alone.popleft()]
+
+    async def _ask(self, index: int, run_id: Any) -> tuple[int, Outcome]:
+        """One run by itself."""
+        try:
+            run = await self._perform(endpoints.get_run(run_id))
+        except _PER_ID as error:
+            error.__traceback__ = None  # a million kept errors must not keep a million frames
+            if isinstance(error, NotFoundError):
+                self._prove()
+            self._note_refusal(error)
+            return index, Outcome(run_id, error=error)
+        self._prove()
+        return index, Outcome(run_id, run)
+
+    async def _ask_page(self, asked: list[Asked]) -> None:
+        """Many runs by a listing call; whatever it does not answer is asked for by itself."""
+        wanted: dict[int, list[Asked]] = {}
+        length = 0
+        for index, given in asked:
+            try:
+                number = parse_id(given)
+            except InvalidIdError as error:
+                error.__traceback__ = None
+                self._deliver([(index, Outcome(given, error=error))])
+                continue
+            length += len(str(number)) + 1 if number not in wanted else 0
+            if length > LONGEST_ID_LIST:
+                self._alone.append((index, given))
+            else:
+                wanted.setdefault(number, []).append((index, given))
+        if len(wanted) < 2:
+            self._alone.extend(entry for entries in wanted.values() for entry in entries)
+        else:
+            await self._list(wanted)
+        self._start()
+
+    async def _list(self, wanted: dict[int, list[Asked]]) -> None:
+        number: int | None = None
+        size = len(wanted)
+        run_filter = RunFilter(ids=tuple(wanted))
+        try:
+            while wanted:
+                raw = await self._perform(
+                    endpoints.list_runs(run_filter, page_size=size, page_number=number)
+                )
+                items = await raw.outcomes()
+                self._prove()
+                if not self._take_page(items, wanted):
+                    self._paged = self._paged and self._route == "batch"
+                    break
+                following = raw.numbers.next_number
+                if following is None or not items or (number is not None and following <= number):
+                    break
+                number = following
+        except _PER_ID as error:
+            error.__traceback__ = None
+            if self._route == "auto" and isinstance(error, _LISTING_REFUSED):
+                self._paged = False
+            else:
+                self._note_refusal(error)
+                for entries in wanted.values():
+                    self._deliver([(i, Outcome(given, error=error)) for i, given in entries])
+                return
+        self._alone.extend(entry for entries in wanted.values() for entry in entries)
+
+    def _take_page(self, items: list[Any], wanted: dict[int, list[Asked]]) -> bool:
+        """Deliver what a page holds; False where it holds runs that nobody asked for."""
+        as_asked = True
+        outcomes: list[tuple[int, Outcome]] = []
+        for item in items:
+            if isinstance(item, Run):
+                entries = wanted.pop(item.id, None)
+                if entries is None:
+                    as_asked = False
+                else:
+                    outcomes += [(index, Outcome(given, item)) for index, given in entries]
+            else:
+                item.__traceback__ = None
+                for index, given in wanted.pop(item.resource_id, ()):
+                    outcomes.append((index, Outcome(given, error=item)))
+        self._deliver(outcomes)
+        return as_asked
+
+    def _note_refusal(self, error: ModelLabError) -> None:
+        refused = isinstance(error, AuthenticationError | PermissionDeniedError)
+        if refused and not self._proven:
+            self._refusal = self._refusal or error
+
+    def _prove(self) -> None:
+        """The keys are good: from here on, a refusal is about one id."""
+        if not self._proven:
+            self._proven = True
+            self._start()
+
+    def _deliver(self, outcomes: list[tuple[int, Outcome]]) -> None:
+        if self._stopped:
+            return
+        if not self._ordered:
+            self._ready.extend([outcome for _, outcome in outcomes])
+        else:
+            self._early.update(outcomes)
+            while self._sorted in self._early:
+                self._ready.append(self._early.pop(self._sorted))
+                self._sorted += 1
+        if self._ready:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._consumer is not None and not self._consumer.done():
+            self._consumer.set_result(None)

@@ -1,0 +1,188 @@
+"""Artifacts to disk: resumed where they broke off, never outside the directory, flat in memory.
+
+A file grows beside its target as ``<name>.part`` and is renamed when it is whole. The entity tag
+that the server gave stands in ``<name>.part.etag`` meanwhile, so that a part file is never gone on
+with in another version; without one, the last 4 KiB and the size must agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar, cast
+
+import attrs
+
+from modellab_async import endpoints
+from modellab_async.downloads.part import DiskError, Part, on_disk
+from modellab_async.downloads.paths import Directory, split
+from modellab_async.downloads.transfer import Transfer
+from modellab_async.errors import DownloadError, NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from modellab_async.bulk import Perform, Progress
+    from modellab_async.clock import Clock
+    from modellab_async.models import Run, RunArtifacts
+    from modellab_async.retry import RetryPolicy
+
+T = TypeVar("T")
+
+AT_ONCE: Final = 8
+"""How many files, or directories, are asked for at once."""
+
+MAX_DEPTH: Final = 64
+"""How many levels of directories a run may have."""
+
+MAX_ENTRIES: Final = 100_000
+"""How many files and directories a run may have."""
+
+
+class Downloads:
+    """Brings files to disk, on behalf of one client."""
+
+    def __init__(self, perform: Perform, policy: RetryPolicy, clock: Clock) -> None:
+        self._perform = perform
+        self._transfer = functools.partial(Transfer, perform, policy, clock)
+
+    async def file(
+        self, project_id: int | str, artifact_path: str, destination: str | os.PathLike[str]
+    ) -> Path:
+        """See :meth:`modellab_async.resources.Artifacts.download`."""
+        target = await on_disk(_target, destination, artifact_path)
+        await self._transfer(project_id, artifact_path, Part(target)).run()
+        return target
+
+    async def run(
+        self, run_id: int | str, directory: str | os.PathLike[str], on_progress: Progress | None
+    ) -> list[Path]:
+        """See :meth:`modellab_async.resources.Artifacts.download_run`."""
+        run = cast("Run", await self._perform(endpoints.get_run(run_id)))
+        files = await _Walk(self._perform, run.id).files()
+        targets = await on_disk(_targets, directory, files)
+        progress = _Progress(on_progress, files)
+        failures: list[tuple[str, NotFoundError | DownloadError]] = []
+
+        async def bring(file: _File, target: Path) -> None:
+            transfer = self._transfer(
+                run.project_id, file.artifact_path, Part(target), file.size, progress.advance
+            )
+            try:
+                await transfer.run()
+            except DiskError:
+                raise
+            except (NotFoundError, DownloadError) as error:
+                failures.append((file.path, error))
+
+        await _each(zip(files, targets, strict=True), lambda pair: bring(*pair))
+        if failures:
+            path, first = failures[0]
+            raise DownloadError(
+                f"{len(failures)} of {len(files)} files of run {run.id} failed;"
+                f" first {path!r}: {first}"
+            ) from first
+        return targets
+
+
+@attrs.frozen
+class _File:
+    """A file of a run: its path there, what addresses its content, and its size in bytes."""
+
+    path: str
+    artifact_path: str
+    size: int | None
+
+
+@attrs.define
+class _Walk:
+    """A walk through the directories of a run, level by level."""
+
+    _perform: Perform
+    _run_id: int
+    _files: list[_File] = attrs.field(factory=list, init=False)
+    _seen: set[tuple[str, ...]] = attrs.field(factory=set, init=False)
+    _below: list[str] = attrs.field(factory=list, init=False)
+
+    async def files(self) -> list[_File]:
+        """All files, by their paths.
+
+        Raises:
+            DownloadError: where a path is unsafe, or the directories do not come to an end.
+        """
+        level: list[str | None] = [None]
+        for _ in range(MAX_DEPTH):
+            await _each(level, self._list)
+            level, self._below = [*self._below], []
+            if not level:
+                return sorted(self._files, key=lambda file: file.path)
+        raise DownloadError(f"run {self._run_id} has more than {MAX_DEPTH} levels of directories")
+
+    async def _list(self, directory: str | None) -> None:
+        call = endpoints.list_run_artifacts(self._run_id, directory)
+        listing = cast("RunArtifacts", await self._perform(call))
+        for entry in listing.files:
+            if not (entry.is_dir or entry.path.endswith("/")):
+                artifact_path = f"{listing.path_in_project}/{entry.path}"
+                self._files.append(_File(entry.path, artifact_path, entry.file_size))
+                continue
+            names = split(entry.path.removesuffix("/"))
+            if names not in self._seen:  # a directory may list itself
+                self._seen.add(names)
+                self._below.append(entry.path)
+        if len(self._files) + len(self._seen) > MAX_ENTRIES:
+            raise DownloadError(f"run {self._run_id} has more than {MAX_ENTRIES} artifacts")
+
+
+class _Progress:
+    """The progress of many files together, which never falls back."""
+
+    def __init__(self, callback: Progress | None, files: Sequence[_File]) -> None:
+        self._callback = callback
+        sizes = [file.size for file in files if file.size is not None]
+        self._total = sum(sizes) if len(sizes) == len(files) else None
+        self._done = 0
+        self._told = -1
+        self.advance(0)
+
+    def advance(self, count: int) -> None:
+        """One file came further by so many bytes, or fell back where it starts over."""
+        self._done += count
+        if self._callback is not None and self._done > self._told:
+            self._told = self._done
+            self._callback(self._done, self._total)
+
+
+def _target(destination: str | os.PathLike[str], artifact_path: str) -> Path:
+    """Where one file is to be put: a directory takes it under its own name."""
+    path = Path(destination)
+    if path.is_dir() or os.fspath(destination).endswith(("/", os.sep)):
+        return Directory(path).place(artifact_path.rpartition("/")[2])
+    return path
+
+
+def _targets(directory: str | os.PathLike[str], files: Iterable[_File]) -> list[Path]:
+    """Where files are to be put; all are checked before any is."""
+    place = Directory(Path(directory)).place
+    return [place(file.path) for file in files]
+
+
+async def _each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
+    """Do some work for each item, for several at once; the first error ends all."""
+    waiting = iter(items)
+    failure: Exception | None = None
+
+    async def worker() -> None:
+        for item in waiting:
+            await work(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(worker())
+    except ExceptionGroup as failed:
+        failure = failed.exceptions[0]
+    if failure is not None:
+        raise failure

@@ -1,0 +1,87 @@
+"""Where paths that a server names may lead: into one directory, and nowhere else."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING, Final
+
+from modellab_async.downloads.part import SUFFIXES
+from modellab_async.errors import DownloadError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_UNSAFE: Final = re.compile(
+    r"""
+    [\x00-\x1f\x7f-\x9f\ud800-\udfff]  # NUL, other control characters, halves of characters
+    | [\\:]                            # Windows: separator, drive, alternate data stream
+    | [.\ ]$                           # .. and . themselves; Windows drops these silently
+    | ^(?: con | prn | aux | nul | conin\$ | conout\$ | (?:com|lpt)[0-9¹²³] )\ *(?: \. | $ )
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+"""What no name may hold. Source: "Naming Files, Paths, and Namespaces", Windows developer docs."""
+
+
+def split(path: str) -> tuple[str, ...]:
+    """The names that a server's path is made of.
+
+    The rules of every platform hold on each, so that what comes to disk does not depend on where.
+
+    Raises:
+        DownloadError: where the path could lead out of the directory that it is relative to, or
+            to something that is no file.
+    """
+    names = tuple(path.split("/"))
+    for name in names:
+        if not name or _UNSAFE.search(name):
+            raise DownloadError(
+                f"unsafe path {path[:200]!r}: {name[:80]!r} cannot name anything below a directory"
+            )
+    return names
+
+
+class Directory:
+    """A directory that takes files under the paths that a server gives them.
+
+    It only looks at the disk, and looks once: whoever can write to the directory is trusted.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._real_root = root.resolve()
+        self._files: set[tuple[str, ...]] = set()
+        self._directories: set[tuple[str, ...]] = set()
+
+    def place(self, path: str) -> Path:
+        """The path on disk for a path of the server's.
+
+        Raises:
+            DownloadError: for an unsafe path, one that leads over a symbolic link, or one that
+                another file or its part file has, on file systems without case included.
+        """
+        names = split(path)
+        self._claim(path, names)
+        target = self._root
+        for name in names:
+            target /= name
+            if target.is_symlink():
+                raise DownloadError(f"unsafe path {path!r}: {target} is a symbolic link")
+        # Windows has junctions, too, which are no symbolic links.
+        if not target.parent.resolve().is_relative_to(self._real_root):
+            raise DownloadError(f"unsafe path {path!r}: {target.parent} leads elsewhere")
+        return target
+
+    def _claim(self, path: str, names: tuple[str, ...]) -> None:
+        *above, last = (unicodedata.normalize("NFC", name).casefold() for name in names)
+        files = {(*above, last + suffix) for suffix in ("", *SUFFIXES)}
+        directories = {tuple(above[:depth]) for depth in range(1, len(names))}
+        if (
+            not files.isdisjoint(self._files)
+            or not files.isdisjoint(self._directories)
+            or not directories.isdisjoint(self._files)
+        ):
+            raise DownloadError(f"{path!r} and another path of the listing are the same on disk")
+        self._files |= files
+        self._directories |= directories

@@ -1,0 +1,116 @@
+"""``client.artifacts``: the content of files, by project and path."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, cast
+
+from modellab_async import endpoints
+from modellab_async.downloads import Downloads
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from modellab_async.bulk import Perform, Progress
+    from modellab_async.clock import Clock
+    from modellab_async.retry import RetryPolicy
+    from modellab_async.transport import Stream
+
+
+class Artifacts:
+    """``client.artifacts``: the content of files, by project and path."""
+
+    def __init__(self, perform: Perform, policy: RetryPolicy, clock: Clock) -> None:
+        self._perform = perform
+        self._downloads = Downloads(perform, policy, clock)
+
+    async def read(self, project_id: int | str, artifact_path: str) -> bytes:
+        """A file's bytes, read into memory.
+
+        Operation: ``GET /artifacts/content``.
+
+        Args:
+            project_id: the project.
+            artifact_path: the path below the project's artifact root; for a file of a run,
+                ``path_in_project + "/" + path`` of its listing.
+
+        Raises:
+            NotFoundError: where there is no such file.
+            DecodeError: where it is larger than the client's ``max_body_bytes``.
+        """
+        call = endpoints.artifact_content(project_id, artifact_path)
+        return cast("bytes", await self._perform(call))
+
+    @contextlib.asynccontextmanager
+    async def stream(self, project_id: int | str, artifact_path: str) -> AsyncIterator[Stream]:
+        """A file's bytes as they arrive: ``async with`` gives an async iterator of bytes.
+
+        Operation: ``GET /artifacts/content``. The request is repeated until the answer begins;
+        iterating raises `TransportError` where the body breaks off.
+
+        Raises:
+            NotFoundError: where there is no such file.
+        """
+        body: Stream = await self._perform(
+            endpoints.artifact_content(project_id, artifact_path, streamed=True)
+        )
+        try:
+            yield body
+        finally:
+            body.close()
+
+    async def download(
+        self, project_id: int | str, artifact_path: str, destination: str | os.PathLike[str]
+    ) -> Path:
+        """A file, brought to disk in bounded memory; gives the path written.
+
+        Operation: ``GET /artifacts/content``. The file grows as ``<name>.part`` beside its target
+        and is renamed when it is whole; an older target stays until then. A body that breaks off
+        is gone on with; after as many breaks without progress as the retry policy has attempts,
+        the part file is kept, and the next download, of any process, goes on from there. Where
+        the server has no ranges, or another version of the file, it starts over.
+
+        Args:
+            project_id: the project.
+            artifact_path: as in :meth:`read`.
+            destination: the file to write; directories above it are created. An existing
+                directory, or a path that ends in a slash, takes the file under its own name.
+
+        Raises:
+            NotFoundError: where there is no such file; nothing is written then.
+            DownloadError: where it breaks off for good, has another size than the server
+                announced (``Content-Length``), or cannot be written.
+        """
+        return await self._downloads.file(project_id, artifact_path, destination)
+
+    async def download_run(
+        self,
+        run_id: int | str,
+        directory: str | os.PathLike[str],
+        *,
+        on_progress: Progress | None = None,
+    ) -> list[Path]:
+        """Every file of a run, several at once, each brought to disk as by :meth:`download`.
+
+        Operations: ``GET /runs/{run_id}``, ``GET /runs/{run_id}/artifacts`` for each directory,
+        ``GET /artifacts/content`` for each file. Everything is listed and checked before anything
+        is written. Where a file is gone, keeps breaking off or has another size than listed, the
+        others are brought before the error is raised; any other error ends all at once. Part
+        files are kept, also on cancellation. Whole files are fetched again by another call. Gives
+        the paths written, in the order of the files' paths.
+
+        Args:
+            run_id: the run.
+            directory: where the files are put under their paths; created where needed.
+            on_progress: called with the bytes on disk and in all (None where the listing lacks a
+                size), at the start and then about once a megabyte; never falls.
+
+        Raises:
+            NotFoundError: where there is no such run.
+            DownloadError: where files failed, where a listed path is not safe on every platform,
+                leads over a symbolic link or differs from another only in case, or where the run
+                has more than 100,000 artifacts or 64 levels of directories.
+        """
+        return await self._downloads.run(run_id, directory, on_progress)
