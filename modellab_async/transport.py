@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import platform
 import sys
 from typing import TYPE_CHECKING, Final, Self
@@ -162,21 +163,19 @@ class Transport:
                 # The limiter bounds what is in flight; a second queue would only hide it.
                 connector=aiohttp.TCPConnector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                headers=self._headers,
             )
-        headers = self._headers
+        # An owned session knows the headers that never change; merging them anew is not free.
+        headers = None if self._owned else self._headers
         if self._credentials.changes:
-            headers = headers | await self._credentials.current_headers()
+            headers = {**(headers or {}), **await self._credentials.current_headers()}
         if call.headers:
-            headers = {**headers, **call.headers}
+            headers = {**(headers or {}), **call.headers}
         return await self._session.request(
             call.method,
             URL(self.url(call), encoded=True),
             headers=headers,
-            timeout=(
-                aiohttp.ClientTimeout(sock_connect=timeout, sock_read=timeout)
-                if call.streamed
-                else aiohttp.ClientTimeout(total=timeout)
-            ),
+            timeout=_timeout(timeout, streamed=call.streamed),
             proxy=self._proxy,
             ssl=self._ssl,
             middlewares=self._middlewares,
@@ -240,6 +239,13 @@ class Transport:
             case _:
                 pass
         return kind(f"{message} ({cause})", answer_lost=not certain, permanent=permanent)
+
+
+@functools.lru_cache(maxsize=64)
+def _timeout(seconds: float, *, streamed: bool) -> aiohttp.ClientTimeout:
+    if streamed:
+        return aiohttp.ClientTimeout(sock_connect=seconds, sock_read=seconds)
+    return aiohttp.ClientTimeout(total=seconds)
 
 
 class Stream:

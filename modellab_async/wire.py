@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import time
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Self, SupportsIndex
@@ -134,7 +135,9 @@ def parse_id(value: object, what: str = "run id") -> int:
     Raises:
         InvalidIdError: for anything else, such as a bool, a negative number or ``"1/../2"``.
     """
-    if isinstance(value, str):
+    if type(value) is int:  # first, since asking for SupportsIndex takes ten microseconds
+        number = value
+    elif isinstance(value, str):
         # The length is checked first: int() of a very long string is slow, then an error.
         number = int(value) if value.isascii() and value.isdigit() and len(value) < 20 else -1
     elif isinstance(value, SupportsIndex) and not isinstance(value, bool):
@@ -271,7 +274,9 @@ def _seconds_until(text: str | None, now: Callable[[], float] = time.time) -> fl
     seconds = _number(text)
     if seconds is None:
         try:
-            seconds = parsedate_to_datetime(text).timestamp() - now()
+            date = parsedate_to_datetime(text)
+            # The old asctime form names no zone; all HTTP dates are in UTC.
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now()
         except (ValueError, OverflowError, TypeError):
             return None
     elif seconds >= _EPOCH:
