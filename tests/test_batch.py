@@ -49,7 +49,7 @@ async def test_both_routes_give_the_same_outcomes(soft_delete: bool, ordered: bo
             sim.delete_run(run_id)
         async with client_for(sim) as lab:
             by_route = {
-                route: [o async for o in lab.runs.fetch(asked, route=route, ordered=ordered)]  # type: ignore[arg-type]
+                route: [o async for o in lab.runs.fetch(asked, route=route, ordered=ordered)]
                 for route in ("single", "batch", "auto")
             }
     assert told(by_route["single"]) == told(by_route["batch"]) == told(by_route["auto"])

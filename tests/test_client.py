@@ -344,7 +344,7 @@ async def test_a_proxy_is_used_as_given(sim: Simulator):
     """An explicit proxy gets the request; the environment's is not asked for loopback."""
     asked: list[str] = []
 
-    async def proxy(request: web.Request) -> web.Response:
+    async def proxy(request: web.BaseRequest) -> web.StreamResponse:
         asked.append(str(request.url))
         return web.json_response({"data": sim.resource(sim.run_ids[0])})
 
