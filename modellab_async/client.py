@@ -253,7 +253,10 @@ class ModelLabClient:
                 stream.on_close(lambda: limiter.leave(quota, overloaded=overloaded))
         if reply.status == 429:
             self._counters.rate_limited += 1
-        wire.raise_for(call, transport.url(call), reply, rate_limit, self._credentials.redact)
+        if not 200 <= reply.status < 300:
+            raise wire.status_error(
+                call, transport.url(call), reply, rate_limit, self._credentials.redact
+            )
         return self._decode(call, reply.body) if stream is None else stream
 
     async def _admit(self, journey: _Journey) -> Quota:

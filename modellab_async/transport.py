@@ -66,6 +66,8 @@ class Transport:
     ) -> None:
         self._root = str(base_url).rstrip("/") + API_PREFIX
         self.origin = str(base_url.origin())
+        self._base = base_url
+        self._prefix = base_url.raw_path.rstrip("/") + API_PREFIX
         self._host = base_url.host_port_subcomponent or ""
         self._credentials = credentials
         self._counters = counters
@@ -157,6 +159,12 @@ class Transport:
         if self._owned and self._session is not None:
             await self._session.close()
 
+    def _address(self, call: Call) -> URL:
+        """The same, for aiohttp; a path on a known root is ten times cheaper than a parse."""
+        if call.query:
+            return URL(self.url(call), encoded=True)
+        return self._base.with_path(self._prefix + call.path, encoded=True)
+
     async def _open(self, call: Call, timeout: float) -> aiohttp.ClientResponse:
         if self._session is None:
             self._session = aiohttp.ClientSession(
@@ -173,7 +181,7 @@ class Transport:
             headers = {**(headers or {}), **call.headers}
         return await self._session.request(
             call.method,
-            URL(self.url(call), encoded=True),
+            self._address(call),
             headers=headers,
             timeout=_timeout(timeout, streamed=call.streamed),
             proxy=self._proxy,

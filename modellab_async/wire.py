@@ -158,17 +158,11 @@ def parse_id(value: object, what: str = "run id") -> int:
     return number
 
 
-def raise_for(
+def status_error(
     call: Call, url: str, reply: Reply, rate_limit: RateLimit | None, redact: Callable[[str], str]
-) -> None:
-    """Raise the error that a reply's status stands for; do nothing for 2xx.
-
-    Raises:
-        StatusError: or the subclass for that status.
-    """
+) -> StatusError:
+    """The error that a reply's status stands for, which is not 2xx."""
     status = reply.status
-    if 200 <= status < 300:
-        return
     text = redact(reply.body.decode("utf-8", "replace"))
     errors = _parse_errors(text)
     said = "; ".join(str(error) for error in errors) or _phrase(status)
@@ -184,7 +178,7 @@ def raise_for(
     )
     if isinstance(error, RateLimitedError):
         error.rate_limit = rate_limit
-    raise error
+    return error
 
 
 _STATUS_ERRORS: Final[dict[int, type[StatusError]]] = {
