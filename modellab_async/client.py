@@ -125,6 +125,8 @@ class ModelLabClient:
             url = resolve_base_url(base_url, allow_http=allow_http)
         else:
             url = URL(f"https://api.{resolve_site(site or os.environ.get('DD_SITE') or 'us1')}")
+        if session is not None and session.auth is not None:
+            raise ConfigError("the session given has credentials of its own; take its auth away")
         proxy = environment_proxy(url) if proxy is None else proxy
         counters = Counters()
         self._clock = clock or Clock()
@@ -295,7 +297,7 @@ class ModelLabClient:
 
     def _too_late(self, journey: _Journey, wait: QuotaWaitError) -> RateLimitedError:
         """The error of a call that would have to wait for quota longer than it may."""
-        limit = wait.rate_limit
+        limit = wait.rate_limit and wait.rate_limit.redacted(self._credentials.redact)
         name = f" {limit.name!r}" if limit and limit.name else ""
         url = self._transport.url(journey.call)
         error = RateLimitedError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
+import json
 import re
 import urllib.request
 from collections import deque
@@ -64,7 +65,7 @@ def resolve_site(text: str) -> str:
     host = _SITE_HOST.sub("", text.strip().lower())
     site = SITES.get(host, host)
     if site not in SITES.values():
-        shown = text if len(text) <= 60 else text[:60] + "…"
+        shown = str(text) if len(str(text)) <= 60 else str(text)[:60] + "…"
         known = ", ".join(f"{name} ({site})" for name, site in SITES.items())
         raise ConfigError(f"unknown site {shown!r}: give one of {known}, or an explicit base_url")
     return site
@@ -77,8 +78,9 @@ def resolve_base_url(base_url: str, *, allow_http: bool) -> URL:
         ConfigError: where it is not an absolute http(s) address, or carries user or query.
     """
     try:
-        url = URL(base_url.strip().rstrip("/"))
+        url = URL(str(base_url).strip().rstrip("/"))
         host = url.host
+        (host or "").encode("idna")  # as the resolver will
     except ValueError:
         url, host = URL(), None
     if url.scheme not in {"http", "https"} or not host:
@@ -189,9 +191,15 @@ class Credentials:
 
     def redact(self, text: str) -> str:
         """``text`` without any key or token, should a server have echoed one."""
-        for secret in (self._api_key, self._app_key, self._bearer_token, *self._issued):
-            if isinstance(secret, str):
-                text = text.replace(secret, "***")
+        secrets = (self._api_key, self._app_key, self._bearer_token, *self._issued)
+        forms = {
+            form
+            for secret in secrets
+            if isinstance(secret, str)
+            for form in (str(secret), *_in_json(str(secret)))
+        }
+        for form in sorted(forms, key=len, reverse=True):  # one may begin with another
+            text = text.replace(form, "***")
         return text
 
     @property
@@ -222,6 +230,12 @@ def _secret(name: str, value: object) -> _Secret:
             f"{name} holds a control or non-ASCII character, perhaps a trailing newline; remove it"
         )
     return _Secret(text)
+
+
+def _in_json(text: str) -> tuple[str, str]:
+    """How text stands in JSON; some encoders escape a slash too."""
+    escaped = json.dumps(text)[1:-1]
+    return escaped, escaped.replace("/", r"\/")
 
 
 def environment_proxy(url: URL) -> str | None:

@@ -290,6 +290,8 @@ class Limiter:
         if rate_limit is not None and rate_limit.name != quota.name and rate_limit.name:
             quota = self._rename(operation, quota, rate_limit.name)
         quota.learn(status, rate_limit, now=self._clock.monotonic(), jitter=self._clock.random())
+        if self._waiting:  # the place may be kept for as long as a body streams
+            self._admit()
 
     def close(self, error: Exception) -> None:
         """Send everyone who waits away with an error."""

@@ -64,8 +64,9 @@ class RetryPolicy:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-            if not value >= 0:
-                raise ValueError(f"{name} must be 0 seconds or more, not {value!r}")
+            least = "more than 0" if name == "deadline" else "0 or more"
+            if not (value > 0 if name == "deadline" else value >= 0):
+                raise ValueError(f"{name} must be {least} seconds, not {value!r}")
 
     @classmethod
     def none(cls) -> Self:

@@ -16,6 +16,7 @@ from modellab_async._version import __version__
 from modellab_async.config import API_PREFIX
 from modellab_async.errors import (
     ClientClosedError,
+    ConfigError,
     DecodeError,
     ModelLabError,
     RequestTimeoutError,
@@ -121,12 +122,15 @@ class Transport:
             TransportError: where there was no complete answer for another reason.
             DecodeError: where the body is larger than ``max_body_bytes``.
         """
+        if timeout <= 0:  # aiohttp would take it for no limit at all
+            raise RequestTimeoutError(f"the deadline passed before {call.operation} could be sent")
+        headers = await self._headers_for(call, timeout)
         self._counters.attempts += 1
         response: aiohttp.ClientResponse | None = None
         stream: Stream | None = None
         failure: ModelLabError
         try:
-            response = await self._open(call, timeout)
+            response = await self._open(call, headers, timeout)
             if call.streamed and response.status < 300:
                 stream = Stream(response, self, timeout)
                 self._streams.add(stream)
@@ -165,7 +169,27 @@ class Transport:
             return URL(self.url(call), encoded=True)
         return self._base.with_path(self._prefix + call.path, encoded=True)
 
-    async def _open(self, call: Call, timeout: float) -> aiohttp.ClientResponse:
+    async def _headers_for(self, call: Call, timeout: float) -> dict[str, str] | None:
+        """What goes out beside an owned session's own headers; asks a token function in time."""
+        # An owned session knows the headers that never change; merging them anew is not free.
+        headers = None if self._owned else self._headers
+        if self._credentials.changes:
+            try:
+                async with asyncio.timeout(timeout):
+                    headers = {**(headers or {}), **await self._credentials.current_headers()}
+            except ConfigError:
+                raise
+            except Exception as error:
+                raise ConfigError(
+                    f"the function given as bearer_token failed ({type(error).__name__})"
+                ) from error
+        if call.headers:
+            headers = {**(headers or {}), **call.headers}
+        return headers
+
+    async def _open(
+        self, call: Call, headers: dict[str, str] | None, timeout: float
+    ) -> aiohttp.ClientResponse:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 # The limiter bounds what is in flight; a second queue would only hide it.
@@ -173,12 +197,6 @@ class Transport:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=self._headers,
             )
-        # An owned session knows the headers that never change; merging them anew is not free.
-        headers = None if self._owned else self._headers
-        if self._credentials.changes:
-            headers = {**(headers or {}), **await self._credentials.current_headers()}
-        if call.headers:
-            headers = {**(headers or {}), **call.headers}
         return await self._session.request(
             call.method,
             self._address(call),
@@ -187,6 +205,8 @@ class Transport:
             proxy=self._proxy,
             ssl=self._ssl,
             middlewares=self._middlewares,
+            raise_for_status=False,
+            auto_decompress=True,
             allow_redirects=False,  # a redirect could carry the keys to another host
         )
 

@@ -38,6 +38,9 @@ _LONGEST_ERROR: Final = 65_536
 _LONGEST_PERIOD: Final = 86_400.0
 """A reset further away than a day is not believed: no documented period is longer."""
 
+_LONGEST_RETRY_AFTER: Final = 30 * 86_400.0
+"""A ``Retry-After`` further away than a month is not believed."""
+
 _EPOCH: Final = 1e9
 """A reset this large is a date (seconds since 1970), not a duration."""
 
@@ -125,8 +128,15 @@ class RateLimit:
             limit=None if limit is None else int(limit),
             period=period if period is not None and 0 < period <= _LONGEST_PERIOD else None,
             remaining=None if left is None else max(0, int(left)),
-            reset=_later(_seconds_until(reset, now), _seconds_until(retry_after, now)),
+            reset=_later(
+                _seconds_until(reset, now),
+                _seconds_until(retry_after, now, longest=_LONGEST_RETRY_AFTER),
+            ),
         )
+
+    def redacted(self, redact: Callable[[str], str]) -> Self:
+        """The same, with a name that shows no secret, should a server have echoed one."""
+        return attrs.evolve(self, name=self.name and redact(self.name))
 
 
 def parse_id(value: object, what: str = "run id") -> int:
@@ -174,10 +184,10 @@ def status_error(
         url=url,
         errors=errors,
         body=text.encode()[:BODY_KEPT].decode("utf-8", "ignore"),
-        retry_after=_seconds_until(reply.headers.get("retry-after")),
+        retry_after=_seconds_until(reply.headers.get("retry-after"), longest=_LONGEST_RETRY_AFTER),
     )
     if isinstance(error, RateLimitedError):
-        error.rate_limit = rate_limit
+        error.rate_limit = rate_limit and rate_limit.redacted(redact)
     return error
 
 
@@ -258,7 +268,9 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def _seconds_until(text: str | None, now: Callable[[], float] = time.time) -> float | None:
+def _seconds_until(
+    text: str | None, now: Callable[[], float] = time.time, *, longest: float = _LONGEST_PERIOD
+) -> float | None:
     """A duration in seconds from a duration, an epoch or an HTTP date; None where not believable.
 
     Source: RFC 9110, section 10.2.3 (Retry-After); an epoch is seen in the wild.
@@ -275,4 +287,4 @@ def _seconds_until(text: str | None, now: Callable[[], float] = time.time) -> fl
             return None
     elif seconds >= _EPOCH:
         seconds -= now()
-    return max(0.0, seconds) if seconds <= _LONGEST_PERIOD else None
+    return max(0.0, seconds) if seconds <= longest else None

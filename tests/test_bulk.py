@@ -327,3 +327,28 @@ async def test_unknown_statuses_survive(sim: Simulator, lab: ModelLabClient):
     assert run.status == "hibernating"
     assert run.status == RunStatus("hibernating")
     assert not run.status.is_terminal
+
+
+async def test_two_tasks_may_share_one_fetch(sim: Simulator, lab: ModelLabClient):
+    """Each outcome goes to one of them, and both come to an end."""
+    outcomes = lab.runs.fetch(sim.run_ids[:50], route="single")
+
+    async def consume() -> int:
+        return len([o async for o in outcomes])
+
+    async with asyncio.timeout(10):
+        assert sum(await asyncio.gather(consume(), consume())) == 50
+
+
+async def test_a_callback_that_raises_loses_no_outcome(sim: Simulator, lab: ModelLabClient):
+    """The error reaches the consumer, and the outcome is still there to be taken."""
+    angry = [True]
+
+    def progress(done: int, total: int | None) -> None:
+        if angry.pop() if angry else False:
+            raise RuntimeError("not now")
+
+    outcomes = lab.runs.fetch(list(sim.run_ids[:5]), on_progress=progress)
+    with pytest.raises(RuntimeError, match="not now"):
+        await anext(outcomes)
+    assert len([o async for o in outcomes]) == 5

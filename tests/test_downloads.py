@@ -69,7 +69,12 @@ def simulator(files: dict[str, int | bytes], **options: Any) -> Simulator:
 
 @pytest.fixture
 async def sim() -> AsyncIterator[Simulator]:
-    files = {"a.txt": b"hello", "empty": b"", "model/big.bin": 3 * MB, "model/x y/z": b"deep"}
+    files: dict[str, int | bytes] = {
+        "a.txt": b"hello",
+        "empty": b"",
+        "model/big.bin": 3 * MB,
+        "model/x y/z": b"deep",
+    }
     async with simulator(files) as sim:
         yield sim
 

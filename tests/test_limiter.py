@@ -359,7 +359,7 @@ class TestOverASocket:
     ):
         """Of 500 runs under 100 per 10 s, at most one request is refused, and no window is lost."""
         fake.now = 3.3
-        fake.settle = 0.1  # time must not jump while answers are on their way
+        fake.settle = 0.25  # time must not jump while answers are on their way
         limit = ServerLimit(100, 10, rounding=rounding)  # type: ignore[arg-type]
         async with (
             Simulator(runs=600, rate_limit=limit, clock=fake.time, record=0) as sim,
@@ -421,3 +421,27 @@ class TestOverASocket:
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(result).__name__ for result in results} <= {"ClientClosedError", "Run"}
         assert any(type(result).__name__ == "ClientClosedError" for result in results)
+
+    async def test_a_body_that_streams_does_not_hold_up_the_others(self, sim: Simulator):
+        """An answer's headers open the way, though its place is kept until its body is read."""
+        sim.insert_run(5, project_id=9_080, artifacts={"big.bin": 50_000_000, "a.txt": b"a"})
+        async with client_for(sim) as lab:
+            root = (await lab.runs.artifacts(5)).path_in_project
+            lab._limiter._quotas["artifacts.content"] = quota = Quota()
+            lab._limiter._queues[quota] = type(next(iter(lab._limiter._queues.values())))()
+            quota._allowed = 1
+            async with lab.artifacts.stream(9_080, f"{root}/big.bin") as body:
+                await anext(body)
+                async with asyncio.timeout(5):
+                    assert await lab.artifacts.read(9_080, f"{root}/a.txt") == b"a"
+
+    async def test_a_retry_past_its_deadline_is_not_sent(self, sim: Simulator):
+        """Calls that queue for a place while the server stalls all end by their deadline."""
+        sim.faults.always(Fault.stall())
+        policy = RetryPolicy(deadline=0.5, base=0.01)
+        async with client_for(sim, max_concurrency=2, timeout=0.3, retry=policy) as lab:
+            async with asyncio.timeout(10):
+                results = await asyncio.gather(
+                    *(lab.runs.get(sim.run_ids[n]) for n in range(6)), return_exceptions=True
+                )
+        assert {type(result).__name__ for result in results} == {"RequestTimeoutError"}

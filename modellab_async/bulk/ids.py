@@ -25,7 +25,10 @@ class Ids:
     """
 
     def __init__(self, source: Iterable[Any] | AsyncIterable[Any], ahead: int) -> None:
-        hint = operator.length_hint(source, -1)
+        try:
+            hint = operator.length_hint(source, -1)
+        except OverflowError:  # such as range(10**20)
+            hint = -1
         self.total = hint if hint >= 0 else None
         self.read = 0
         self.exhausted = False

@@ -12,7 +12,6 @@ import attrs
 from modellab_async import endpoints
 from modellab_async.errors import (
     AuthenticationError,
-    BadRequestError,
     DecodeError,
     InvalidIdError,
     ModelLabError,
@@ -48,8 +47,8 @@ LONGEST_ID_LIST: Final = 1_500
 _PER_ID: Final = (StatusError, TransportError, DecodeError, InvalidIdError)
 """What becomes an id's outcome; anything else ends the fetch."""
 
-_LISTING_REFUSED: Final = (BadRequestError, PermissionDeniedError, NotFoundError, DecodeError)
-"""What a listing call can end in that asking for each run by itself may get around."""
+_OF_ANY_REQUEST: Final = frozenset({401, 408, 429})
+"""Statuses below 500 that say nothing of the listing itself."""
 
 
 @attrs.frozen(weakref_slot=False)
@@ -98,7 +97,7 @@ class Work:
         self._room = asyncio.Event()
         self._ready: deque[Outcome] = deque()
         self._early: dict[int, Outcome] = {}
-        self._consumer: asyncio.Future[None] | None = None
+        self._consumers: set[asyncio.Future[None]] = set()
         self._started = self._stopped = False
         self._given = self._sorted = 0
         self._failure: BaseException | None = None
@@ -119,18 +118,21 @@ class Work:
                 failure, self._failure = self._failure or self._ids.error, None
                 self._ids.error = None
                 raise failure if failure is not None else StopAsyncIteration
-            self._consumer = asyncio.get_running_loop().create_future()
+            consumer = asyncio.get_running_loop().create_future()
+            self._consumers.add(consumer)
             try:
-                await self._consumer
+                await consumer
             except asyncio.CancelledError:
                 self.cancel()
                 raise
+            finally:
+                self._consumers.discard(consumer)
+        if self._on_progress is not None:
+            self._on_progress(self._given + 1, self._ids.total)
         outcome = self._ready.popleft()
         self._given += 1
         if not self._room.is_set() and self._has_room():
             self._room.set()
-        if self._on_progress is not None:
-            self._on_progress(self._given, self._ids.total)
         return outcome
 
     def cancel(self) -> None:
@@ -282,7 +284,7 @@ class Work:
                 number = following
         except _PER_ID as error:
             error.__traceback__ = None
-            if self._route == "auto" and isinstance(error, _LISTING_REFUSED):
+            if self._route == "auto" and _refuses_listing(error):
                 self._paged = False
             else:
                 self._note_refusal(error)
@@ -334,5 +336,13 @@ class Work:
             self._wake()
 
     def _wake(self) -> None:
-        if self._consumer is not None and not self._consumer.done():
-            self._consumer.set_result(None)
+        for consumer in self._consumers:
+            if not consumer.done():
+                consumer.set_result(None)
+
+
+def _refuses_listing(error: ModelLabError) -> bool:
+    """Whether asking for each run by itself may get around what a listing call ended in."""
+    if isinstance(error, StatusError):
+        return error.status == 501 or (error.status < 500 and error.status not in _OF_ANY_REQUEST)
+    return isinstance(error, DecodeError)

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import cattrs
-import cattrs.gen
 import msgspec
 
 from modellab_async.codec.parsing import loads
@@ -51,7 +50,7 @@ class Converter(cattrs.Converter):
         for kind in (str, int, float, bool, RunStatus):
             self.register_structure_hook(kind, _strict)
         self.register_structure_hook(datetime, lambda value, _: _strict(value, AwareDatetime))
-        self.register_unstructure_hook(datetime, datetime.isoformat)
+        self.register_unstructure_hook(datetime, msgspec.to_builtins)  # in UTC ends in Z
         self.register_unstructure_hook(RunStatus, lambda status: status.value)
         # Factories, since copy() hands them the copy, whereas a bound method would stay bound.
         self.register_structure_hook_factory(
@@ -107,7 +106,7 @@ class Converter(cattrs.Converter):
             return twin.resource(resource)
         generated = self._generated.get(model)
         if generated is None:
-            generated = cattrs.gen.make_dict_structure_fn(model, self)
+            generated = self.gen_structure_attrs_fromdict(model)
             self._generated[model] = generated
         flat = _flatten(resource, twin)
         try:
@@ -126,14 +125,14 @@ class Converter(cattrs.Converter):
         else:
             key = (cls, "unstructure")
             if key not in self._generated:
-                self._generated[key] = cattrs.gen.make_dict_unstructure_fn(cls, self)
+                self._generated[key] = self.gen_unstructure_attrs_fromdict(cls)
             flat = self._generated[key](model)
         # JSON knows no tuples; those of the models are all on this level.
         attributes = {
             name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()
         }
-        own_id = attributes.pop("id")
-        return {"id": str(own_id), "type": RESOURCE_TYPES[cls], "attributes": attributes}
+        attributes.pop("id", None)
+        return {"id": str(model.id), "type": RESOURCE_TYPES[cls], "attributes": attributes}
 
     def _hooked(self) -> None:
         self.customised = True

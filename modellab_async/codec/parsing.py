@@ -64,7 +64,9 @@ def decode_error(error: Exception, body: bytes = b"{}") -> DecodeError:
         return DecodeError("the body is empty", cut_short=True)
     malformed = not isinstance(error, msgspec.ValidationError)
     if malformed and not text.startswith((b"{", b"[")):
-        return DecodeError(f"the body is not JSON, it begins {text[:40]!r}", cut_short=True)
+        # None of its text is shown: the edge may echo a key.
+        kind = "an HTML page" if text.startswith(b"<") else "not JSON"
+        return DecodeError(f"the body is {kind}", cut_short=True)
     said = str(error) or type(error).__name__
     at = _AT.search(said)
     reason = said[: at.start()] if at else said
@@ -101,4 +103,4 @@ def identity(value: object, path: str = "$.id") -> int:
         return int(value)
     if isinstance(value, int) and value >= 0 and not isinstance(value, bool):
         return value
-    raise DecodeError(f"Expected an id, got {value!r:.60}", path=path)
+    raise DecodeError(f"Expected an id, got `{type(value).__name__}`", path=path)

@@ -1,0 +1,38 @@
+"""What a section of the published results is, and how long its measurements take.
+
+Nothing is measured here; ``throughput.py`` and ``footprint.py`` hold the sections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import field, frozen
+
+
+@frozen
+class Section:
+    """One part of the results: a heading, what was done, a table, and plots by file name."""
+
+    title: str
+    text: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    plots: dict[str, str] = field(factory=dict)
+
+
+@frozen
+class Effort:
+    """How long to measure; ``QUICK`` shows that all works, ``FULL`` is worth publishing."""
+
+    rounds: int
+    seconds: float
+    """What one arm's turn in a round takes."""
+    scale: int
+    """What the large numbers are divided by."""
+    places: Sequence[int]
+    """Requests in flight, where that is what varies."""
+
+
+QUICK = Effort(rounds=3, seconds=0.08, scale=20, places=(1, 40, 400))
+FULL = Effort(rounds=9, seconds=0.25, scale=1, places=(1, 10, 50, 100, 200, 400))

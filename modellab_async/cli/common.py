@@ -1,0 +1,215 @@
+"""What all commands share: options, ids, a client, and what errors mean to a shell."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from enum import IntEnum
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import attrs
+import typer
+from rich.markup import escape
+
+from modellab_async import (
+    AuthenticationError,
+    ConfigError,
+    InvalidIdError,
+    ModelLabClient,
+    ModelLabError,
+    NotFoundError,
+    PermissionDeniedError,
+)
+from modellab_async.cli.render import clean, stderr
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+    from typing import Any
+
+_CHUNK = 65_536
+_CHUNKS_AHEAD = 4
+
+
+class ExitCode(IntEnum):
+    """What a command tells the shell."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_AUTHORISED = 3
+    NOT_FOUND = 4
+    INTERRUPTED = 130
+
+    @classmethod
+    def of(cls, error: ModelLabError) -> ExitCode:
+        """The code of a command that ends with ``error``."""
+        match error:
+            case ConfigError() | InvalidIdError():
+                return cls.USAGE
+            case AuthenticationError() | PermissionDeniedError():
+                return cls.NOT_AUTHORISED
+            case NotFoundError():
+                return cls.NOT_FOUND
+            case _:
+                return cls.FAILED
+
+
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--base-url",
+        metavar="URL",
+        help="Where the API is, such as at `modellab simulate`."
+        " By default MODELLAB_BASE_URL, else the site's address.",
+        rich_help_panel="Connection",
+    ),
+]
+Site = Annotated[
+    str | None,
+    typer.Option(
+        "--site",
+        metavar="SITE",
+        help="Datadog site: datadoghq.eu, eu1 or a pasted address."
+        " By default DD_SITE, else datadoghq.com.",
+        rich_help_panel="Connection",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="JSON lines, as when the output is piped, instead of a table."),
+]
+RunIds = Annotated[
+    list[str],
+    typer.Argument(metavar="ID", help="Run ids; `-` reads them from standard input."),
+]
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: what to type."""
+    return "\n\n".join(["[dim]Examples[/dim]", *(line.replace("[", r"\[") for line in lines)])
+
+
+def new_group(name: str, summary: str) -> typer.Typer:
+    """A group of commands that shows its help when called without one."""
+    return typer.Typer(name=name, help=summary, no_args_is_help=True, rich_markup_mode="rich")
+
+
+def finish(work: Coroutine[Any, Any, ExitCode]) -> NoReturn:
+    """Run a command's work to its end and leave with the exit code it comes to.
+
+    An error of this package becomes one line on standard error, never a stack trace.
+    """
+    try:
+        code = asyncio.run(work)
+    except ModelLabError as error:
+        complain(error)
+        code = ExitCode.of(error)
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    raise typer.Exit(code)
+
+
+def finish_with_client(
+    work: Callable[[ModelLabClient], Awaitable[ExitCode]],
+    *,
+    base_url: str | None,
+    site: str | None,
+) -> NoReturn:
+    """Like `finish`, for work that needs a client. Keys come from the environment only.
+
+    A ``--site`` that was typed is meant: it wins over MODELLAB_BASE_URL.
+    """
+    if base_url is None and site is None:
+        base_url = os.environ.get("MODELLAB_BASE_URL") or None
+
+    async def with_client() -> ExitCode:
+        async with ModelLabClient(base_url=base_url, site=site) as lab:
+            return await work(lab)
+
+    finish(with_client())
+
+
+def complain(message: object) -> None:
+    """Write one ``error:`` line to standard error, above a progress bar where there is one."""
+    stderr().print("[bold red]error:[/]", escape(clean(str(message))), soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """Write a remark for a person to standard error."""
+    stderr().print(message, markup=False, soft_wrap=True)
+
+
+@attrs.define
+class Tally:
+    """Counts what became of many items, complains of each failure, and sums up for the shell."""
+
+    ok: int = 0
+    _codes: set[ExitCode] = attrs.field(factory=set, init=False)
+
+    def failed(self, label: object, error: ModelLabError) -> None:
+        """Count and report a failure.
+
+        Keys that are refused before anything has succeeded end the command at once, since
+        every other item would be told the same.
+        """
+        code = ExitCode.of(error)
+        if code is ExitCode.NOT_AUTHORISED and not self.ok:
+            raise error
+        self._codes.add(code)
+        complain(f"{label}: {error}")
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """OK, the failures' own code where nothing succeeded and all are alike, else FAILED."""
+        if not self._codes:
+            return ExitCode.OK
+        if self.ok or len(self._codes) > 1:
+            return ExitCode.FAILED
+        return next(iter(self._codes))
+
+
+async def each_id(arguments: Iterable[str]) -> AsyncIterator[str]:
+    """The ids named on the command line, with ``-`` standing for those on standard input."""
+    for argument in arguments:
+        if argument == "-":
+            async for word in _stdin_words():
+                yield word
+        else:
+            yield argument
+
+
+async def _stdin_words() -> AsyncIterator[str]:
+    """The words on standard input, as they arrive.
+
+    A daemon thread reads, a few chunks ahead: a slow producer does not stop the event loop, and
+    a read that never returns does not outlive an interruption.
+    """
+    loop = asyncio.get_running_loop()
+    chunks = asyncio.Queue[bytes]()
+    ahead = threading.Semaphore(_CHUNKS_AHEAD)
+
+    def read() -> None:
+        chunk = b"more"
+        while chunk:
+            ahead.acquire()
+            try:
+                chunk = os.read(0, _CHUNK)
+            except OSError:
+                chunk = b""
+            try:
+                loop.call_soon_threadsafe(chunks.put_nowait, chunk)
+            except RuntimeError:  # the loop is closed: nobody asks any more
+                return
+
+    threading.Thread(target=read, name="stdin", daemon=True).start()
+    rest = b""
+    while chunk := await chunks.get():
+        ahead.release()
+        text = rest + chunk
+        words = text.split()
+        rest = b"" if text[-1:].isspace() else words.pop()
+        for word in words:
+            yield word.decode("utf-8", "replace")
+    if rest:
+        yield rest.decode("utf-8", "replace")

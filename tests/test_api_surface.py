@@ -1,0 +1,105 @@
+"""What users may rely on: the names that the package exports, and what importing it costs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+
+import pytest
+
+import modellab_async
+
+EXPORTED = [
+    "AuthenticationError",
+    "BadRequestError",
+    "BulkError",
+    "ClientClosedError",
+    "Clock",
+    "ConfigError",
+    "Converter",
+    "DecodeError",
+    "DownloadError",
+    "ErrorDetail",
+    "ErrorSource",
+    "FacetKeys",
+    "FacetValues",
+    "Fetch",
+    "InvalidIdError",
+    "MetricStatRange",
+    "MetricSummary",
+    "ModelLabClient",
+    "ModelLabError",
+    "NotFoundError",
+    "NumericRange",
+    "Outcome",
+    "Page",
+    "Pager",
+    "Param",
+    "PermissionDeniedError",
+    "Project",
+    "ProjectArtifacts",
+    "ProjectFile",
+    "ProjectFilter",
+    "ROOT_RUNS",
+    "RateLimit",
+    "RateLimitedError",
+    "RequestTimeoutError",
+    "RetryPolicy",
+    "Run",
+    "RunArtifacts",
+    "RunFile",
+    "RunFilter",
+    "RunStatus",
+    "ServerError",
+    "Stats",
+    "StatusError",
+    "Tag",
+    "TransportError",
+    "WaitTimeoutError",
+    "__version__",
+    "from_dict",
+    "from_json",
+    "make_converter",
+    "to_dict",
+    "to_json",
+]
+NOT_IMPORTED = {
+    "modellab_async.cli",
+    "modellab_async.simulator",
+    "orjson",
+    "pyarrow",
+    "rich",
+    "typer",
+    "uvloop",
+}
+
+
+def test_exported_names() -> None:
+    """The package exports these names; taking one away breaks someone."""
+    assert sorted(modellab_async.__all__) == EXPORTED
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_each_name_exists_and_is_documented(name: str) -> None:
+    """Each exported name is there, and each class and function has a docstring of its own."""
+    value = getattr(modellab_async, name)
+    if inspect.isclass(value) or inspect.isfunction(value):
+        assert (value.__doc__ or "").strip()  # a class does not inherit it
+
+
+def test_star_import() -> None:
+    """A star import gives the exported names and nothing else."""
+    names: dict[str, object] = {}
+    exec("from modellab_async import *", names)
+    assert set(names) - {"__builtins__"} == set(EXPORTED)
+
+
+def test_importing_is_lean() -> None:
+    """Importing the package imports no edge of it, and nothing that is optional."""
+    code = "import modellab_async, sys, json; print(json.dumps(sorted(sys.modules)))"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert NOT_IMPORTED.isdisjoint(json.loads(answer.stdout))

@@ -1,0 +1,362 @@
+"""The command line as a shell sees it: real processes, pipes, signals and terminals."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import sys
+import termios
+from asyncio import StreamReader
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from conftest import eventually
+
+import modellab_async
+from modellab_async.simulator import Fault, Simulator
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
+
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+CURSOR = re.compile(r"\x1b\[\??[0-9;]*[A-KhlJ]")
+
+
+def environment(sim: Simulator | None = None, **more: str) -> dict[str, str]:
+    """A bare environment in which this package can be imported and ``sim`` used."""
+    env = {
+        "PATH": os.defpath,
+        "PYTHONPATH": str(Path(modellab_async.__file__).parents[1]),
+        "PYTHONWARNINGS": "error",
+        "TERM": "xterm-256color",
+        "LC_ALL": "C.UTF-8",
+    }
+    if sim is not None:
+        env |= {
+            "MODELLAB_BASE_URL": sim.base_url,
+            "DD_API_KEY": sim.api_key,
+            "DD_APP_KEY": sim.app_key,
+        }
+    return env | more
+
+
+class Shell:
+    """Starts programs, and sees to it that none outlives its test."""
+
+    def __init__(self) -> None:
+        self.processes: list[Process] = []
+
+    async def python(
+        self, *arguments: object, env: dict[str, str] | None = None, **streams: int
+    ) -> Process:
+        """Start Python, piped unless told otherwise."""
+        streams = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE} | streams
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *map(str, arguments),
+            env=environment() if env is None else env,
+            **streams,  # type: ignore[arg-type]
+        )
+        self.processes.append(process)
+        return process
+
+    async def modellab(
+        self, *arguments: object, env: dict[str, str] | None = None, **streams: int
+    ) -> Process:
+        """Start a command."""
+        return await self.python("-m", "modellab_async", *arguments, env=env, **streams)
+
+    async def close(self) -> None:
+        for process in self.processes:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+@pytest.fixture
+async def shell() -> AsyncIterator[Shell]:
+    shell = Shell()
+    yield shell
+    await shell.close()
+
+
+async def finish(process: Process, given: bytes = b"") -> tuple[int, str, str]:
+    """Exit code, standard output and standard error."""
+    async with asyncio.timeout(15):
+        stdout, stderr = await process.communicate(given)
+    assert process.returncode is not None
+    return process.returncode, (stdout or b"").decode(), stderr.decode()
+
+
+async def first_line(stream: StreamReader | None) -> str:
+    """The next line that a process writes."""
+    assert stream is not None
+    async with asyncio.timeout(10):
+        return (await stream.readline()).decode()
+
+
+async def on_terminal(
+    shell: Shell, *arguments: object, env: dict[str, str] | None = None, typed: bytes = b""
+) -> tuple[int, str]:
+    """Run on a terminal of its own; gives the exit code and all that was drawn."""
+    ours, theirs = pty.openpty()
+    os.write(ours, typed)
+    try:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        process = await shell.modellab(
+            *arguments, env=env, stdin=theirs, stdout=theirs, stderr=theirs
+        )
+    finally:
+        os.close(theirs)
+
+    def read() -> bytes:
+        drawn = b""
+        try:
+            while chunk := os.read(ours, 65_536):
+                drawn += chunk
+        except OSError:  # Linux: the other side is closed
+            pass
+        return drawn
+
+    try:
+        async with asyncio.timeout(15):
+            drawn = await asyncio.to_thread(read)
+            return await process.wait(), drawn.decode()
+    finally:
+        os.close(ours)
+
+
+async def test_importing_the_package_needs_no_command_line(shell: Shell) -> None:
+    """Typer and Rich are imported by the command line only."""
+    loaded = "print({'typer', 'rich', 'click'} & set(sys.modules))"
+    process = await shell.python("-c", f"import sys, modellab_async; {loaded}")
+
+    assert await finish(process) == (0, "set()\n", "")
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+async def test_a_missing_extra_is_named(shell: Shell, missing: str) -> None:
+    """Without the extra, one line says what to install, and the exit code is 2."""
+    run = "from modellab_async.__main__ import main; main()"
+    process = await shell.python("-c", f"import sys; sys.modules[{missing!r}] = None; {run}")
+
+    expected = f"modellab needs {missing}: pip install 'modellab_async[cli]'\n"
+    assert await finish(process) == (2, "", expected)
+
+
+async def test_ids_from_standard_input_are_fetched_as_they_come(
+    shell: Shell, sim: Simulator
+) -> None:
+    """The first run is out before the second id is in; any whitespace parts ids."""
+    first, second, third = sim.run_ids[:3]
+    process = await shell.modellab("runs", "get", "-", env=environment(sim))
+    assert process.stdin is not None
+
+    process.stdin.write(f"{first}\n".encode())
+    line = await first_line(process.stdout)
+    code, stdout, stderr = await finish(process, f"  {second} 1\r\n\n{third}".encode())
+
+    assert code == 1
+    assert json.loads(line)["id"] == str(first)
+    rest = [json.loads(line)["id"] for line in stdout.splitlines()]
+    assert rest == [str(second), str(third)]
+    assert stderr.startswith("error: run 1: 404")
+
+
+async def test_ids_can_be_interleaved_with_standard_input(shell: Shell, sim: Simulator) -> None:
+    """A dash among the arguments stands for standard input at that place."""
+    first, second, third = sim.run_ids[:3]
+    process = await shell.modellab("runs", "get", first, "-", third, env=environment(sim))
+    code, stdout, _ = await finish(process, f"{second}\n".encode())
+
+    assert code == 0
+    ids = [int(json.loads(line)["id"]) for line in stdout.splitlines()]
+    assert ids == [first, second, third]
+
+
+async def test_no_ids_on_standard_input_is_well(shell: Shell, sim: Simulator) -> None:
+    """An empty input asks for nothing, and gets it."""
+    process = await shell.modellab("runs", "get", "-", env=environment(sim))
+    assert await finish(process) == (0, "", "")
+
+
+@pytest.mark.parametrize("ids", ["-", "{there}"])
+async def test_an_interruption_is_130(shell: Shell, sim: Simulator, ids: str) -> None:
+    """Ctrl-C while waiting for the server, or for standard input, ends at once without a trace."""
+    sim.faults.always(Fault.stall())
+    process = await shell.modellab(
+        "runs", "get", ids.format(there=sim.run_ids[0]), env=environment(sim)
+    )
+    assert process.stdin is not None
+    process.stdin.write(f"{sim.run_ids[0]}\n".encode())
+    await eventually(lambda: sim.counts.in_flight > 0)
+
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(5):
+        await process.wait()
+
+    assert await finish(process) == (130, "", "")
+
+
+async def test_a_reader_that_leaves_early_causes_no_trace(shell: Shell, sim: Simulator) -> None:
+    """``| head -1`` gets its line; the rest ends quietly, though more ids may still come."""
+    ids = f"{' '.join(map(str, sim.run_ids))} ".encode()
+    ours, theirs = os.pipe()
+    process = await shell.modellab("runs", "get", "-", env=environment(sim), stdout=theirs)
+    os.close(theirs)
+    assert process.stdin is not None
+    process.stdin.write(ids)
+    try:
+        async with asyncio.timeout(10):
+            first = await asyncio.to_thread(os.read, ours, 100)
+    finally:
+        os.close(ours)
+
+    code, _, stderr = await finish(process)
+
+    assert first.startswith(b'{"id":')
+    assert code == 1
+    assert stderr == ""
+
+
+async def test_simulate_tells_how_to_use_it(shell: Shell) -> None:
+    """What it prints is an environment in which another process gets runs; Ctrl-C ends it."""
+    server = await shell.modellab("simulate", "--runs", 50, "--rate-limit", "100/1")
+    lines = [await first_line(server.stdout) for _ in range(3)]
+    remarks = [await first_line(server.stderr) for _ in range(4)]
+    settings = dict(re.findall(r"(\w+)=(\S+)", "".join(lines)))
+
+    assert settings.keys() == {"MODELLAB_BASE_URL", "DD_API_KEY", "DD_APP_KEY"}
+    assert lines[-1] == "unset DD_BEARER_TOKEN\n"
+    assert remarks[0].startswith("Simulating 50 runs at ")
+    command = remarks[-1].partition("modellab ")[2].split()
+    client = await shell.modellab(*command, env=environment(**settings))
+    code, stdout, _ = await finish(client)
+    assert code == 0
+    assert [json.loads(line)["id"] for line in stdout.splitlines()] == command[2:]
+
+    server.send_signal(signal.SIGINT)
+    assert await finish(server) == (130, "", "")
+
+
+async def test_a_taken_port_is_2(shell: Shell, sim: Simulator) -> None:
+    """A port that cannot be listened on is one line and exit code 2."""
+    port = sim.base_url.rpartition(":")[2]
+    process = await shell.modellab("simulate", "--port", port)
+    code, stdout, stderr = await finish(process)
+
+    assert (code, stdout) == (2, "")
+    assert stderr.startswith("error: cannot listen")
+    assert len(stderr.splitlines()) == 1
+
+
+async def test_a_terminal_gets_a_table(shell: Shell, sim: Simulator) -> None:
+    """Several runs are a table in colour, and no JSON."""
+    first, second = sim.run_ids[:2]
+    code, drawn = await on_terminal(shell, "runs", "get", first, second, env=environment(sim))
+    text = COLOUR.sub("", drawn)
+
+    assert code == 0
+    assert COLOUR.search(drawn)
+    assert "{" not in text
+    heading = next(line for line in text.splitlines() if "name" in line)
+    assert heading.split()[:5] == ["id", "name", "status", "project", "duration"]
+    assert sim.resource(first)["attributes"]["name"] in text
+    assert all(len(line) <= 100 for line in text.splitlines())
+
+
+async def test_a_terminal_gets_one_run_in_full(shell: Shell, sim: Simulator) -> None:
+    """A single run is shown with its metrics."""
+    metric = {"key": "eval_loss", "count": 3, "latest": 0.25}
+    run_id = sim.insert_run(name="mine", status="completed", metric_summaries=[metric])
+    code, drawn = await on_terminal(shell, "runs", "get", run_id, env=environment(sim))
+
+    assert code == 0
+    for expected in ("mine", "completed", "eval_loss", "0.25"):
+        assert expected in drawn
+
+
+async def test_no_color_is_respected(shell: Shell, sim: Simulator) -> None:
+    """With NO_COLOR the table has no colours."""
+    run_ids = sim.run_ids[:2]
+    code, drawn = await on_terminal(
+        shell, "runs", "get", *run_ids, env=environment(sim, NO_COLOR="1")
+    )
+
+    assert code == 0
+    assert not re.search(r"\x1b\[(?:\d+;)*[349]\dm", drawn)
+
+
+async def test_json_on_a_terminal_is_not_disturbed(shell: Shell, sim: Simulator) -> None:
+    """``--json`` on a terminal gives JSON lines only: no progress in between."""
+    code, drawn = await on_terminal(
+        shell, "runs", "get", "--json", *sim.run_ids[:3], env=environment(sim)
+    )
+    assert code == 0
+    assert [int(json.loads(line)["id"]) for line in drawn.splitlines()] == list(sim.run_ids[:3])
+
+
+async def test_a_server_cannot_steer_the_terminal(shell: Shell, sim: Simulator) -> None:
+    """Control characters in a run's name do not reach the terminal."""
+    run_id = sim.insert_run(name="evil\x1b]0;owned\x07\x1b[2J", description="\x1b[5mblink")
+    for ids in ([run_id], [run_id, sim.run_ids[0]]):
+        _, drawn = await on_terminal(shell, "runs", "get", *ids, env=environment(sim))
+        assert "owned" in drawn
+        assert "\x1b]0;" not in drawn
+        assert "\x1b[2J" not in drawn
+        assert "\x1b[5m" not in drawn
+
+
+async def test_demo_on_a_terminal(shell: Shell) -> None:
+    """The demonstration draws its progress, ends with a verdict and gives the cursor back."""
+    code, drawn = await on_terminal(
+        shell, "demo", "--runs", 100, "--rate-limit", "none", "--faults", 0
+    )
+    text = CURSOR.sub("", COLOUR.sub("", drawn))
+
+    assert code == 0
+    assert "103/103 100%" in text
+    assert "runs/s" in text
+    assert "103 ids asked, 103 outcomes: exactly one for each." in text
+    assert "NotFoundError" in text
+    assert drawn.count("\x1b[?25h") == drawn.count("\x1b[?25l") > 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "deleted"),
+    [(b"y\n", 0, True), (b"n\n", 1, False), (b"\n", 1, False), (b"\x04", 1, False)],
+)
+async def test_deleting_asks_first(
+    shell: Shell, sim: Simulator, typed: bytes, code: int, deleted: bool
+) -> None:
+    """On a terminal nothing is deleted without a yes; no answer means no."""
+    run_id = sim.run_ids[0]
+    ended, drawn = await on_terminal(
+        shell, "runs", "delete", run_id, env=environment(sim), typed=typed
+    )
+
+    assert ended == code
+    assert f"Delete run {run_id}" in COLOUR.sub("", drawn)
+    assert (sim.counts.requests > 0) is deleted
+
+
+async def test_a_long_download_shows_its_progress(
+    shell: Shell, sim: Simulator, tmp_path: Path
+) -> None:
+    """The bar counts bytes, and what was brought is summed up."""
+    run_id = sim.insert_run(artifacts={"weights.bin": 2_000_000})
+    sim.faults.next(Fault.status(503))
+    code, drawn = await on_terminal(
+        shell, "artifacts", "download", run_id, tmp_path, env=environment(sim)
+    )
+
+    assert code == 0
+    assert "1 file, 2.0 MB, in " in COLOUR.sub("", drawn)
+    assert drawn.count("\x1b[?25h") == drawn.count("\x1b[?25l")

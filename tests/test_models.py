@@ -1,0 +1,240 @@
+"""The models: plain, frozen, slotted values; and a status that may be new to this version."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import json
+import pickle
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import pytest
+
+from modellab_async import models
+from modellab_async.models import (
+    ROOT_RUNS,
+    FacetKeys,
+    FacetValues,
+    MetricStatRange,
+    MetricSummary,
+    NumericRange,
+    Page,
+    Param,
+    Project,
+    ProjectArtifacts,
+    ProjectFile,
+    ProjectFilter,
+    Run,
+    RunArtifacts,
+    RunFile,
+    RunFilter,
+    RunStatus,
+    Tag,
+)
+
+NOON = datetime(2026, 5, 15, 12, tzinfo=UTC)
+REQUIRED: dict[str, Any] = {
+    "id": 70158,
+    "name": "resnet",
+    "project_id": 2387,
+    "status": RunStatus.COMPLETED,
+    "created_at": NOON,
+}
+RUN = Run(
+    **REQUIRED,
+    params=(Param("lr", "0.1"), Param("seed", "1"), Param("lr", "0.2")),
+    tags=(Tag("team", "ranking"), Tag("team", "search")),
+    metric_summaries=(MetricSummary("loss", 3, latest=0.5), MetricSummary("loss", 4)),
+)
+SAMPLES = [
+    Param("lr", "0.1"),
+    Tag("team", "ranking"),
+    MetricSummary("loss", 3, 0, 2, 0.1, 0.3, 0.2, 0.1, 0.05),
+    RUN,
+    attrs.evolve(RUN, status=RunStatus("resting")),
+    Project(id=2387, name="vision", created_at=NOON, tags=(Tag("a", "b"),)),
+    RunFile("model/", is_dir=True),
+    RunArtifacts(id="1", path_in_project="70158", files=(RunFile("a.bin", file_size=7),)),
+    ProjectFile("a.bin", "70158/a.bin", NOON, 7),
+    ProjectArtifacts(id="1", files=(ProjectFile("a.bin", "70158/a.bin"),)),
+    FacetKeys(id="1", metrics=("loss",), parameters=("lr",), tags=("team",)),
+    NumericRange(0.0, 1.0),
+    MetricStatRange("max", 0.0, 1.0),
+    FacetValues(
+        id="1",
+        facet_name="lr",
+        facet_type="parameter",
+        values=("0.1",),
+        numeric_range=NumericRange(0.1, 0.1),
+        metric_stat_ranges=(MetricStatRange("max"),),
+    ),
+    Page(items=(RUN,), total=1, number=0),
+]
+FILTERS = [
+    RunFilter(ids=(1, "2"), tags={"team": "ranking"}, params={"lr": "<0.1"}, parent_run_id=7),
+    RunFilter(parent_run_id=ROOT_RUNS, status="resting"),
+    ProjectFilter(text="vision", tags={"team": "ranking"}),
+]
+
+
+def name(value: object) -> str:
+    return type(value).__name__
+
+
+def test_every_model_is_sampled() -> None:
+    """The tests below cover each class that the module defines."""
+    known = {cls for cls in vars(models).values() if isinstance(cls, type) and attrs.has(cls)}
+    assert known == {type(sample) for sample in [*SAMPLES, *FILTERS]}
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=name)
+def test_models_are_frozen_and_slotted(sample: Any) -> None:
+    """No field can be changed or added, and an instance has no dict and no weak references."""
+    for field in attrs.fields(type(sample)):
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            setattr(sample, field.name, None)
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            delattr(sample, field.name)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        sample.extra = 1
+    assert not hasattr(sample, "__dict__")
+    assert "__weakref__" not in type(sample).__slots__
+
+
+@pytest.mark.parametrize("sample", [*SAMPLES, *FILTERS], ids=name)
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_models_are_picklable(sample: Any, protocol: int) -> None:
+    """Each model and filter survives every pickle protocol as an equal one of the same class."""
+    back = pickle.loads(pickle.dumps(sample, protocol))
+    assert back == sample
+    assert type(back) is type(sample)
+
+
+@pytest.mark.parametrize("sample", [*SAMPLES, *FILTERS], ids=name)
+def test_models_are_values(sample: Any) -> None:
+    """Copies are equal, also by hash, and so is one that is built from the same fields."""
+    fields = attrs.asdict(sample, recurse=False)
+    for twin in (copy.copy(sample), copy.deepcopy(sample), type(sample)(**fields)):
+        assert twin == sample
+        assert hash(twin) == hash(sample)
+    assert sample != fields
+
+
+def test_a_run_needs_five_fields_only() -> None:
+    """A run is made of its five required fields; lists are then empty, never None."""
+    run = Run(**REQUIRED)
+    assert (run.params, run.tags, run.metric_summaries) == ((), (), ())
+    assert (run.description, run.mlflow_artifact_location) == ("", "")
+    assert (run.has_children, run.is_pinned, run.descendant_match) == (False, False, False)
+    optional = ("updated_at", "started_at", "completed_at", "deleted_at", "duration", "owner_id")
+    assert {getattr(run, field) for field in (*optional, "external_url")} == {None}
+
+
+@pytest.mark.parametrize("missing", REQUIRED)
+def test_a_run_does_without_no_required_field(missing: str) -> None:
+    """A run that lacks a required field cannot be made."""
+    with pytest.raises(TypeError, match=missing):
+        Run(**{field: value for field, value in REQUIRED.items() if field != missing})
+
+
+def test_look_up_by_key() -> None:
+    """The first of several equal keys counts, and None stands for a key that is not there."""
+    assert (RUN.param("lr"), RUN.tag("team")) == ("0.1", "ranking")
+    assert RUN.metric("loss") is RUN.metric_summaries[0]
+    assert (RUN.param("LR"), RUN.tag(""), RUN.metric("acc")) == (None, None, None)
+    project = Project(id=1, name="vision", tags=(Tag("a", "1"), Tag("a", "2")))
+    assert (project.tag("a"), project.tag("b")) == ("1", None)
+
+
+@pytest.mark.parametrize("status", list(RunStatus))
+def test_known_statuses(status: RunStatus) -> None:
+    """A known status is its own text, in every respect that a dict or a format string sees."""
+    text = status.value
+    assert RunStatus(text) is status
+    assert status == text
+    assert (str(status), f"{status:>15}") == (text, f"{text:>15}")
+    assert hash(status) == hash(text)
+    assert json.dumps(status) == f'"{text}"'
+    assert status.is_terminal is (text in {"completed", "failed", "killed"})
+
+
+UNKNOWN = ["resting", "Completed", "COMPLETED", "completed ", "", "über-läuft", "a" * 10_000]
+
+
+@pytest.mark.parametrize("text", UNKNOWN, ids=lambda text: text[:12] or "empty")
+def test_unknown_statuses_survive(text: str) -> None:
+    """A status that this version does not know is equal to its text and to no known status."""
+    status = RunStatus(text)
+    assert isinstance(status, RunStatus)
+    assert (status, status.value, status.name) == (text, text, text)
+    assert status == RunStatus(text)
+    assert (str(status), f"{status}", json.loads(json.dumps(status))) == (text, text, text)
+    assert hash(status) == hash(text)
+    assert {status, RunStatus(text), text} == {text}
+    assert status not in list(RunStatus)
+    assert not status.is_terminal
+    assert text in repr(status)
+
+
+@pytest.mark.parametrize("text", UNKNOWN, ids=lambda text: text[:12] or "empty")
+def test_unknown_statuses_are_copied_and_pickled(text: str) -> None:
+    """Copies and pickles of an unknown status are that status again."""
+    status = RunStatus(text)
+    pickles = [
+        pickle.loads(pickle.dumps(status, protocol))
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+    ]
+    for twin in (*pickles, copy.copy(status), copy.deepcopy(status)):
+        assert isinstance(twin, RunStatus)
+        assert twin == status
+        assert not twin.is_terminal
+
+
+def test_unknown_statuses_leave_no_trace() -> None:
+    """Any number of unknown statuses adds no member, and none is kept."""
+    gc.collect()
+    before = len(gc.get_objects())
+    for number in range(1_000):
+        RunStatus(f"status {number}")
+    gc.collect()
+    assert len(gc.get_objects()) - before < 100
+    assert len(RunStatus) == 7
+    assert "status 1" not in RunStatus.__members__
+
+
+@pytest.mark.parametrize("value", [None, 7, True, b"completed", ["completed"]])
+def test_a_status_is_text(value: Any) -> None:
+    """Something other than text is no status."""
+    with pytest.raises(ValueError, match="not a valid RunStatus"):
+        RunStatus(value)
+
+
+@pytest.mark.parametrize("filter_type", [RunFilter, ProjectFilter])
+@pytest.mark.parametrize(
+    "pairs", [{"a,b": "c"}, {"a:b": "c"}, {"a": "b,c"}, {"a": "b:c"}, {"": "b"}, {"a": None}]
+)
+def test_filters_refuse_what_the_wire_cannot_carry(filter_type: Any, pairs: Any) -> None:
+    """A comma or a colon would end a filter and begin another; an empty name names nothing."""
+    with pytest.raises(ValueError, match=r"tags (must|cannot)"):
+        filter_type(tags=pairs)
+
+
+@pytest.mark.parametrize(
+    ("ids", "error"), [("70158", TypeError), (b"7", TypeError), ([], ValueError), ((), ValueError)]
+)
+def test_a_filter_by_ids_takes_a_collection(ids: Any, error: type[Exception]) -> None:
+    """A lone string would be taken for its digits, and no ids for all runs: both are refused."""
+    with pytest.raises(error, match=r"ids (must|is)"):
+        RunFilter(ids=ids)
+
+
+def test_filters_keep_what_they_were_given() -> None:
+    """A filter does not change when the list or dict that it was made from does."""
+    ids, tags = [1, 2], {"team": "ranking"}
+    run_filter = RunFilter(ids=ids, tags=tags)
+    ids.append(3)
+    tags["team"] = "search"
+    assert (run_filter.ids, run_filter.tags) == ((1, 2), {"team": "ranking"})
+    assert RunFilter(ids=iter([1, 2])).ids == (1, 2)
