@@ -36,13 +36,12 @@ def typing(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, with coverage."""
-    session.install(".[cli]", *group("test"))
+    session.install("-e", ".[cli]", *group("test"))  # in place, for coverage to see it
     session.run(
         "pytest",
         "--cov",
         "--cov-report=term",
         *session.posargs,
-        # The simulator's subprocesses and their sockets stay on this machine.
         env={"PYTHONDEVMODE": "1"},
     )
 
