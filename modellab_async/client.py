@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
@@ -143,6 +144,7 @@ class ModelLabClient:
             ssl=ssl,
             max_body_bytes=_positive_int(max_body_bytes, "max_body_bytes"),
         )
+        self._pauses: set[asyncio.Future[None]] = set()
         self._owner = True
         self._configure(retry or RetryPolicy(), DEFAULT_TIMEOUT if timeout is None else timeout)
 
@@ -177,8 +179,10 @@ class ModelLabClient:
         return self._counters.snapshot(self._limiter.paused_for)
 
     async def aclose(self) -> None:
-        """Close the connections, unless the session is borrowed; waiting calls fail."""
+        """Close the connections, unless the session is borrowed; calls that wait fail."""
         if self._owner:
+            for pause in self._pauses:
+                pause.cancel()
             self._limiter.close(ClientClosedError("this client was closed while the call waited"))
             await self._transport.close()
 
@@ -220,6 +224,7 @@ class ModelLabClient:
                 lambda: self._attempt(journey),
                 policy=self._retry,
                 clock=self._clock,
+                sleep=self._back_off,
                 repeatable=call.repeatable,
                 give_up_at=journey.give_up_at,
                 on_retry=lambda error, pause: self._note_retry(journey, error, pause),
@@ -260,6 +265,21 @@ class ModelLabClient:
                 call, transport.url(call), reply, rate_limit, self._credentials.redact
             )
         return self._decode(call, reply.body) if stream is None else stream
+
+    async def _back_off(self, seconds: float) -> None:
+        """Sleep, unless the client is closed meanwhile.
+
+        Raises:
+            ClientClosedError: as soon as it is.
+        """
+        pause = asyncio.ensure_future(self._clock.sleep(seconds))
+        self._pauses.add(pause)
+        try:
+            await asyncio.wait([pause])
+        finally:
+            self._pauses.discard(pause)
+            pause.cancel()
+        self._transport.check_usable()
 
     async def _admit(self, journey: _Journey) -> Quota:
         """A place in the limiter; the first one starts the clock of the call's deadline."""

@@ -111,6 +111,7 @@ async def repeat(
     *,
     policy: RetryPolicy,
     clock: Clock,
+    sleep: Callable[[float], Awaitable[None]],
     repeatable: bool,
     give_up_at: float,
     on_retry: Callable[[ModelLabError, float], None],
@@ -121,7 +122,8 @@ async def repeat(
         first_error: what the first attempt raised.
         attempt: makes one more attempt.
         policy: how often, and after how long.
-        clock: where time, sleep and jitter come from.
+        clock: where time and jitter come from.
+        sleep: pauses for that many seconds, or raises where the call has no future.
         repeatable: see :func:`is_worth_repeating`.
         give_up_at: the call's deadline (monotonic).
         on_retry: told of each failure that is followed by another attempt, and of the pause
@@ -151,9 +153,9 @@ async def repeat(
         error = _error_of(state)
         if isinstance(error, RateLimitedError):
             return 0.0  # the limiter's to wait for
-        pause = policy.backoff(state.attempt_number, clock.random())
+        backoff = policy.backoff(state.attempt_number, clock.random())
         named = error.retry_after if isinstance(error, StatusError) else None
-        return pause if named is None else named + pause
+        return backoff if named is None else named + backoff
 
     def stop(state: RetryCallState) -> bool:
         too_late = clock.monotonic() + state.upcoming_sleep >= give_up_at
@@ -164,12 +166,12 @@ async def repeat(
         if isinstance(error, ModelLabError):
             on_retry(error, state.upcoming_sleep)
 
-    async def sleep(seconds: float) -> None:
+    async def pause(seconds: float) -> None:
         if seconds > 0:
-            await clock.sleep(seconds)
+            await sleep(seconds)
 
     return await AsyncRetrying(
-        retry=retry, wait=wait, stop=stop, before_sleep=before_sleep, sleep=sleep, reraise=True
+        retry=retry, wait=wait, stop=stop, before_sleep=before_sleep, sleep=pause, reraise=True
     )(replay)
 
 

@@ -347,10 +347,10 @@ async def test_deleting_asks_first(
     assert (sim.counts.requests > 0) is deleted
 
 
-async def test_a_long_download_shows_its_progress(
+async def test_a_download_on_a_terminal_is_summed_up(
     shell: Shell, sim: Simulator, tmp_path: Path
 ) -> None:
-    """The bar counts bytes, and what was brought is summed up."""
+    """Files and bytes are counted in one line, and the cursor is given back."""
     run_id = sim.insert_run(artifacts={"weights.bin": 2_000_000})
     sim.faults.next(Fault.status(503))
     code, drawn = await on_terminal(

@@ -444,3 +444,62 @@ async def test_no_key_shows_in_any_failure(sim: Simulator, caplog: pytest.LogCap
         pickle.dumps(lab)
     for text in shown:
         assert "SECRET" not in text
+
+
+async def test_closing_ends_a_call_that_backs_off(sim: Simulator):
+    """A pause does not outlive the client."""
+    sim.faults.always(Fault.status(503, retry_after=60))
+    lab = client_for(sim)
+    call = asyncio.create_task(lab.runs.get(sim.run_ids[0]))
+    await eventually(lambda: bool(lab._pauses))
+    await lab.aclose()
+    async with asyncio.timeout(5):
+        with pytest.raises(ClientClosedError):
+            await call
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), aiohttp.ClientConnectionError("oauth is down")])
+async def test_a_token_function_that_fails_is_named(sim: Simulator, error: Exception):
+    """Its own errors are not taken for the API's, and nothing is sent."""
+
+    def token() -> str:
+        raise error
+
+    async with ModelLabClient(base_url=sim.base_url, bearer_token=token) as lab:
+        with pytest.raises(ConfigError, match="function given as bearer_token") as caught:
+            await lab.runs.get(sim.run_ids[0])
+        assert caught.value.__cause__ is error
+        assert lab.stats.attempts == 0 == sim.counts.requests
+
+
+async def test_a_borrowed_session_that_raises_for_status_changes_nothing(sim: Simulator):
+    """The errors stay this package's, and are not asked for twice."""
+    async with aiohttp.ClientSession(raise_for_status=True, auto_decompress=False) as session:
+        async with client_for(sim, session=session) as lab:
+            assert (await lab.runs.get(sim.run_ids[0])).id == sim.run_ids[0]
+            with pytest.raises(NotFoundError):
+                await lab.runs.get(1)
+        assert sim.counts.requests == 2
+
+
+async def test_no_secret_that_a_good_status_echoes_is_shown(sim: Simulator):
+    """A key in a body of another form, or in a limit's name, does not reach the message."""
+    secret = sim.api_key
+    sim.faults.next(
+        Fault.status(200, body=f"{secret} hello".encode()),
+        Fault.status(200, body=f'{{"data": {{"id": "{secret}", "attributes": {{}}}}}}'.encode()),
+        Fault.status(
+            429,
+            headers={
+                "X-RateLimit-Name": secret,
+                "X-RateLimit-Reset": "500",
+                "X-RateLimit-Remaining": "0",
+            },
+        ),
+    )
+    async with client_for(sim, retry=RetryPolicy.none()) as lab:
+        for _ in range(4):
+            with pytest.raises(ModelLabError) as caught:
+                await lab.runs.get(sim.run_ids[0])
+            error = caught.value
+            assert secret not in str(error) + repr(error) + repr(error.__dict__)
