@@ -37,8 +37,9 @@ STAGGER: Final = 0.05
 _SLACK: Final = 1.5
 """Seconds by which two answers of the same period may name different ends: both are rounded."""
 
+_FIRST_BLIND_PAUSE: Final = 0.5
 _LONGEST_BLIND_PAUSE: Final = 60.0
-"""Seconds to pause at the most after 429s that name no time."""
+"""Seconds to pause at the most after the first of several 429s that name no time, and at last."""
 
 
 class QuotaWaitError(Exception):
@@ -149,7 +150,8 @@ class Quota:
         """Nothing is left, until the time named; where none is, ask less and less often."""
         self._refusals += 1
         if reset is None or (reset == 0 and self._refusals > 1):
-            reset = min(_LONGEST_BLIND_PAUSE, 2.0 ** min(self._refusals, 6)) * (1 + jitter) / 2
+            pause = _FIRST_BLIND_PAUSE * 2.0 ** min(self._refusals - 1, 16)
+            reset = min(_LONGEST_BLIND_PAUSE, pause) * (1 + jitter) / 2
         elif self._probing and reset <= 1.0:
             self._rounds_up = False  # the probe came too early: named times are rounded down
         self._probing = False
