@@ -6,7 +6,8 @@ async with ModelLabClient() as lab:
 
 # The rooms, from facts to edges; each imports only rooms above it:
 #   models, errors                              what the API's resources and failures are
-#   clock, stats, config, wire, codec, endpoints    pure: settings, HTTP, JSON, the operations
+#   clock, closing, stats                       small things that all rooms share
+#   config, wire, codec, endpoints              pure: settings, HTTP, JSON, the operations
 #   limiter, retry, transport                   a request in motion
 #   bulk, paging, waiting, downloads            many requests as one piece of work
 #   resources, client                           what users hold

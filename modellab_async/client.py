@@ -13,6 +13,7 @@ from yarl import URL
 
 from modellab_async import wire
 from modellab_async.clock import Clock
+from modellab_async.closing import Closing
 from modellab_async.codec import Codec, Converter
 from modellab_async.config import (
     Credentials,
@@ -42,7 +43,6 @@ from modellab_async.wire import Call, RateLimit
 
 if TYPE_CHECKING:
     from ssl import SSLContext
-    from types import TracebackType
 
     import aiohttp
 
@@ -61,7 +61,7 @@ DEFAULT_MAX_BODY: Final = 64 * 1024 * 1024
 _log: Final = logging.getLogger("modellab_async")
 
 
-class ModelLabClient:
+class ModelLabClient(Closing):
     """A client of Datadog's Model Lab API, for one event loop.
 
     Use it as ``async with ModelLabClient() as lab``, or close it by :meth:`aclose`. One client
@@ -189,14 +189,6 @@ class ModelLabClient:
     async def __aenter__(self) -> Self:
         self._transport.check_usable()
         return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     def __repr__(self) -> str:
         return f"<ModelLabClient {self._transport.origin} ({self._credentials.kind})>"

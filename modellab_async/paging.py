@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar, 
 
 import attrs
 
+from modellab_async.closing import Closing
 from modellab_async.endpoints import MAX_PAGE_SIZE
 from modellab_async.errors import DecodeError
 from modellab_async.models import Page
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from modellab_async.bulk import Perform
     from modellab_async.wire import Call
 
@@ -91,7 +90,7 @@ class Pager(Generic[T]):
         return cast("Page[T]", await raw.page())
 
 
-class Pages(AsyncIterator[Page[T]]):
+class Pages(Closing, AsyncIterator[Page[T]]):
     """The pages of one walk; leaving the loop or dropping this stops what was asked for ahead."""
 
     def __init__(self, walk: _Walk[T]) -> None:
@@ -103,17 +102,6 @@ class Pages(AsyncIterator[Page[T]]):
     async def __anext__(self) -> Page[T]:
         return await self._walk.next_page()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
     async def aclose(self) -> None:
         """Stop what was asked for ahead, and wait until it has let go of everything."""
         await self._walk.aclose()
@@ -122,7 +110,7 @@ class Pages(AsyncIterator[Page[T]]):
         self._walk.cancel()
 
 
-class Items(AsyncIterator[T]):
+class Items(Closing, AsyncIterator[T]):
     """The items of one walk, each once; to be left like `Pages`."""
 
     def __init__(self, pages: Pages[T]) -> None:
@@ -136,17 +124,6 @@ class Items(AsyncIterator[T]):
         while not self._ready:
             self._ready.extend((await anext(self._pages)).items)
         return self._ready.popleft()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Stop what was asked for ahead, and wait until it has let go of everything."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import attrs
 
 from modellab_async import bulk, endpoints
+from modellab_async.closing import Closing
 from modellab_async.errors import ModelLabError, RateLimitedError, ServerError, WaitTimeoutError
 from modellab_async.models import Run, RunFilter
 from modellab_async.retry import is_worth_repeating
@@ -159,7 +160,7 @@ class Lookout:
         return {item.id: bulk.Outcome(item.id, item) for item in items if isinstance(item, Run)}
 
 
-class Watch(AsyncIterator[Run]):
+class Watch(Closing, AsyncIterator[Run]):
     """Each change of several runs, until all have ended.
 
     Iterate over it, best inside ``async with``. Requests are made only while the next change is
@@ -188,12 +189,6 @@ class Watch(AsyncIterator[Run]):
         if isinstance(item, ModelLabError):
             raise item
         return item
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Watch no longer; another task that awaits a change hears of it after its next look."""

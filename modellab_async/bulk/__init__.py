@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any, Self
 from modellab_async import endpoints
 from modellab_async.bulk.ids import Ids
 from modellab_async.bulk.work import Outcome, Perform, Progress, Route, Work
+from modellab_async.closing import Closing
 from modellab_async.errors import BulkError, ModelLabError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from modellab_async.models import Run
 
 __all__ = ["Fetch", "Outcome", "Perform", "Progress", "Route", "collect", "fetch", "refuse_lone_id"]
 
 
-class Fetch(AsyncIterator[Outcome]):
+class Fetch(Closing, AsyncIterator[Outcome]):
     """The outcomes of many ids, one for each, as they arrive or in the order asked.
 
     Iterate over it, best inside ``async with``. Leaving the loop, closing or dropping it, or
@@ -36,17 +35,6 @@ class Fetch(AsyncIterator[Outcome]):
 
     async def __anext__(self) -> Outcome:
         return await self._work.next_outcome()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     async def aclose(self) -> None:
         """Stop all requests and wait until they have let go of everything."""
