@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import platform
 import sys
 from typing import TYPE_CHECKING, Final, Self
@@ -14,6 +13,7 @@ from yarl import URL
 
 from modellab_async._version import __version__
 from modellab_async.config import API_PREFIX
+from modellab_async.deadlines import Deadlines
 from modellab_async.errors import (
     ClientClosedError,
     ConfigError,
@@ -25,7 +25,7 @@ from modellab_async.errors import (
 from modellab_async.wire import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from ssl import SSLContext
 
     from modellab_async.config import Credentials
@@ -36,6 +36,9 @@ USER_AGENT: Final = (
     f"modellab_async/{__version__} (python {platform.python_version()};"
     f" aiohttp {aiohttp.__version__}; {sys.platform})"
 )
+
+_UNLIMITED: Final = aiohttp.ClientTimeout()
+"""No time-out of aiohttp's: each would set a timer of its own for every request."""
 
 
 class Transport:
@@ -82,11 +85,14 @@ class Transport:
         self._ssl = True if ssl is None else ssl
         # Middlewares of a request replace the session's: a borrowed session keeps its own.
         self._middlewares = (*getattr(session, "_middlewares", ()), self._send_once)
+        self._deadlines = Deadlines()
         self._headers = {
             hdrs.ACCEPT: "application/json",
             hdrs.USER_AGENT: USER_AGENT,
             **credentials.headers(),
         }
+        # An owned session knows the headers that never change; merging them anew is not free.
+        self._headers_sent = None if self._owned else self._headers
 
     def url(self, call: Call) -> str:
         """The address that a call is sent to."""
@@ -122,20 +128,29 @@ class Transport:
             TransportError: where there was no complete answer for another reason.
             DecodeError: where the body is larger than ``max_body_bytes``.
         """
-        if timeout <= 0:  # aiohttp would take it for no limit at all
+        if timeout <= 0:
             raise RequestTimeoutError(f"the deadline passed before {call.operation} could be sent")
-        headers = await self._headers_for(call, timeout)
+        headers = self._headers_sent
+        if self._credentials.changes:
+            headers = await self._add_token(headers, timeout)
+        if call.headers:
+            headers = {**(headers or {}), **call.headers}
         self._counters.attempts += 1
         response: aiohttp.ClientResponse | None = None
         stream: Stream | None = None
         failure: ModelLabError
         try:
-            response = await self._open(call, headers, timeout)
-            if call.streamed and response.status < 300:
-                stream = Stream(response, self, timeout)
-                self._streams.add(stream)
-            body = b"" if stream else await self._read(response)
-            return Reply(response.status, response.headers, body), stream
+            if call.streamed:
+                response = await self._open(call, headers, _silence(timeout))
+                if response.status < 300:
+                    stream = Stream(response, self, timeout)
+                    self._streams.add(stream)
+                    return Reply(response.status, response.headers, b""), stream
+            with self._deadlines.within(timeout):
+                if response is None:
+                    response = await self._open(call, headers, _UNLIMITED)
+                body = await self._read(response)
+            return Reply(response.status, response.headers, body), None
         except (aiohttp.ClientError, OSError) as error:
             failure = self.translate(error, timeout)
         except RuntimeError:
@@ -169,27 +184,23 @@ class Transport:
             return URL(self.url(call), encoded=True)
         return self._base.with_path(self._prefix + call.path, encoded=True)
 
-    async def _headers_for(self, call: Call, timeout: float) -> dict[str, str] | None:
-        """What goes out beside an owned session's own headers; asks a token function in time."""
-        # An owned session knows the headers that never change; merging them anew is not free.
-        headers = None if self._owned else self._headers
-        if self._credentials.changes:
-            try:
-                async with asyncio.timeout(timeout):
-                    headers = {**(headers or {}), **await self._credentials.current_headers()}
-            except ConfigError:
-                raise
-            except Exception as error:
-                raise ConfigError(
-                    f"the function given as bearer_token failed ({type(error).__name__})"
-                ) from error
-        if call.headers:
-            headers = {**(headers or {}), **call.headers}
-        return headers
+    async def _add_token(
+        self, headers: dict[str, str] | None, timeout: float
+    ) -> dict[str, str] | None:
+        """Ask the user's function for a token, in time."""
+        try:
+            async with asyncio.timeout(timeout):
+                return {**(headers or {}), **await self._credentials.current_headers()}
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"the function given as bearer_token failed ({type(error).__name__})"
+            ) from error
 
-    async def _open(
-        self, call: Call, headers: dict[str, str] | None, timeout: float
-    ) -> aiohttp.ClientResponse:
+    def _open(
+        self, call: Call, headers: dict[str, str] | None, timeout: aiohttp.ClientTimeout
+    ) -> Awaitable[aiohttp.ClientResponse]:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 # The limiter bounds what is in flight; a second queue would only hide it.
@@ -197,11 +208,11 @@ class Transport:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=self._headers,
             )
-        return await self._session.request(
+        return self._session.request(
             call.method,
             self._address(call),
             headers=headers,
-            timeout=_timeout(timeout, streamed=call.streamed),
+            timeout=timeout,
             proxy=self._proxy,
             ssl=self._ssl,
             middlewares=self._middlewares,
@@ -227,9 +238,11 @@ class Transport:
         raise failure
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        content = response.content
         chunks: list[bytes] = []
         size = 0
-        while chunk := await response.content.readany():
+        while not content.at_eof():
+            chunk = await content.readany()
             size += len(chunk)
             chunks.append(chunk)
             if size > self._max_body_bytes:
@@ -269,11 +282,8 @@ class Transport:
         return kind(f"{message} ({cause})", answer_lost=not certain, permanent=permanent)
 
 
-@functools.lru_cache(maxsize=64)
-def _timeout(seconds: float, *, streamed: bool) -> aiohttp.ClientTimeout:
-    if streamed:
-        return aiohttp.ClientTimeout(sock_connect=seconds, sock_read=seconds)
-    return aiohttp.ClientTimeout(total=seconds)
+def _silence(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(sock_connect=seconds, sock_read=seconds)
 
 
 class Stream:

@@ -263,6 +263,8 @@ def _number(text: str | None) -> float | None:
     if text is None:
         return None
     try:
+        if len(text) < 16 and text.isdigit():  # as it nearly always is
+            return float(text)
         return max(number for number in map(float, text.split(",")) if math.isfinite(number))
     except ValueError:
         return None

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import msgspec
 
 from modellab_async.codec.converter import RESOURCE_TYPES, Converter, make_converter
-from modellab_async.codec.parsing import identity, located, parse
+from modellab_async.codec.parsing import PARSE_ERRORS, identity, located, parse
+from modellab_async.codec.twins import Meta, PageNumbers
 from modellab_async.errors import DecodeError
 from modellab_async.models import Page, Run
 
@@ -38,28 +39,14 @@ BREATH: Final = 25
 """After so many items of a page, the other tasks of the event loop get their turn."""
 
 
-class _PageNumbers(msgspec.Struct, gc=False):
-    number: int | None = None
-    size: int | None = None
-    total: int | None = None
-    first_number: int | None = None
-    prev_number: int | None = None
-    next_number: int | None = None
-    last_number: int | None = None
-
-
-class _Meta(msgspec.Struct, gc=False):
-    page: _PageNumbers | None = None
-
-
 class _Listing(msgspec.Struct, gc=False):
     data: list[msgspec.Raw]
-    meta: _Meta | None = None
+    meta: Meta | None = None
 
 
 class _ParsedListing(msgspec.Struct, gc=False):
     data: list[Any]
-    meta: _Meta | None = None
+    meta: Meta | None = None
 
 
 class _Identity(msgspec.Struct, gc=False):
@@ -76,12 +63,10 @@ class RawPage:
 
     __slots__ = ("_items", "_structure", "numbers")
 
-    def __init__(
-        self, items: list[Any], numbers: _PageNumbers | None, structure: Callable[[Any], Any]
-    ) -> None:
-        self._items = items
+    def __init__(self, listing: Any, structure: Callable[[Any], Any]) -> None:
+        self._items: list[Any] = listing.data
         self._structure = structure
-        self.numbers = numbers or _PageNumbers()
+        self.numbers: PageNumbers = (listing.meta and listing.meta.page) or PageNumbers()
 
     async def outcomes(self) -> list[Any]:
         """Each item as its model or as the `DecodeError` it led to; other tasks run in between."""
@@ -106,7 +91,7 @@ class RawPage:
         for item in items:
             if isinstance(item, DecodeError):
                 raise item
-        numbers = {name: getattr(self.numbers, name) for name in _PageNumbers.__struct_fields__}
+        numbers = {name: getattr(self.numbers, name) for name in PageNumbers.__struct_fields__}
         return Page(items=tuple(items), **numbers)
 
 
@@ -141,17 +126,23 @@ class Codec:
         Raises:
             DecodeError: where the body is not a listing.
         """
+        converter = self.converter
+        listing: Any
+        if not converter.customised:
+            twin = converter.twins[model]
+            try:
+                listing = twin.decode_listing(body)
+            except PARSE_ERRORS:
+                pass  # perhaps for one item's sake: each is looked at by itself
+            else:
+                return RawPage(listing, twin.mend)
         try:
-            listing: Any = parse(
+            listing = parse(
                 body, _decode_listing, lambda data: msgspec.convert(data, _ParsedListing)
             )
         except DecodeError as error:
             raise located(error, "$", None) from None
-        return RawPage(
-            listing.data,
-            listing.meta.page if listing.meta else None,
-            lambda item: self.converter.resource(item, model),
-        )
+        return RawPage(listing, lambda item: converter.resource(item, model))
 
 
 def to_dict(model: Any, *, converter: Converter | None = None) -> dict[str, Any]:
@@ -217,8 +208,10 @@ def _default() -> Converter:
 def _identity(item: Any) -> int | None:
     """The id of a resource whose attributes could not be structured."""
     try:
-        raw = isinstance(item, msgspec.Raw)
-        found = _decode_identity(item) if raw else msgspec.convert(item, _Identity)
+        if isinstance(item, msgspec.Raw):
+            found = _decode_identity(item)
+        else:
+            found = msgspec.convert(item, _Identity, from_attributes=True)
         return identity(found.id)
     except (msgspec.DecodeError, DecodeError, RecursionError):
         return None

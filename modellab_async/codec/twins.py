@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import typing
 from datetime import datetime
+from operator import attrgetter
 from typing import Annotated, Any, Final, Generic, TypeVar, cast
 
 import attrs
@@ -20,23 +21,37 @@ from modellab_async.codec.parsing import PARSE_ERRORS, decode_error, identity, p
 from modellab_async.errors import DecodeError
 from modellab_async.models import Param, Tag
 
+if typing.TYPE_CHECKING:
+    from collections.abc import Mapping
+
 M = TypeVar("M")
 
 SHARED_PAIRS: Final = 8_192
 """How many params and how many tags are remembered, so that equal ones are one object."""
 
-LONGEST_SHARED: Final = 128
-"""Values longer than this many characters hardly repeat, and are not remembered."""
+LONGEST_SHARED: Final = 192
+"""Pairs of more bytes of JSON than this hardly repeat, and are not remembered."""
 
 AwareDatetime: Any = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with its zone, as the API promises; a naive one could not be compared with others."""
 
 
-class _Pair(msgspec.Struct, frozen=True, gc=False):
-    """A param or a tag on the wire; unlike the models, it hashes and compares in C."""
+class PageNumbers(msgspec.Struct, gc=False):
+    """Where a page stands in its listing; see `Page`."""
 
-    key: str
-    value: str
+    number: int | None = None
+    size: int | None = None
+    total: int | None = None
+    first_number: int | None = None
+    prev_number: int | None = None
+    next_number: int | None = None
+    last_number: int | None = None
+
+
+class Meta(msgspec.Struct, gc=False):
+    """What a listing says of itself."""
+
+    page: PageNumbers | None = None
 
 
 class Twin(Generic[M]):
@@ -58,28 +73,27 @@ class Twin(Generic[M]):
         }
         self._identity = hints["id"]
         self._pairs = [
-            (field.name, _SharedPairs(pair))
+            (field.name, _SharedPairs(pair, f"$.attributes.{field.name}"))
             for field in fields
             for pair, many in ((Param, tuple[Param, ...]), (Tag, tuple[Tag, ...]))
             if hints[field.name] == many
         ]
-        twin = attrs.make_class(
-            f"_{model.__name__}Twin",
-            {field.name: _twin_field(field, hints[field.name]) for field in fields},
-            slots=True,
-            weakref_slot=False,
-            kw_only=True,
-            eq=False,
-        )
-        self._resource = msgspec.defstruct(
-            f"_{model.__name__}Resource", [("attributes", twin), ("id", Any, None)], gc=False
-        )
-        document = msgspec.defstruct(
-            f"_{model.__name__}Document", [("data", self._resource)], gc=False
-        )
-        self._document = document
+        self._nullable = attrgetter(*self.defaults) if len(self.defaults) > 1 else None
+        # On the wire, pairs stay slices of JSON: most were seen before, and need no parsing.
+        slices = {Param: msgspec.Raw, Tag: msgspec.Raw}
+        name = model.__name__
+        resource = _resource_of(name, fields, hints, slices)
+        self._resource = _resource_of(name, fields, hints, {})
+        self._decode_resource = msgspec.json.Decoder(resource).decode
+        document: Any = msgspec.defstruct(f"_{name}Document", [("data", resource)], gc=False)
         self._decode_document = msgspec.json.Decoder(document).decode
-        self._decode_resource = msgspec.json.Decoder(self._resource).decode
+        self._document = msgspec.defstruct(
+            f"_{name}ParsedDocument", [("data", self._resource)], gc=False
+        )
+        listing: Any = msgspec.defstruct(
+            f"_{name}Listing", [("data", list[resource]), ("meta", Meta | None, None)], gc=False
+        )
+        self.decode_listing = msgspec.json.Decoder(listing).decode
 
     def document(self, body: bytes) -> M:
         """The model in a whole answer, ``{"data": resource}``.
@@ -90,7 +104,11 @@ class Twin(Generic[M]):
         found: Any = parse(
             body, self._decode_document, lambda data: msgspec.convert(data, self._document)
         )
-        return self._mend(found.data, "$.data.id")
+        try:
+            return self.mend(found.data)
+        except DecodeError as error:
+            error.path = "$.data" + error.path.removeprefix("$")
+            raise
 
     def resource(self, value: Any) -> M:
         """The model of one resource: JSON bytes, a raw slice of them, or a dict.
@@ -105,76 +123,117 @@ class Twin(Generic[M]):
                 found = self._convert(value)
             except PARSE_ERRORS as error:
                 raise decode_error(error) from None
-        return self._mend(found, "$.id")
+        return self.mend(found)
 
-    def own_id(self, value: object, path: str = "$.id") -> int | str:
+    def mend(self, resource: Any) -> M:
+        """Turn what was decoded into the model.
+
+        Raises:
+            DecodeError: with a path from the resource's root.
+        """
+        twin = resource.attributes
+        twin.id = self.own_id(resource.id)
+        for name, pairs in self._pairs:
+            found = getattr(twin, name)
+            if found:
+                setattr(twin, name, pairs.share(found))
+        if self._nullable is None or None in self._nullable(twin):
+            for name, default in self.defaults.items():
+                if getattr(twin, name) is None:
+                    setattr(twin, name, default)
+        twin.__class__ = self.model
+        return twin  # type: ignore[no-any-return]
+
+    def own_id(self, value: object) -> int | str:
         """A resource's own id as the model holds it; only runs and projects depend on theirs.
 
         Raises:
             DecodeError: where it is no id.
         """
         if self._identity is int:
-            return identity(value, path)
+            return identity(value)
         if value is None:
             return ""
         if isinstance(value, str | int):
             return str(value)
-        raise DecodeError(f"Expected an id, got {value!r:.60}", path=path)
+        raise DecodeError(f"Expected an id, got {value!r:.60}", path="$.id")
 
     def _convert(self, data: Any) -> Any:
         return msgspec.convert(data, self._resource)
-
-    def _mend(self, resource: Any, id_path: str) -> M:
-        """Turn a decoded twin into the model."""
-        twin = resource.attributes
-        twin.id = self.own_id(resource.id, id_path)
-        for name, pairs in self._pairs:
-            found = getattr(twin, name)
-            if found:
-                setattr(twin, name, pairs.share(found))
-        for name, default in self.defaults.items():
-            if getattr(twin, name) is None:
-                setattr(twin, name, default)
-        twin.__class__ = self.model
-        return twin  # type: ignore[no-any-return]
 
 
 class _SharedPairs:
     """Params or tags as models, equal ones as one object, within bounds."""
 
-    def __init__(self, model: type[Param | Tag]) -> None:
-        self._model = model
-        self._known: dict[_Pair, Param | Tag] = {}
+    def __init__(self, model: type[Param | Tag], path: str) -> None:
+        self._decode = msgspec.json.Decoder(model).decode
+        self._path = path
+        self._known: dict[bytes, Param | Tag] = {}
 
-    def share(self, pairs: tuple[_Pair, ...]) -> tuple[Param | Tag, ...]:
+    def share(self, pairs: tuple[Any, ...]) -> tuple[Param | Tag, ...]:
+        """The models of slices of JSON; what is parsed already stays as it is.
+
+        Raises:
+            DecodeError: for the first that is none, with a path from the resource's root.
+        """
+        if type(pairs[0]) is not msgspec.Raw:
+            return pairs
         known = self._known
-        try:
-            return tuple([known[pair] for pair in pairs])
-        except KeyError:
-            return tuple([known.get(pair) or self._remember(pair) for pair in pairs])
+        models = list(map(known.get, map(bytes, pairs)))
+        if not all(models):
+            if len(known) + len(models) > SHARED_PAIRS:
+                known.clear()
+            for index, model in enumerate(models):
+                if model is None:
+                    models[index] = self._read(bytes(pairs[index]), index)
+        return cast("tuple[Param | Tag, ...]", tuple(models))
 
-    def _remember(self, pair: _Pair) -> Param | Tag:
-        model = self._model(pair.key, pair.value)
-        if len(pair.value) <= LONGEST_SHARED:
-            if len(self._known) >= SHARED_PAIRS:
-                self._known.clear()
-            self._known[pair] = model
+    def _read(self, json: bytes, index: int) -> Param | Tag:
+        try:
+            model = self._decode(json)
+        except PARSE_ERRORS as error:
+            wrong = decode_error(error)
+            wrong.path = f"{self._path}[{index}]{wrong.path.removeprefix('$')}"
+            raise wrong from None
+        if len(json) <= LONGEST_SHARED and len(self._known) < SHARED_PAIRS:
+            self._known[json] = model
         return model
 
 
-_WIRE_TYPES: Final[dict[Any, Any]] = {
-    datetime: AwareDatetime,
-    datetime | None: AwareDatetime | None,  # pyright: ignore[reportOperatorIssue]
-    tuple[Param, ...]: tuple[_Pair, ...],
-    tuple[Tag, ...]: tuple[_Pair, ...],
-}
+def _resource_of(
+    name: str,
+    fields: tuple[attrs.Attribute[Any], ...],
+    hints: Mapping[str, Any],
+    items: Mapping[Any, Any],
+) -> Any:
+    """The type of a model's resource: its id, and its attributes as a mutable twin of the model.
+
+    Args:
+        name: the model's.
+        fields: the model's.
+        hints: the types of its fields.
+        items: types that the items of a list have instead, by those they have in the model.
+    """
+    twin = attrs.make_class(
+        f"_{name}Twin",
+        {field.name: _twin_field(field, hints[field.name], items) for field in fields},
+        slots=True,
+        weakref_slot=False,
+        kw_only=True,
+        eq=False,
+    )
+    return msgspec.defstruct(f"_{name}Resource", [("attributes", twin), ("id", Any, None)], gc=False)
 
 
-def _twin_field(field: attrs.Attribute[Any], hint: Any) -> Any:
+def _twin_field(field: attrs.Attribute[Any], hint: Any, items: Mapping[Any, Any]) -> Any:
     """The field of a twin: what the wire may hold in this place."""
     if field.name == "id":
         return attrs.field(type=object, default=None)  # the resource's, never the attributes'
-    wire: Any = _WIRE_TYPES.get(hint, hint)
+    wire: Any = hint
+    if hint in (datetime, datetime | None):
+        wire = AwareDatetime | None if hint != datetime else AwareDatetime
+    elif (item := typing.get_args(hint)[:1]) and item[0] in items:
+        wire = tuple[items[item[0]], ...]
     if field.default is attrs.NOTHING:
         return attrs.field(type=wire)
     return attrs.field(type=wire | None, default=None)
