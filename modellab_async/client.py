@@ -233,12 +233,17 @@ class ModelLabClient(Closing):
         """One attempt: wait for admission, send, learn from the answer, decode it."""
         call, transport, limiter = journey.call, self._transport, self._limiter
         transport.check_usable()
-        quota = await self._admit(journey)
+        quota = limiter.enter_at_once(call.operation) or await self._queue(journey)
+        now = self._clock.monotonic()
+        journey.attempts += 1
+        if journey.attempts > 1:
+            self._counters.retries += 1
+        elif self._retry.deadline is not None:
+            journey.give_up_at = now + self._retry.deadline
         overloaded: bool | None = None
         stream: Stream | None = None
         try:
-            timeout = min(self._timeout, journey.give_up_at - self._clock.monotonic())
-            reply, stream = await transport.send(call, timeout)
+            reply, stream = await transport.send(call, min(self._timeout, journey.give_up_at - now))
             rate_limit = RateLimit.from_headers(reply.headers, now=self._clock.time)
             limiter.learn(call.operation, reply.status, rate_limit)
             overloaded = reply.status == 503
@@ -249,6 +254,7 @@ class ModelLabClient(Closing):
             if stream is None:
                 limiter.leave(quota, overloaded=overloaded)
             else:
+                limiter.admit()
                 stream.on_close(lambda: limiter.leave(quota, overloaded=overloaded))
         if reply.status == 429:
             self._counters.rate_limited += 1
@@ -273,29 +279,21 @@ class ModelLabClient(Closing):
             pause.cancel()
         self._transport.check_usable()
 
-    async def _admit(self, journey: _Journey) -> Quota:
-        """A place in the limiter; the first one starts the clock of the call's deadline."""
-        policy, again = self._retry, journey.attempts > 0
-        now = self._clock.monotonic()
+    async def _queue(self, journey: _Journey) -> Quota:
+        """Wait for a place in the limiter."""
+        policy = self._retry
         give_up_at = journey.give_up_at
         if policy.max_rate_limit_wait is not None:
-            give_up_at = min(give_up_at, now + policy.max_rate_limit_wait)
+            give_up_at = min(give_up_at, self._clock.monotonic() + policy.max_rate_limit_wait)
         try:
-            quota = await self._limiter.enter(
+            return await self._limiter.enter(
                 journey.call.operation,
-                again=again,
+                again=journey.attempts > 0,
                 give_up_at=give_up_at,
                 longest_pause=math.inf if policy.deadline is None else policy.deadline,
             )
         except QuotaWaitError as wait:
             refusal = self._too_late(journey, wait)
-        else:
-            journey.attempts += 1
-            if again:
-                self._counters.retries += 1
-            elif policy.deadline is not None:
-                journey.give_up_at = self._clock.monotonic() + policy.deadline
-            return quota
         raise refusal
 
     def _decode(self, call: Call, body: bytes) -> Any:
@@ -342,7 +340,7 @@ class _Journey:
 
     Attributes:
         attempts: how many were let out.
-        give_up_at: the call's deadline (monotonic), from its first admission on.
+        give_up_at: the call's deadline (monotonic); it counts from the first admission.
         answer_lost: whether the server may have acted on an attempt without our knowing.
     """
 

@@ -69,7 +69,7 @@ class Deadlines:
     def within(self, seconds: float) -> Deadline:
         """A deadline for what the current task does inside ``with``."""
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101  # whoever awaits runs in a task
+        assert task is not None  # whoever awaits runs in a task
         return Deadline(self, task, task.get_loop().time() + seconds)
 
     def add(self, deadline: Deadline) -> None:

@@ -218,6 +218,21 @@ class Limiter:
         self._quotas: dict[str, Quota] = {}
         self._queues: OrderedDict[Quota, _Queue] = OrderedDict()  # served last stands last
 
+    def enter_at_once(self, operation: str) -> Quota | None:
+        """A place where one is free, as :meth:`enter` gives it; None where it has to be waited for.
+
+        Args:
+            operation: the operation's name; its limit is learned from its answers.
+        """
+        quota = self._quotas.get(operation)
+        if quota is None:
+            quota = self._quotas[operation] = Quota()
+            self._queues[quota] = _Queue()
+        free = self.in_flight < self.window and not self._queues[quota].waiters
+        if free and quota.admits(self._clock.monotonic()):
+            return self._take(quota)
+        return None
+
     async def enter(
         self,
         operation: str,
@@ -229,7 +244,7 @@ class Limiter:
         """Wait for a place; give it back by a :meth:`leave` of the quota returned.
 
         Args:
-            operation: the operation's name; its limit is learned from its answers.
+            operation: as for :meth:`enter_at_once`, which need not be asked first.
             again: a retry, which keeps its place ahead of first attempts.
             give_up_at: the time (monotonic) after which quota is of no use to the call.
             longest_pause: seconds that the call is willing to sit through in one pause.
@@ -237,14 +252,12 @@ class Limiter:
         Raises:
             QuotaWaitError: as soon as it is known that the quota comes back too late.
         """
-        quota = self._quotas.get(operation)
-        if quota is None:
-            quota = self._quotas[operation] = Quota()
-            self._queues[quota] = _Queue()
-        now = self._clock.monotonic()
+        free = self.enter_at_once(operation)
+        if free is not None:
+            return free
+        quota = self._quotas[operation]
         queue = self._queues[quota]
-        if not queue.waiters and self.in_flight < self.window and quota.admits(now):
-            return self._take(quota)
+        now = self._clock.monotonic()
         future: asyncio.Future[Quota] = asyncio.get_running_loop().create_future()
         waiter = _Waiter(future, give_up_at, longest_pause)
         if quota.closed(now) and not waiter.accepts(now, quota.opens_at):
@@ -292,7 +305,10 @@ class Limiter:
         if rate_limit is not None and rate_limit.name != quota.name and rate_limit.name:
             quota = self._rename(operation, quota, rate_limit.name)
         quota.learn(status, rate_limit, now=self._clock.monotonic(), jitter=self._clock.random())
-        if self._waiting:  # the place may be kept for as long as a body streams
+
+    def admit(self) -> None:
+        """Let in whoever may go by what was learned, while a place is kept for long."""
+        if self._waiting:
             self._admit()
 
     def close(self, error: Exception) -> None:

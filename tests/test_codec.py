@@ -28,7 +28,7 @@ from modellab_async.codec import (
     to_dict,
     to_json,
 )
-from modellab_async.codec.twins import SHARED_PAIRS
+from modellab_async.codec.twins import FEW, SHARED_PAIRS
 from modellab_async.errors import DecodeError
 from modellab_async.models import MetricSummary, Param, Project, Run, RunStatus, Tag
 
@@ -340,10 +340,10 @@ async def test_a_page_lets_other_tasks_run(codec: Codec) -> None:
 
 
 def test_equal_params_are_shared() -> None:
-    """Equal short params and tags of different runs are one object; long ones are not kept."""
+    """Equal short params and tags of different large runs are one object; long ones are not."""
     codec, pair = Codec(), {"key": "lr", "value": "0.1"}
     long = {"key": "note", "value": "x" * 1_000}
-    raw = body(params=[pair, long], tags=[pair])
+    raw = body(params=[pair, long, *[pair] * FEW], tags=[pair])
     one, other = codec.decode(raw, Run), codec.decode(raw, Run)
     assert one.params[0] is other.params[0]
     assert one.tags[0] is other.tags[0]
@@ -357,8 +357,8 @@ def test_what_is_shared_is_bounded() -> None:
     codec = Codec()
     gc.collect()
     before = sum(type(kept) is Param for kept in gc.get_objects())
-    for start in (0, 10_000, 20_000):
-        pairs = [{"key": f"p{n}", "value": str(n)} for n in range(start, start + 10_000)]
+    for start in (0, 40_000, 80_000):
+        pairs = [{"key": f"p{n}", "value": str(n)} for n in range(start, start + 40_000)]
         run = codec.decode(body(params=[*pairs, pairs[0]]), Run)
         assert run.params == tuple(Param(**pair) for pair in [*pairs, pairs[0]])
         del run

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import typing
 from datetime import datetime
+from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, Final, Generic, TypeVar, cast
 
@@ -22,15 +23,18 @@ from modellab_async.errors import DecodeError
 from modellab_async.models import Param, Tag
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 M = TypeVar("M")
 
-SHARED_PAIRS: Final = 8_192
+SHARED_PAIRS: Final = 32_768
 """How many params and how many tags are remembered, so that equal ones are one object."""
 
 LONGEST_SHARED: Final = 192
 """Pairs of more bytes of JSON than this hardly repeat, and are not remembered."""
+
+FEW: Final = 16
+"""A run of so few params and tags shares none: looking them up costs more than it saves."""
 
 AwareDatetime: Any = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with its zone, as the API promises; a naive one could not be compared with others."""
@@ -60,6 +64,7 @@ class Twin(Generic[M]):
     Attributes:
         model: the frozen model that comes out.
         defaults: what its fields hold where the wire has null, by name.
+        own_id: a resource's own id as the model holds it, or a `DecodeError`.
     """
 
     def __init__(self, model: type[M]) -> None:
@@ -71,7 +76,7 @@ class Twin(Generic[M]):
             for field in fields
             if field.default not in (attrs.NOTHING, None) and field.name != "id"
         }
-        self._identity = hints["id"]
+        self.own_id: Callable[[object], int | str] = identity if hints["id"] is int else _text_id
         self._pairs = [
             (field.name, _SharedPairs(pair, f"$.attributes.{field.name}"))
             for field in fields
@@ -83,16 +88,17 @@ class Twin(Generic[M]):
         slices = {Param: msgspec.Raw, Tag: msgspec.Raw}
         name = model.__name__
         resource = _resource_of(name, fields, hints, slices)
-        self._resource = _resource_of(name, fields, hints, {})
+        parsed_resource = _resource_of(name, fields, hints, {})
+        self._convert = partial(msgspec.convert, type=parsed_resource)
         self._decode_resource = msgspec.json.Decoder(resource).decode
         document: Any = msgspec.defstruct(f"_{name}Document", [("data", resource)], gc=False)
         self._decode_document = msgspec.json.Decoder(document).decode
-        self._document = msgspec.defstruct(
-            f"_{name}ParsedDocument", [("data", self._resource)], gc=False
+        parsed: Any = msgspec.defstruct(
+            f"_{name}ParsedDocument", [("data", parsed_resource)], gc=False
         )
-        listing: Any = msgspec.defstruct(
-            f"_{name}Listing", [("data", list[resource]), ("meta", Meta | None, None)], gc=False
-        )
+        self._convert_document = partial(msgspec.convert, type=parsed)
+        parts: list[Any] = [("data", list.__class_getitem__(resource)), ("meta", Meta | None, None)]
+        listing: Any = msgspec.defstruct(f"_{name}Listing", parts, gc=False)
         self.decode_listing = msgspec.json.Decoder(listing).decode
 
     def document(self, body: bytes) -> M:
@@ -101,9 +107,7 @@ class Twin(Generic[M]):
         Raises:
             DecodeError: with a path from the answer's root.
         """
-        found: Any = parse(
-            body, self._decode_document, lambda data: msgspec.convert(data, self._document)
-        )
+        found: Any = parse(body, self._decode_document, self._convert_document)
         try:
             return self.mend(found.data)
         except DecodeError as error:
@@ -133,10 +137,12 @@ class Twin(Generic[M]):
         """
         twin = resource.attributes
         twin.id = self.own_id(resource.id)
-        for name, pairs in self._pairs:
+        count = 0
+        for name, pairs in self._pairs:  # params first, then tags
             found = getattr(twin, name)
             if found:
-                setattr(twin, name, pairs.share(found))
+                count += len(found)
+                setattr(twin, name, pairs.models(found, share=count > FEW))
         if self._nullable is None or None in self._nullable(twin):
             for name, default in self.defaults.items():
                 if getattr(twin, name) is None:
@@ -144,22 +150,14 @@ class Twin(Generic[M]):
         twin.__class__ = self.model
         return twin  # type: ignore[no-any-return]
 
-    def own_id(self, value: object) -> int | str:
-        """A resource's own id as the model holds it; only runs and projects depend on theirs.
 
-        Raises:
-            DecodeError: where it is no id.
-        """
-        if self._identity is int:
-            return identity(value)
-        if value is None:
-            return ""
-        if isinstance(value, str | int):
-            return str(value)
-        raise DecodeError(f"Expected an id, got {value!r:.60}", path="$.id")
-
-    def _convert(self, data: Any) -> Any:
-        return msgspec.convert(data, self._resource)
+def _text_id(value: object) -> str:
+    """An id that nothing is asked by: of a directory, or a list of facets."""
+    if value is None:
+        return ""
+    if isinstance(value, str | int):
+        return str(value)
+    raise DecodeError(f"Expected an id, got {value!r:.60}", path="$.id")
 
 
 class _SharedPairs:
@@ -170,7 +168,7 @@ class _SharedPairs:
         self._path = path
         self._known: dict[bytes, Param | Tag] = {}
 
-    def share(self, pairs: tuple[Any, ...]) -> tuple[Param | Tag, ...]:
+    def models(self, pairs: tuple[Any, ...], *, share: bool) -> tuple[Param | Tag, ...]:
         """The models of slices of JSON; what is parsed already stays as it is.
 
         Raises:
@@ -179,13 +177,19 @@ class _SharedPairs:
         if type(pairs[0]) is not msgspec.Raw:
             return pairs
         known = self._known
+        if not share:
+            try:
+                return tuple(map(self._decode, pairs))
+            except PARSE_ERRORS:
+                pass  # told below, with its place
         models = list(map(known.get, map(bytes, pairs)))
         if not all(models):
             if len(known) + len(models) > SHARED_PAIRS:
                 known.clear()
             for index, model in enumerate(models):
                 if model is None:
-                    models[index] = self._read(bytes(pairs[index]), index)
+                    json = bytes(pairs[index])  # which may have come twice in this run
+                    models[index] = known.get(json) or self._read(json, index)
         return cast("tuple[Param | Tag, ...]", tuple(models))
 
     def _read(self, json: bytes, index: int) -> Param | Tag:
@@ -222,7 +226,8 @@ def _resource_of(
         kw_only=True,
         eq=False,
     )
-    return msgspec.defstruct(f"_{name}Resource", [("attributes", twin), ("id", Any, None)], gc=False)
+    parts: list[Any] = [("attributes", twin), ("id", Any, None)]
+    return msgspec.defstruct(f"_{name}Resource", parts, gc=False)
 
 
 def _twin_field(field: attrs.Attribute[Any], hint: Any, items: Mapping[Any, Any]) -> Any:
@@ -233,7 +238,7 @@ def _twin_field(field: attrs.Attribute[Any], hint: Any, items: Mapping[Any, Any]
     if hint in (datetime, datetime | None):
         wire = AwareDatetime | None if hint != datetime else AwareDatetime
     elif (item := typing.get_args(hint)[:1]) and item[0] in items:
-        wire = tuple[items[item[0]], ...]
+        wire = tuple.__class_getitem__((items[item[0]], ...))
     if field.default is attrs.NOTHING:
         return attrs.field(type=wire)
     return attrs.field(type=wire | None, default=None)
