@@ -158,7 +158,8 @@ class Transport:
                 raise
             failure = ClientClosedError("the session of this client is closed")
         finally:
-            if response is not None and stream is None:
+            # At the end of a body, aiohttp has let go of the connection by itself.
+            if response is not None and stream is None and not response.content.at_eof():
                 response.release()
         raise failure  # outside the handler: aiohttp's errors hold the request's headers
 

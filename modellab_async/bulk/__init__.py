@@ -34,7 +34,8 @@ class Fetch(Closing, AsyncIterator[Outcome]):
         return self
 
     async def __anext__(self) -> Outcome:
-        return await self._work.next_outcome()
+        work = self._work
+        return work.give() if work.ready else await work.next_outcome()
 
     async def aclose(self) -> None:
         """Stop all requests and wait until they have let go of everything."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import operator
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Any, Final
@@ -33,21 +34,36 @@ class Ids:
         self.read = 0
         self.exhausted = False
         self.error: Exception | None = None
-        self._source: Iterator[Any] | AsyncIterator[Any] = (
-            iter(source) if isinstance(source, Iterable) else aiter(source)
-        )
+        self._now: Iterator[Any] | None = None
+        self._later: AsyncIterator[Any] | None = None
+        if isinstance(source, Iterable):
+            self._now = iter(source)
+        else:
+            self._later = aiter(source)
         self._queue: asyncio.Queue[Any] = asyncio.Queue(ahead)
         self._pump: asyncio.Task[None] | None = None
 
-    async def take(self, limit: int) -> list[Any]:
-        """From 1 to ``limit`` ids, as many as there are without waiting; none at the end."""
+    def take_at_once(self, limit: int) -> list[Any] | None:
+        """As :meth:`take` does; None where that has to wait for an async iterable."""
         if self.exhausted:
             return []
-        if isinstance(self._source, Iterator):
-            ids = self._take_now(self._source, limit)
-        else:
-            ids = await self._take_queued(self._source, limit)
+        if self._now is None:
+            return None
+        ids: list[Any] = []
+        try:
+            ids.extend(itertools.islice(self._now, limit))  # what comes before an error is kept
+        except Exception as error:  # noqa: BLE001  # an iterable may raise anything
+            self.error = error
+        self.exhausted = len(ids) < limit
         self.read += len(ids)
+        return ids
+
+    async def take(self, limit: int) -> list[Any]:
+        """From 1 to ``limit`` ids, as many as there are without waiting; none at the end."""
+        ids = self.take_at_once(limit)
+        if ids is None:
+            ids = await self._take_queued(limit)
+            self.read += len(ids)
         return ids
 
     def stop(self) -> None:
@@ -61,25 +77,13 @@ class Ids:
         self.stop()
         if self._pump is not None:
             await asyncio.wait([self._pump])
-        close = getattr(self._source, "aclose", None)
+        close = getattr(self._later, "aclose", None)
         if close is not None:
             await close()
 
-    def _take_now(self, source: Iterator[Any], limit: int) -> list[Any]:
-        ids: list[Any] = []
-        try:
-            for run_id in source:
-                ids.append(run_id)  # what was read before an error is kept
-                if len(ids) == limit:
-                    return ids
-        except Exception as error:  # noqa: BLE001  # an iterable may raise anything
-            self.error = error
-        self.exhausted = True
-        return ids
-
-    async def _take_queued(self, source: AsyncIterator[Any], limit: int) -> list[Any]:
-        if self._pump is None:
-            self._pump = asyncio.create_task(self._fill(source))
+    async def _take_queued(self, limit: int) -> list[Any]:
+        if self._pump is None and self._later is not None:
+            self._pump = asyncio.create_task(self._fill(self._later))
         ids = [await self._queue.get()]
         while len(ids) < limit and not self._queue.empty():
             ids.append(self._queue.get_nowait())

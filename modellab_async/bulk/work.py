@@ -73,7 +73,11 @@ Asked = tuple[int, Any]
 
 
 class Work:
-    """Fetches runs until there are no more ids; knows nothing of the object that users hold."""
+    """Fetches runs until there are no more ids; knows nothing of the object that users hold.
+
+    Attributes:
+        ready: outcomes that wait to be taken.
+    """
 
     def __init__(
         self,
@@ -95,7 +99,7 @@ class Work:
         self._tasks: set[asyncio.Task[None]] = set()
         self._alone: deque[Asked] = deque()
         self._room = asyncio.Event()
-        self._ready: deque[Outcome] = deque()
+        self.ready: deque[Outcome] = deque()
         self._early: dict[int, Outcome] = {}
         self._consumers: set[asyncio.Future[None]] = set()
         self._started = self._stopped = False
@@ -113,7 +117,7 @@ class Work:
         if not self._started:
             self._started = True
             self._start()
-        while not self._ready:
+        while not self.ready:
             if not self._tasks:
                 failure, self._failure = self._failure or self._ids.error, None
                 self._ids.error = None
@@ -127,9 +131,13 @@ class Work:
                 raise
             finally:
                 self._consumers.discard(consumer)
+        return self.give()
+
+    def give(self) -> Outcome:
+        """The next outcome, where one is ready."""
         if self._on_progress is not None:
             self._on_progress(self._given + 1, self._ids.total)
-        outcome = self._ready.popleft()
+        outcome = self.ready.popleft()
         self._given += 1
         if not self._room.is_set() and self._has_room():
             self._room.set()
@@ -141,7 +149,7 @@ class Work:
         self._ids.stop()
         self._ids.error = None
         self._alone.clear()
-        self._ready.clear()
+        self.ready.clear()
         for task in self._tasks:
             if not task.get_loop().is_closed():
                 task.cancel()
@@ -220,7 +228,9 @@ class Work:
         """What to ask for next: an id that a listing left out, or the next chunk of ids."""
         while not self._alone:
             if self._has_room():
-                ids = await self._ids.take(self._chunk())
+                ids = self._ids.take_at_once(self._chunk())
+                if ids is None:
+                    ids = await self._ids.take(self._chunk())
                 if ids or not self._alone:
                     first = self._ids.read - len(ids)
                     return list(enumerate(ids, start=first))
@@ -245,23 +255,19 @@ class Work:
     async def _ask_page(self, asked: list[Asked]) -> None:
         """Many runs by a listing call; whatever it does not answer is asked for by itself."""
         wanted: dict[int, list[Asked]] = {}
-        length = 0
-        for index, given in asked:
+        for entry in asked:
             try:
-                number = parse_id(given)
+                number = parse_id(entry[1])
             except InvalidIdError as error:
                 error.__traceback__ = None
-                self._deliver([(index, Outcome(given, error=error))])
-                continue
-            length += len(str(number)) + 1 if number not in wanted else 0
-            if length > LONGEST_ID_LIST:
-                self._alone.append((index, given))
+                self._deliver([(entry[0], Outcome(entry[1], error=error))])
             else:
-                wanted.setdefault(number, []).append((index, given))
+                wanted.setdefault(number, []).append(entry)
         if len(wanted) < 2:
             self._alone.extend(entry for entries in wanted.values() for entry in entries)
         else:
-            await self._list(wanted)
+            for part in _split(wanted):
+                await self._list(part)
         self._start()
 
     async def _list(self, wanted: dict[int, list[Asked]]) -> None:
@@ -302,8 +308,9 @@ class Work:
                 entries = wanted.pop(item.id, None)
                 if entries is None:
                     as_asked = False
-                else:
-                    outcomes += [(index, Outcome(given, item)) for index, given in entries]
+                    continue
+                for index, given in entries:
+                    outcomes.append((index, Outcome(given, item)))
             else:
                 item.__traceback__ = None
                 for index, given in wanted.pop(item.resource_id, ()):
@@ -326,19 +333,28 @@ class Work:
         if self._stopped:
             return
         if not self._ordered:
-            self._ready.extend([outcome for _, outcome in outcomes])
+            self.ready.extend([outcome for _, outcome in outcomes])
         else:
             self._early.update(outcomes)
             while self._sorted in self._early:
-                self._ready.append(self._early.pop(self._sorted))
+                self.ready.append(self._early.pop(self._sorted))
                 self._sorted += 1
-        if self._ready:
+        if self.ready:
             self._wake()
 
     def _wake(self) -> None:
         for consumer in self._consumers:
             if not consumer.done():
                 consumer.set_result(None)
+
+
+def _split(wanted: dict[int, list[Asked]]) -> list[dict[int, list[Asked]]]:
+    """As many parts as it takes for the ids of each to fit into an address."""
+    parts = -(-len(str(list(wanted))) // LONGEST_ID_LIST)
+    if parts == 1:
+        return [wanted]
+    entries, size = list(wanted.items()), -(-len(wanted) // parts)
+    return [dict(entries[at : at + size]) for at in range(0, len(entries), size)]
 
 
 def _refuses_listing(error: ModelLabError) -> bool:

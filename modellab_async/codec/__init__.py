@@ -15,7 +15,7 @@ import msgspec
 
 from modellab_async.codec.converter import RESOURCE_TYPES, Converter, make_converter
 from modellab_async.codec.parsing import PARSE_ERRORS, identity, located, parse
-from modellab_async.codec.twins import Meta, PageNumbers
+from modellab_async.codec.twins import Meta, PageNumbers, twin_of
 from modellab_async.errors import DecodeError
 from modellab_async.models import Page, Run
 
@@ -129,9 +129,9 @@ class Codec:
         converter = self.converter
         listing: Any
         if not converter.customised:
-            twin = converter.twins[model]
+            twin = twin_of(model)
             try:
-                listing = twin.decode_listing(body)
+                listing = twin.listing(body)
             except PARSE_ERRORS:
                 pass  # perhaps for one item's sake: each is looked at by itself
             else:

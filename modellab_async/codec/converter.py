@@ -9,7 +9,7 @@ import cattrs
 import msgspec
 
 from modellab_async.codec.parsing import loads
-from modellab_async.codec.twins import AwareDatetime, Twin
+from modellab_async.codec.twins import AwareDatetime, Twin, twin_of
 from modellab_async.errors import DecodeError
 from modellab_async.models import (
     FacetKeys,
@@ -45,7 +45,6 @@ class Converter(cattrs.Converter):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.twins = {model: Twin(model) for model in RESOURCE_TYPES}
         # A status is a str too: without a hook of its own, it would be given to a user's for str.
         for kind in (str, int, float, bool, RunStatus):
             self.register_structure_hook(kind, _strict)
@@ -68,7 +67,7 @@ class Converter(cattrs.Converter):
             DecodeError: with a path from the answer's root.
         """
         if not self.customised:
-            return self.twins[model].document(body)
+            return twin_of(model).document(body)
         data = loads(body)
         if not isinstance(data, dict) or "data" not in data:
             raise DecodeError("Expected `object` with the field `data`")
@@ -85,7 +84,7 @@ class Converter(cattrs.Converter):
             DecodeError: with a path from the resource's root.
         """
         if not self.customised:
-            return self.twins[model].resource(value)
+            return twin_of(model).resource(value)
         if isinstance(value, bytes | msgspec.Raw):
             value = loads(bytes(value))
         try:
@@ -101,7 +100,7 @@ class Converter(cattrs.Converter):
         Raises:
             DecodeError: with a path from the resource's root.
         """
-        twin = self.twins[model]
+        twin = twin_of(model)
         if not self.customised:
             return twin.resource(resource)
         generated = self._generated.get(model)

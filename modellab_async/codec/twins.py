@@ -33,8 +33,11 @@ SHARED_PAIRS: Final = 32_768
 LONGEST_SHARED: Final = 192
 """Pairs of more bytes of JSON than this hardly repeat, and are not remembered."""
 
-FEW: Final = 16
-"""A run of so few params and tags shares none: looking them up costs more than it saves."""
+LARGE: Final = 4_096
+"""Bytes of JSON from which on a resource's params and tags are worth looking up.
+
+Below, sharing them costs more than it saves.
+"""
 
 AwareDatetime: Any = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with its zone, as the API promises; a naive one could not be compared with others."""
@@ -84,22 +87,13 @@ class Twin(Generic[M]):
             if hints[field.name] == many
         ]
         self._nullable = attrgetter(*self.defaults) if len(self.defaults) > 1 else None
-        # On the wire, pairs stay slices of JSON: most were seen before, and need no parsing.
         slices = {Param: msgspec.Raw, Tag: msgspec.Raw}
         name = model.__name__
-        resource = _resource_of(name, fields, hints, slices)
-        parsed_resource = _resource_of(name, fields, hints, {})
-        self._convert = partial(msgspec.convert, type=parsed_resource)
-        self._decode_resource = msgspec.json.Decoder(resource).decode
-        document: Any = msgspec.defstruct(f"_{name}Document", [("data", resource)], gc=False)
-        self._decode_document = msgspec.json.Decoder(document).decode
-        parsed: Any = msgspec.defstruct(
-            f"_{name}ParsedDocument", [("data", parsed_resource)], gc=False
+        self._plain = _Decoders(_resource_of(name, fields, hints, {}))
+        # A large resource's pairs stay slices of JSON: most were seen before, and need no parsing.
+        self._sliced = (
+            _Decoders(_resource_of(name, fields, hints, slices)) if self._pairs else self._plain
         )
-        self._convert_document = partial(msgspec.convert, type=parsed)
-        parts: list[Any] = [("data", list.__class_getitem__(resource)), ("meta", Meta | None, None)]
-        listing: Any = msgspec.defstruct(f"_{name}Listing", parts, gc=False)
-        self.decode_listing = msgspec.json.Decoder(listing).decode
 
     def document(self, body: bytes) -> M:
         """The model in a whole answer, ``{"data": resource}``.
@@ -107,7 +101,8 @@ class Twin(Generic[M]):
         Raises:
             DecodeError: with a path from the answer's root.
         """
-        found: Any = parse(body, self._decode_document, self._convert_document)
+        decoders = self._sliced if len(body) >= LARGE else self._plain
+        found = parse(body, decoders.document, self._plain.convert_document)
         try:
             return self.mend(found.data)
         except DecodeError as error:
@@ -121,13 +116,20 @@ class Twin(Generic[M]):
             DecodeError: with a path from the resource's root.
         """
         if isinstance(value, bytes | msgspec.Raw):
-            found = parse(bytes(value), self._decode_resource, self._convert)
+            body = bytes(value)
+            decoders = self._sliced if len(body) >= LARGE else self._plain
+            found = parse(body, decoders.resource, self._plain.convert)
         else:
             try:
-                found = self._convert(value)
+                found = self._plain.convert(value)
             except PARSE_ERRORS as error:
                 raise decode_error(error) from None
         return self.mend(found)
+
+    def listing(self, body: bytes) -> Any:
+        """A whole listing, its items to be mended one by one; fails on the first bad one."""
+        large = len(body) >= LARGE * body.count(b'"attributes"')
+        return (self._sliced if large else self._plain).listing(body)
 
     def mend(self, resource: Any) -> M:
         """Turn what was decoded into the model.
@@ -137,18 +139,42 @@ class Twin(Generic[M]):
         """
         twin = resource.attributes
         twin.id = self.own_id(resource.id)
-        count = 0
-        for name, pairs in self._pairs:  # params first, then tags
+        for name, pairs in self._pairs:
             found = getattr(twin, name)
-            if found:
-                count += len(found)
-                setattr(twin, name, pairs.models(found, share=count > FEW))
+            if found and type(found[0]) is msgspec.Raw:
+                setattr(twin, name, pairs.share(found))
         if self._nullable is None or None in self._nullable(twin):
             for name, default in self.defaults.items():
                 if getattr(twin, name) is None:
                     setattr(twin, name, default)
         twin.__class__ = self.model
         return twin  # type: ignore[no-any-return]
+
+
+_twins: dict[type[Any], Twin[Any]] = {}
+
+
+def twin_of(model: type[M]) -> Twin[M]:
+    """A model's twin, made when first needed: that takes milliseconds."""
+    twin = _twins.get(model)
+    if twin is None:
+        twin = _twins[model] = Twin(model)
+    return twin
+
+
+class _Decoders:
+    """One resource type's decoders, of it alone and within the answers that it comes in."""
+
+    def __init__(self, resource: Any) -> None:
+        name = resource.__name__
+        document = msgspec.defstruct(f"{name}Document", [("data", resource)], gc=False)
+        parts: list[Any] = [("data", list.__class_getitem__(resource)), ("meta", Meta | None, None)]
+        listing = msgspec.defstruct(f"{name}Listing", parts, gc=False)
+        self.resource: Callable[[bytes], Any] = msgspec.json.Decoder(resource).decode
+        self.document: Callable[[bytes], Any] = msgspec.json.Decoder(document).decode
+        self.listing: Callable[[bytes], Any] = msgspec.json.Decoder(listing).decode
+        self.convert: Callable[[Any], Any] = partial(msgspec.convert, type=resource)
+        self.convert_document: Callable[[Any], Any] = partial(msgspec.convert, type=document)
 
 
 def _text_id(value: object) -> str:
@@ -168,27 +194,20 @@ class _SharedPairs:
         self._path = path
         self._known: dict[bytes, Param | Tag] = {}
 
-    def models(self, pairs: tuple[Any, ...], *, share: bool) -> tuple[Param | Tag, ...]:
-        """The models of slices of JSON; what is parsed already stays as it is.
+    def share(self, slices: tuple[msgspec.Raw, ...]) -> tuple[Param | Tag, ...]:
+        """The models of slices of JSON.
 
         Raises:
             DecodeError: for the first that is none, with a path from the resource's root.
         """
-        if type(pairs[0]) is not msgspec.Raw:
-            return pairs
         known = self._known
-        if not share:
-            try:
-                return tuple(map(self._decode, pairs))
-            except PARSE_ERRORS:
-                pass  # told below, with its place
-        models = list(map(known.get, map(bytes, pairs)))
+        models = list(map(known.get, map(bytes, slices)))
         if not all(models):
             if len(known) + len(models) > SHARED_PAIRS:
                 known.clear()
             for index, model in enumerate(models):
                 if model is None:
-                    json = bytes(pairs[index])  # which may have come twice in this run
+                    json = bytes(slices[index])  # which may have come twice in this run
                     models[index] = known.get(json) or self._read(json, index)
         return cast("tuple[Param | Tag, ...]", tuple(models))
 
