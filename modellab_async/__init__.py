@@ -6,9 +6,9 @@ async with ModelLabClient() as lab:
 
 # The rooms, from facts to edges; each imports only rooms above it:
 #   models, errors                              what the API's resources and failures are
-#   clock, closing, stats                       small things that all rooms share
+#   clock, closing, collector, stats            small things that all rooms share
 #   config, wire, codec, endpoints              pure: settings, HTTP, JSON, the operations
-#   limiter, retry, transport                   a request in motion
+#   limiter, retry, deadlines, transport        a request in motion
 #   bulk, paging, waiting, downloads            many requests as one piece of work
 #   resources, client                           what users hold
 #   cli, simulator                              edges; the simulator imports nothing of ours
@@ -18,6 +18,7 @@ from modellab_async.bulk import Fetch, Outcome
 from modellab_async.client import ModelLabClient
 from modellab_async.clock import Clock
 from modellab_async.codec import Converter, from_dict, from_json, make_converter, to_dict, to_json
+from modellab_async.collector import large_results
 from modellab_async.errors import (
     AuthenticationError,
     BadRequestError,
@@ -114,6 +115,7 @@ __all__ = [
     "__version__",
     "from_dict",
     "from_json",
+    "large_results",
     "make_converter",
     "to_dict",
     "to_json",

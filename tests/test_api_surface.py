@@ -61,6 +61,7 @@ EXPORTED = [
     "__version__",
     "from_dict",
     "from_json",
+    "large_results",
     "make_converter",
     "to_dict",
     "to_json",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 import attrs
 
-from modellab_async import to_json
+from modellab_async import large_results, to_json
 from modellab_async.cli.progress import live_progress
 from modellab_async.cli.render import stdout
 
@@ -69,6 +69,7 @@ class Output(Generic[ItemT]):
     _render: Callable[[Sequence[ItemT]], RenderableType]
     _dump: Callable[[ItemT], str] = to_json
     _items: list[ItemT] = attrs.field(factory=list, init=False)
+    _keeping: ExitStack = attrs.field(factory=ExitStack, init=False)
 
     def add(self, item: ItemT) -> None:
         """Show an item, now or in the table."""
@@ -78,8 +79,11 @@ class Output(Generic[ItemT]):
             self._items.append(item)
 
     def __enter__(self) -> Self:
+        if not self.as_json:
+            self._keeping.enter_context(large_results())
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._items:
-            stdout().print(self._render(self._items))
+        with self._keeping:
+            if self._items:
+                stdout().print(self._render(self._items))
