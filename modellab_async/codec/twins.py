@@ -20,18 +20,21 @@ import msgspec
 from modellab_async import models
 from modellab_async.codec.parsing import PARSE_ERRORS, decode_error, identity, parse
 from modellab_async.errors import DecodeError
-from modellab_async.models import Param, Tag
+from modellab_async.models import MetricSummary, Param, Tag
 
 if typing.TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 M = TypeVar("M")
 
-SHARED_PAIRS: Final = 32_768
-"""How many params and how many tags are remembered, so that equal ones are one object."""
+SHARED: Final = 32_768
+"""How many params, tags and names of metrics are remembered, so that equal ones are one object."""
 
 LONGEST_SHARED: Final = 192
-"""Pairs of more bytes of JSON than this hardly repeat, and are not remembered."""
+"""What is longer than this (in bytes of JSON) hardly repeats, and is not remembered."""
+
+UNSHARED: Final = 3
+"""After a run whose params were mostly new, so many are not looked up: they will be new as well."""
 
 LARGE: Final = 4_096
 """Bytes of JSON from which on a resource's params and tags are worth looking up.
@@ -80,20 +83,24 @@ class Twin(Generic[M]):
             if field.default not in (attrs.NOTHING, None) and field.name != "id"
         }
         self.own_id: Callable[[object], int | str] = identity if hints["id"] is int else _text_id
-        self._pairs = [
-            (field.name, _SharedPairs(pair, f"$.attributes.{field.name}"))
+        shared: dict[Any, Any] = {
+            tuple[Param, ...]: partial(_SharedPairs, Param),
+            tuple[Tag, ...]: partial(_SharedPairs, Tag),
+            tuple[MetricSummary, ...]: _SharedKeys,
+        }
+        self._shared: list[tuple[str, _SharedPairs | _SharedKeys]] = [
+            (field.name, shared[hints[field.name]](f"$.attributes.{field.name}"))
             for field in fields
-            for pair, many in ((Param, tuple[Param, ...]), (Tag, tuple[Tag, ...]))
-            if hints[field.name] == many
+            if hints[field.name] in shared
         ]
         self._nullable = attrgetter(*self.defaults) if len(self.defaults) > 1 else None
         slices = {Param: msgspec.Raw, Tag: msgspec.Raw}
         name = model.__name__
         self._plain = _Decoders(_resource_of(name, fields, hints, {}))
         # A large resource's pairs stay slices of JSON: most were seen before, and need no parsing.
-        self._sliced = (
-            _Decoders(_resource_of(name, fields, hints, slices)) if self._pairs else self._plain
-        )
+        large = _resource_of(name, fields, hints, slices)
+        self._large = large.__annotations__["attributes"]
+        self._sliced = _Decoders(large)
 
     def document(self, body: bytes) -> M:
         """The model in a whole answer, ``{"data": resource}``.
@@ -139,10 +146,11 @@ class Twin(Generic[M]):
         """
         twin = resource.attributes
         twin.id = self.own_id(resource.id)
-        for name, pairs in self._pairs:
-            found = getattr(twin, name)
-            if found and type(found[0]) is msgspec.Raw:
-                setattr(twin, name, pairs.share(found))
+        if type(twin) is self._large:
+            for name, pairs in self._shared:
+                found = getattr(twin, name)
+                if found:
+                    setattr(twin, name, pairs.share(found))
         if self._nullable is None or None in self._nullable(twin):
             for name, default in self.defaults.items():
                 if getattr(twin, name) is None:
@@ -193,6 +201,7 @@ class _SharedPairs:
         self._decode = msgspec.json.Decoder(model).decode
         self._path = path
         self._known: dict[bytes, Param | Tag] = {}
+        self._unshared = 0
 
     def share(self, slices: tuple[msgspec.Raw, ...]) -> tuple[Param | Tag, ...]:
         """The models of slices of JSON.
@@ -200,27 +209,52 @@ class _SharedPairs:
         Raises:
             DecodeError: for the first that is none, with a path from the resource's root.
         """
+        if self._unshared:
+            self._unshared -= 1
+            return tuple([self._read(json, at) for at, json in enumerate(slices)])
         known = self._known
         models = list(map(known.get, map(bytes, slices)))
         if not all(models):
-            if len(known) + len(models) > SHARED_PAIRS:
+            if len(known) + len(models) > SHARED:
                 known.clear()
+            before = len(known)
             for index, model in enumerate(models):
                 if model is None:
-                    json = bytes(slices[index])  # which may have come twice in this run
-                    models[index] = known.get(json) or self._read(json, index)
+                    json = bytes(slices[index])
+                    new = models[index] = known.get(json) or self._read(json, index)
+                    if len(json) <= LONGEST_SHARED and before + len(models) <= SHARED:
+                        known[json] = new
+            if len(known) - before > len(models) / 2:
+                self._unshared = UNSHARED
         return cast("tuple[Param | Tag, ...]", tuple(models))
 
-    def _read(self, json: bytes, index: int) -> Param | Tag:
+    def _read(self, json: bytes | msgspec.Raw, index: int) -> Param | Tag:
         try:
-            model = self._decode(json)
+            return self._decode(json)
         except PARSE_ERRORS as error:
             wrong = decode_error(error)
             wrong.path = f"{self._path}[{index}]{wrong.path.removeprefix('$')}"
             raise wrong from None
-        if len(json) <= LONGEST_SHARED and len(self._known) < SHARED_PAIRS:
-            self._known[json] = model
-        return model
+
+
+class _SharedKeys:
+    """Metrics whose names, when equal, are one string."""
+
+    _set_key: Final = MetricSummary.__dict__["key"].__set__
+
+    def __init__(self, _path: str) -> None:
+        self._known: dict[str, str] = {}
+
+    def share(self, metrics: tuple[MetricSummary, ...]) -> tuple[MetricSummary, ...]:
+        """The same metrics, while nobody else has seen them."""
+        known = self._known
+        if len(known) > SHARED:
+            known.clear()
+        for metric in metrics:
+            key = metric.key
+            if len(key) <= LONGEST_SHARED:
+                self._set_key(metric, known.setdefault(key, key))
+        return metrics
 
 
 def _resource_of(
