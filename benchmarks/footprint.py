@@ -5,12 +5,15 @@ Each function measures one section of the results; ``bench.py --only`` runs it b
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from itertools import cycle, islice
+from itertools import cycle, islice, pairwise
+from statistics import median
 from typing import Any
 
 import harness
@@ -23,7 +26,8 @@ from sections import QUICK, Effort, Section
 from server import running_server
 
 import modellab_async
-from modellab_async import Run, from_json
+from modellab_async import Run, Tag, from_json, make_converter
+from modellab_async.codec import Codec
 
 IMPORTS = {
     "aiohttp, attrs, cattrs, tenacity": "import aiohttp, attrs, cattrs, tenacity",
@@ -63,6 +67,8 @@ def decode(effort: Effort) -> Section:
 
 
 async def _decode(size: str, effort: Effort) -> list[harness.Result]:
+    hooked = make_converter()
+    hooked.register_structure_hook(Tag, lambda pair, _: Tag(pair["key"], pair["value"]))
     # So many that a client cannot have seen the values of the one it decodes: they differ in part.
     catalogue, ids = Catalogue(size), range(harness.FIRST_ID, harness.FIRST_ID + 5_000)
     resources = [catalogue.run(b"%d" % run_id) for run_id in ids]
@@ -79,6 +85,9 @@ async def _decode(size: str, effort: Effort) -> list[harness.Result]:
     decoders = {
         "json.loads": decoding(json.loads),
         "modellab_async": decoding(lambda resource: from_json(resource, Run)),
+        "modellab_async, a hook of the user's": decoding(
+            lambda resource: from_json(resource, Run, converter=hooked)
+        ),
         official.ASYNC.name: decoding(
             lambda resource: official.deserialize(b'{"data":%b}' % resource)
         ),
@@ -87,6 +96,41 @@ async def _decode(size: str, effort: Effort) -> list[harness.Result]:
         name: await harness.calibrate(own, 100, effort.seconds) for name, own in decoders.items()
     }
     return await harness.compare(decoders, counts, rounds=effort.rounds)
+
+
+def hold(effort: Effort) -> Section:
+    """For how long decoding a page of 100 runs keeps the event loop's other tasks waiting."""
+    rows = []
+    for size in SHAPES:
+        catalogue, longest = Catalogue(size), []
+        for page in range(effort.rounds * 3):
+            first = harness.FIRST_ID + 100 * page
+            runs = b",".join(catalogue.run(b"%d" % run_id) for run_id in range(first, first + 100))
+            longest.append(asyncio.run(_longest_hold(b'{"data":[%b]}' % runs)))
+        rows.append([size, f"{median(longest) * 1e3:.1f}", f"{max(longest) * 1e3:.1f}"])
+    return Section(
+        "How long a page holds the event loop",
+        "The longest time between two turns of another task while a page of 100 runs is decoded, "
+        "as the median and the worst of many pages.",
+        ["KB", "median ms", "worst ms"],
+        rows,
+    )
+
+
+async def _longest_hold(page: bytes) -> float:
+    turns: list[float] = []
+
+    async def take_turns() -> None:
+        while True:
+            turns.append(time.perf_counter())
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(take_turns())
+    await asyncio.sleep(0)
+    await Codec().open_page(page, Run).outcomes()
+    turns.append(time.perf_counter())
+    other.cancel()
+    return max(after - before for before, after in pairwise(turns))
 
 
 def stream(effort: Effort) -> Section:

@@ -15,7 +15,7 @@ from functools import partial
 import harness
 import official
 import plots
-from arms import BATCH, CONTROL, HAND, SINGLE, Arm, Fetch
+from arms import BATCH, COMMON, CONTROL, HAND, SINGLE, Arm, Fetch
 from attrs import evolve
 from payload import SHAPES
 from sections import Effort, Section
@@ -29,7 +29,7 @@ def single(effort: Effort) -> Section:
         for size in SHAPES:
             server.configure(size=size)
             for use_uvloop in (False, True):
-                arms = [HAND, CONTROL, SINGLE]
+                arms = [HAND, CONTROL, COMMON, SINGLE]
                 arms += [] if use_uvloop else [official.ASYNC, official.THREADED]
                 for result in _measure(server.url, arms, 32, effort, use_uvloop=use_uvloop):
                     rows.append(
@@ -56,11 +56,12 @@ def single(effort: Effort) -> Section:
 
 def batch(effort: Effort) -> Section:
     """Up to 100 runs per request, by size."""
+    arms = [HAND, COMMON, SINGLE, BATCH, official.ASYNC]
     rows, gains = [], defaultdict[str, list[float]](list)
     with running_server() as server:
         for size in SHAPES:
             server.configure(size=size)
-            for result in _measure(server.url, [HAND, SINGLE, BATCH], 10, effort):
+            for result in _measure(server.url, arms, 10, effort):
                 rows.append([size, *harness.result_row(result)])
                 gains[result.name].append(result.wall_gain)
         assert server.stats()["pages"], "the batch route asked for no page"
@@ -107,6 +108,44 @@ def concurrency(effort: Effort) -> Section:
         ["ms", "in flight", *harness.RESULT_HEAD],
         rows,
         drawn,
+    )
+
+
+def places(effort: Effort) -> Section:
+    """What ``max_concurrency`` is worth, near and far: the default is chosen by this."""
+    rows, drawn = [], defaultdict[str, list[tuple[float, float]]](list)
+    with running_server(size="1.1") as server:
+        for latency in (2, 50, 200):
+            server.configure(latency_ms=latency)
+            for most in (25, 50, 100, 200, 400):
+                bound = most / latency * 1e3
+                seconds = max(4 * effort.seconds, 10 * latency / 1e3)
+                (result,) = _measure(
+                    server.url, [SINGLE], most, evolve(effort, rounds=3, seconds=seconds)
+                )
+                rows.append(
+                    [
+                        f"{latency}",
+                        f"{most}",
+                        f"{result.rate:,.0f}",
+                        f"{result.rate / bound:.2f}",
+                        f"{result.cpu / result.wall:.2f}",
+                    ]
+                )
+                drawn[f"{latency} ms"].append((most, result.rate))
+    plot = plots.lines(
+        "One request per run, by the cap on what is in flight",
+        drawn,
+        y_label="runs per second",
+        x_label="max_concurrency",
+    )
+    return Section(
+        "The cap on what is in flight",
+        "Single route, runs of 1.1 KB. "
+        "*Of the bound* compares with what latency alone allows: the cap divided by the latency.",
+        ["ms", "max_concurrency", "runs/s", "of the bound", "cores used"],
+        rows,
+        {"places": plot},
     )
 
 

@@ -47,7 +47,7 @@ class Converter(cattrs.Converter):
         super().__init__(*args, **kwargs)
         # A status is a str too: without a hook of its own, it would be given to a user's for str.
         for kind in (str, int, float, bool, RunStatus):
-            self.register_structure_hook(kind, _strict)
+            self.register_structure_hook(kind, _strictly(kind))
         self.register_structure_hook(datetime, lambda value, _: _strict(value, AwareDatetime))
         self.register_unstructure_hook(datetime, msgspec.to_builtins)  # in UTC ends in Z
         self.register_unstructure_hook(RunStatus, lambda status: status.value)
@@ -188,6 +188,13 @@ def _flatten(resource: Any, twin: Twin[Any]) -> dict[str, Any]:
             raise DecodeError("Expected `array`", path=f"$.attributes.{name}")
         flat[name] = value
     return flat
+
+
+def _strictly(kind: type[Any]) -> Callable[[Any, Any], Any]:
+    def structure(value: Any, _: Any) -> Any:
+        return value if type(value) is kind else _strict(value, kind)
+
+    return structure
 
 
 def _strict(value: Any, kind: Any) -> Any:
