@@ -1,0 +1,79 @@
+"""Docstrings as they are written here, made into what Sphinx reads.
+
+They have fenced examples and single backticks, as on any page of these docs. A single backtick
+becomes a link where it holds a public name, and plain code elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import modellab_async
+import modellab_async.simulator
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+_GIVEN = {"modellab_async.Fetch", "modellab_async.Pager"}
+"""Public classes that users are given and never make."""
+
+_MADE = {"modellab_async.wire.Call"}
+"""Classes of the rooms that users make."""
+
+_SINGLE = re.compile(r"(?<![`:\w])`([^`\n]+)`(?!`)")
+_FENCE = re.compile(r"^(\s*)```(\w*)$")
+
+
+def _linked(match: re.Match[str]) -> str:
+    name = match[1]
+    for package in (modellab_async, modellab_async.simulator):
+        if name.partition(".")[0] in package.__all__:
+            return f":py:obj:`~{package.__name__}.{name}`"
+    return f"``{name}``\\ "  # since a letter may follow
+
+
+def to_rest(lines: list[str]) -> list[str]:
+    """Lines of a docstring, as reStructuredText."""
+    result: list[str] = []
+    indent: str | None = None
+    for line in lines:
+        fence = _FENCE.match(line)
+        if fence and indent is None:
+            indent = fence[1]
+            result += [f"{indent}.. code-block:: {fence[2] or 'text'}", ""]
+        elif fence:
+            indent = None
+            result.append("")
+        elif indent is not None:
+            result.append(f"   {line}" if line.strip() else "")
+        else:
+            result.append(_SINGLE.sub(_linked, line))
+    return result
+
+
+def _process(
+    _app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]
+) -> None:
+    lines[:] = to_rest(lines)
+
+
+def _hide_signature(
+    _app: Sphinx, what: str, name: str, *_: Any
+) -> tuple[str | None, str | None] | None:
+    """How to make what nobody makes by hand is no part of the reference."""
+    public = {
+        f"{p.__name__}.{each}"
+        for p in (modellab_async, modellab_async.simulator)
+        for each in p.__all__
+    }
+    if what == "class" and (name in _GIVEN or name not in public | _MADE):
+        return "", None
+    return None
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Before napoleon, which listens at the default priority."""
+    app.connect("autodoc-process-docstring", _process, priority=100)
+    app.connect("autodoc-process-signature", _hide_signature)
+    return {"parallel_read_safe": True}
