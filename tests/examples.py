@@ -81,6 +81,7 @@ class Examples:
         answer = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
             cwd=self._directory,
+            check=False,
             capture_output=True,
             text=True,
             timeout=60,

@@ -30,7 +30,7 @@ def sim() -> Iterator[Simulator]:
         yield simulator
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def _simulated(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys in the environment, and the simulator in place of the site where none is named."""
     monkeypatch.setenv("DD_API_KEY", sim.api_key)
@@ -52,7 +52,6 @@ def _simulated(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_examples_run(
     path: Path,
     sim: Simulator,
-    _simulated: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ):

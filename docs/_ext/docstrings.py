@@ -15,6 +15,8 @@ import modellab_async.simulator
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
+_PACKAGES = (modellab_async, modellab_async.simulator)
+
 _GIVEN = {"modellab_async.Fetch", "modellab_async.Pager"}
 """Public classes that users are given and never make."""
 
@@ -27,7 +29,7 @@ _FENCE = re.compile(r"^(\s*)```(\w*)$")
 
 def _linked(match: re.Match[str]) -> str:
     name = match[1]
-    for package in (modellab_async, modellab_async.simulator):
+    for package in _PACKAGES:
         if name.partition(".")[0] in package.__all__:
             return f":py:obj:`~{package.__name__}.{name}`"
     return f"``{name}``\\ "  # since a letter may follow
