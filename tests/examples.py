@@ -29,6 +29,10 @@ from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 from modellab_async.simulator import Simulator
 
 ROOT = Path(__file__).parents[1]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted(page for page in (ROOT / "docs").rglob("*.md") if "_build" not in page.parts),
+]
 LANGUAGES = "python|output|sh"
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 COMMAND = f"{sys.executable} -m modellab_async"

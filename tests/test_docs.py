@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from examples import PAGES, ROOT
 
 import modellab_async
 import modellab_async.simulator
@@ -16,14 +17,9 @@ from modellab_async import ModelLabClient, endpoints
 from modellab_async.cli.common import ExitCode
 from modellab_async.wire import Call
 
-ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs/reference"
 ROW = re.compile(r"^\| [^|`]+ \| `(\w+) ([^`]+)` \| `([\w.]+)` \|", flags=re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
-PAGES = [
-    *ROOT.glob("*.md"),
-    *(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts),
-]
 
 
 def described() -> set[str]:

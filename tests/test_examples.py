@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from examples import ROOT, Examples, evaluate, simulator_in_a_thread
+from examples import PAGES, ROOT, Examples, evaluate, simulator_in_a_thread
 
 from modellab_async import Clock, ModelLabClient
 from modellab_async.simulator import Simulator
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = sorted((ROOT / "modellab_async").rglob("*.py"))
 WITH_EXAMPLES = [
     path

@@ -24,6 +24,11 @@ _MADE = {"modellab_async.wire.Call"}
 """Classes of the rooms that users make."""
 
 _SINGLE = re.compile(r"(?<![`:\w])`([^`\n]+)`(?!`)")
+_ATTRIBUTES = {"attribute", "data", "property"}
+
+_COLON = "\N{MODIFIER LETTER COLON} "
+"""In place of a colon in an attribute's summary: napoleon would take what is before for a type."""
+
 _FENCE = re.compile(r"^(\s*)```(\w*)$")
 
 
@@ -54,10 +59,19 @@ def to_rest(lines: list[str]) -> list[str]:
     return result
 
 
-def _process(
-    _app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]
+def _before(
+    _app: Sphinx, what: str, _name: str, _object: Any, _options: Any, lines: list[str]
 ) -> None:
     lines[:] = to_rest(lines)
+    if what in _ATTRIBUTES and lines:
+        lines[0] = lines[0].replace(": ", _COLON)
+
+
+def _after(
+    _app: Sphinx, what: str, _name: str, _object: Any, _options: Any, lines: list[str]
+) -> None:
+    if what in _ATTRIBUTES:
+        lines[:] = [line.replace(_COLON, ": ") for line in lines]
 
 
 def _hide_signature(
@@ -75,7 +89,8 @@ def _hide_signature(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Before napoleon, which listens at the default priority."""
-    app.connect("autodoc-process-docstring", _process, priority=100)
+    """Around napoleon, which listens at the default priority."""
+    app.connect("autodoc-process-docstring", _before, priority=100)
+    app.connect("autodoc-process-docstring", _after, priority=900)
     app.connect("autodoc-process-signature", _hide_signature)
     return {"parallel_read_safe": True}
