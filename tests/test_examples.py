@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from examples import PAGES, ROOT, Examples, evaluate, simulator_in_a_thread
+from sybil.example import SybilFailure
 
 from modellab_async import Clock, ModelLabClient
 from modellab_async.simulator import Simulator
@@ -62,3 +63,32 @@ def test_the_examples_run(
             evaluate(path, Examples(runner, tmp_path), {"lab": lab, "sim": sim})
         finally:
             runner.run(lab.aclose())
+
+
+def evaluate_text(text: str, directory: Path) -> None:
+    """A page with that text, evaluated."""
+    page = directory / "page.md"
+    page.write_text(text, "utf-8")
+    with asyncio.Runner() as runner:
+        evaluate(page, Examples(runner, directory), {})
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("```python\nraise LookupError\n```\n", LookupError),
+        ("```python\nimport asyncio\n\nawait asyncio.sleep(0)\n1 / 0\n```\n", ZeroDivisionError),
+        ("```python\nprint(1)\n```\n\n```output\n2\n```\n", SybilFailure),
+        ("```sh\nmodellab no-such-command\n```\n", SybilFailure),
+    ],
+    ids=["python", "await", "output", "shell"],
+)
+def test_a_wrong_example_is_noticed(text: str, error: type[Exception], tmp_path: Path):
+    """An example that raises, prints something else or ends with an exit code fails its page."""
+    with pytest.raises(error):
+        evaluate_text(text, tmp_path)
+
+
+def test_examples_may_be_left_out(tmp_path: Path):
+    """A comment leaves the block after it out, and a shell block of other commands is not run."""
+    evaluate_text("<!-- not run: why -->\n```python\n1 / 0\n```\n\n```sh\nfalse\n```\n", tmp_path)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 import modellab_async
 import modellab_async.simulator
 
@@ -28,6 +30,9 @@ _ATTRIBUTES = {"attribute", "data", "property"}
 
 _COLON = "\N{MODIFIER LETTER COLON} "
 """In place of a colon in an attribute's summary: napoleon would take what is before for a type."""
+
+_DEFAULT = re.compile(r"attr_dict\['(\w+)'\]\.default")
+"""Where attrs takes a default from, in the signature that it makes."""
 
 _FENCE = re.compile(r"^(\s*)```(\w*)$")
 
@@ -74,23 +79,22 @@ def _after(
         lines[:] = [line.replace(_COLON, ": ") for line in lines]
 
 
-def _hide_signature(
-    _app: Sphinx, what: str, name: str, *_: Any
-) -> tuple[str | None, str | None] | None:
+def _signature(
+    _app: Sphinx, what: str, name: str, object_: Any, _options: Any, signature: str, returns: str
+) -> tuple[str | None, str | None]:
     """How to make what nobody makes by hand is no part of the reference."""
-    public = {
-        f"{p.__name__}.{each}"
-        for p in (modellab_async, modellab_async.simulator)
-        for each in p.__all__
-    }
+    public = {f"{package.__name__}.{each}" for package in _PACKAGES for each in package.__all__}
     if what == "class" and (name in _GIVEN or name not in public | _MADE):
         return "", None
-    return None
+    if what == "class" and attrs.has(object_) and signature:
+        defaults = {field.name: field.default for field in attrs.fields(object_)}
+        signature = _DEFAULT.sub(lambda match: repr(defaults[match[1]]), signature)
+    return signature, returns
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Around napoleon, which listens at the default priority."""
     app.connect("autodoc-process-docstring", _before, priority=100)
     app.connect("autodoc-process-docstring", _after, priority=900)
-    app.connect("autodoc-process-signature", _hide_signature)
+    app.connect("autodoc-process-signature", _signature)
     return {"parallel_read_safe": True}
