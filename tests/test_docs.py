@@ -5,15 +5,20 @@ from __future__ import annotations
 import inspect
 import re
 import runpy
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import typer.main
 from examples import PAGES, ROOT
 
 import modellab_async
 import modellab_async.simulator
 from modellab_async import ModelLabClient, endpoints
+from modellab_async.cli import app
 from modellab_async.cli.common import ExitCode
 from modellab_async.wire import Call
 
@@ -90,6 +95,24 @@ def test_the_exit_codes_are_those_of_the_command_line():
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", page, flags=re.MULTILINE)] == [
         code.value for code in ExitCode
     ]
+
+
+def helped(group: Any) -> Iterator[str]:
+    """Each line under "Examples" in the help of a command and of all below it."""
+    _, _, lines = (group.epilog or "").partition("Examples[/dim]")
+    yield from (line.replace(r"\[", "[") for line in lines.split("\n\n") if line.strip())
+    for command in getattr(group, "commands", {}).values():
+        yield from helped(command)
+
+
+@pytest.mark.parametrize("line", sorted(set(helped(typer.main.get_command(app)))))
+def test_the_examples_of_the_help_are_commands(line: str):
+    """Each example in a ``--help`` names a command, and options and arguments that it takes."""
+    words = shlex.split(re.split(r" [|>] ", line[line.index("modellab ") :])[0])[1:]
+    command: Any = typer.main.get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    assert command.make_context(line, words).args == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
