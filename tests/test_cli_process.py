@@ -3,134 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
-import pty
 import re
 import signal
-import struct
 import sys
-import termios
-from asyncio import StreamReader
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from conftest import eventually
+from shells import COLOUR, CURSOR, Shell, environment, finish, first_line, on_terminal
 
-import modellab_async
 from modellab_async.simulator import Fault, Simulator
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
-
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-CURSOR = re.compile(r"\x1b\[\??[0-9;]*[A-KhlJ]")
-
-
-def environment(sim: Simulator | None = None, **more: str) -> dict[str, str]:
-    """A bare environment in which this package can be imported and ``sim`` used."""
-    env = {
-        "PATH": os.defpath,
-        "PYTHONPATH": str(Path(modellab_async.__file__).parents[1]),
-        "PYTHONWARNINGS": "error",
-        "TERM": "xterm-256color",
-        "LC_ALL": "C.UTF-8",
-    }
-    if sim is not None:
-        env |= {
-            "MODELLAB_BASE_URL": sim.base_url,
-            "DD_API_KEY": sim.api_key,
-            "DD_APP_KEY": sim.app_key,
-        }
-    return env | more
-
-
-class Shell:
-    """Starts programs, and sees to it that none outlives its test."""
-
-    def __init__(self) -> None:
-        self.processes: list[Process] = []
-
-    async def python(
-        self, *arguments: object, env: dict[str, str] | None = None, **streams: int
-    ) -> Process:
-        """Start Python, piped unless told otherwise."""
-        streams = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE} | streams
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *map(str, arguments),
-            env=environment() if env is None else env,
-            **streams,  # type: ignore[arg-type]
-        )
-        self.processes.append(process)
-        return process
-
-    async def modellab(
-        self, *arguments: object, env: dict[str, str] | None = None, **streams: int
-    ) -> Process:
-        """Start a command."""
-        return await self.python("-m", "modellab_async", *arguments, env=env, **streams)
-
-    async def close(self) -> None:
-        for process in self.processes:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-
-
-@pytest.fixture
-async def shell() -> AsyncIterator[Shell]:
-    shell = Shell()
-    yield shell
-    await shell.close()
-
-
-async def finish(process: Process, given: bytes = b"") -> tuple[int, str, str]:
-    """Exit code, standard output and standard error."""
-    async with asyncio.timeout(15):
-        stdout, stderr = await process.communicate(given)
-    assert process.returncode is not None
-    return process.returncode, (stdout or b"").decode(), stderr.decode()
-
-
-async def first_line(stream: StreamReader | None) -> str:
-    """The next line that a process writes."""
-    assert stream is not None
-    async with asyncio.timeout(10):
-        return (await stream.readline()).decode()
-
-
-async def on_terminal(
-    shell: Shell, *arguments: object, env: dict[str, str] | None = None, typed: bytes = b""
-) -> tuple[int, str]:
-    """Run on a terminal of its own; gives the exit code and all that was drawn."""
-    ours, theirs = pty.openpty()
-    os.write(ours, typed)
-    try:
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-        process = await shell.modellab(
-            *arguments, env=env, stdin=theirs, stdout=theirs, stderr=theirs
-        )
-    finally:
-        os.close(theirs)
-
-    def read() -> bytes:
-        drawn = b""
-        try:
-            while chunk := os.read(ours, 65_536):
-                drawn += chunk
-        except OSError:  # Linux: the other side is closed
-            pass
-        return drawn
-
-    try:
-        async with asyncio.timeout(15):
-            drawn = await asyncio.to_thread(read)
-            return await process.wait(), drawn.decode()
-    finally:
-        os.close(ours)
 
 
 async def test_importing_the_package_needs_no_command_line(shell: Shell) -> None:

@@ -132,12 +132,18 @@ def finish_with_client(
 
 def complain(message: object) -> None:
     """Write one ``error:`` line to standard error, above a progress bar where there is one."""
-    stderr().print("[bold red]error:[/]", escape(clean(str(message))), soft_wrap=True)
+    _say("[bold red]error:[/]", escape(clean(str(message))))
 
 
 def note(message: str) -> None:
     """Write a remark for a person to standard error."""
-    stderr().print(message, markup=False, soft_wrap=True)
+    _say(message, markup=False)
+
+
+def _say(*parts: str, markup: bool = True) -> None:
+    """Write to standard error: wrapped between words on a terminal, one line anywhere else."""
+    console = stderr()
+    console.print(*parts, markup=markup, soft_wrap=not console.is_terminal)
 
 
 @attrs.define

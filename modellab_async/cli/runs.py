@@ -234,34 +234,33 @@ def watch(
     finish_with_client(work, base_url=base_url, site=site)
 
 
-@app.command(epilog=examples("modellab runs pin 70158"))
-def pin(
-    ids: RunIds, *, as_json: Json = False, base_url: BaseUrl = None, site: Site = None
-) -> NoReturn:
-    """Pin runs for yourself; pinning again is no error."""
-    _change(
-        ids,
-        lambda lab: lab.runs.pin,
-        done="pinned",
-        as_json=as_json,
-        base_url=base_url,
-        site=site,
+def _add_change(
+    name: str,
+    summary: str,
+    action: Callable[[ModelLabClient], Callable[[str], Awaitable[None]]],
+    *,
+    done: str,
+) -> None:
+    """Add a command that does something to each run, and need not ask."""
+
+    @app.command(
+        name,
+        help=summary,
+        epilog=examples(f"modellab runs {name} 70158 71354", f"modellab runs {name} - < ids.txt"),
     )
+    def change(
+        ids: RunIds, *, as_json: Json = False, base_url: BaseUrl = None, site: Site = None
+    ) -> NoReturn:
+        _change(ids, action, done=done, as_json=as_json, base_url=base_url, site=site)
 
 
-@app.command(epilog=examples("modellab runs unpin 70158"))
-def unpin(
-    ids: RunIds, *, as_json: Json = False, base_url: BaseUrl = None, site: Site = None
-) -> NoReturn:
-    """Take the pins of runs away."""
-    _change(
-        ids,
-        lambda lab: lab.runs.unpin,
-        done="unpinned",
-        as_json=as_json,
-        base_url=base_url,
-        site=site,
-    )
+_add_change(
+    "pin",
+    "Pin runs for yourself; pinning again is no error.",
+    lambda lab: lab.runs.pin,
+    done="pinned",
+)
+_add_change("unpin", "Take the pins of runs away.", lambda lab: lab.runs.unpin, done="unpinned")
 
 
 @app.command(
