@@ -20,7 +20,7 @@ from modellab_async import Clock, ModelLabClient
 from modellab_async.simulator import Simulator
 
 if TYPE_CHECKING:
-    from shells import Shell  # noqa: PLC0415  # it imports from here
+    from shells import Shell
 
 EPOCH = 1_779_000_000.0
 

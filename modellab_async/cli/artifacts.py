@@ -20,7 +20,8 @@ from modellab_async.cli.common import (
     note,
 )
 from modellab_async.cli.output import Output, is_watched, progress_of, wants_json, write_line
-from modellab_async.cli.render import byte_size, clean, file_table
+from modellab_async.cli.render import byte_size, file_table
+from modellab_async.display import clean
 
 if TYPE_CHECKING:
     from modellab_async import ModelLabClient, RunFile

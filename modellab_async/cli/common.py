@@ -21,11 +21,14 @@ from modellab_async import (
     NotFoundError,
     PermissionDeniedError,
 )
-from modellab_async.cli.render import clean, stderr
+from modellab_async.cli.render import stderr
+from modellab_async.display import clean
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
     from typing import Any
+
+    from modellab_async import Outcome, Run
 
 _CHUNK = 65_536
 _CHUNKS_AHEAD = 4
@@ -152,6 +155,14 @@ class Tally:
 
     ok: int = 0
     _codes: set[ExitCode] = attrs.field(factory=set, init=False)
+
+    def run_of(self, outcome: Outcome) -> Run | None:
+        """Count an outcome; give its run, or report its error as by :meth:`failed`."""
+        if outcome.error is not None:
+            self.failed(f"run {outcome.run_id}", outcome.error)
+        else:
+            self.ok += 1
+        return outcome.run
 
     def failed(self, label: object, error: ModelLabError) -> None:
         """Count and report a failure.

@@ -83,11 +83,8 @@ def get(
         ):
             async with lab.runs.fetch(each_id(ids), ordered=True, on_progress=show) as outcomes:
                 async for outcome in outcomes:
-                    if outcome.run is not None:
-                        tally.ok += 1
-                        output.add(outcome.run)
-                    elif outcome.error is not None:
-                        tally.failed(f"run {outcome.run_id}", outcome.error)
+                    if (run := tally.run_of(outcome)) is not None:
+                        output.add(run)
         return tally.exit_code
 
     finish_with_client(work, base_url=base_url, site=site)
@@ -199,13 +196,9 @@ def wait(
         completed = True
         waits = [asyncio.create_task(end_of(run_id)) async for run_id in each_id(ids)]
         for ended in asyncio.as_completed(waits):
-            outcome = await ended
-            if outcome.run is not None:
-                tally.ok += 1
-                completed &= outcome.run.status == RunStatus.COMPLETED
-                _show_change(outcome.run, as_json=as_json)
-            elif outcome.error is not None:
-                tally.failed(f"run {outcome.run_id}", outcome.error)
+            if (run := tally.run_of(await ended)) is not None:
+                completed &= run.status == RunStatus.COMPLETED
+                _show_change(run, as_json=as_json)
         return tally.exit_code if completed else ExitCode.FAILED
 
     finish_with_client(work, base_url=base_url, site=site)
