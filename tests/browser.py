@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -38,10 +38,10 @@ async def show(tab: Tab, theme: str, *parts: object) -> None:
     await tab.set_content(f'<!doctype html><meta charset="utf-8"><body style="{style}">{html}')
 
 
-def contrast(one: list[float], other: list[float]) -> float:
+def contrast(one: Sequence[float], other: Sequence[float]) -> float:
     """How far two colours are apart, by WCAG 2.2; 4.5 is enough for text."""
 
-    def luminance(colour: list[float]) -> float:
+    def luminance(colour: Sequence[float]) -> float:
         linear = [
             c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4
             for c in (value / 255 for value in colour[:3])

@@ -64,7 +64,8 @@ async def test_the_download_of_one_file_shows_how_far_it_is(
 ) -> None:
     """The bar of ``--file`` knows the size and ends at it."""
     run_id = sim.insert_run(artifacts={"weights.bin": 30_000_000})
-    sim.faults.matching("*/artifacts/content", Fault.cut(after=20_000_000))
+    breaks = Fault.cut(after=20_000_000), Fault.status(503, retry_after=1)
+    sim.faults.matching("*/artifacts/content", *breaks)
 
     arguments = ["artifacts", "download", run_id, tmp_path, "--file", "weights.bin"]
     code, drawn = await on_terminal(shell, *arguments, env=environment(sim))
