@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="terminals of PO
 
 
 @pytest.mark.parametrize(
-    "command", [["runs", "get", "{run}"], ["runs", "list"], ["runs", "wait", "{run}"]]
+    "command", [["runs", "get", "{run}"], ["runs", "list"], ["runs", "wait", "{run}"], ["doctor"]]
 )
 async def test_ctrl_c_is_130(shell: Shell, sim: Simulator, command: list[str]) -> None:
     """Ctrl-C typed on the terminal ends the command at once with 130 and without a trace."""

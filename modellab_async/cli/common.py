@@ -93,9 +93,15 @@ def examples(*lines: str) -> str:
     return "\n\n".join(["[dim]Examples[/dim]", *(line.replace("[", r"\[") for line in lines)])
 
 
-def new_group(name: str, summary: str) -> typer.Typer:
-    """A group of commands that shows its help when called without one."""
-    return typer.Typer(name=name, help=summary, no_args_is_help=True, rich_markup_mode="rich")
+def new_group(name: str, summary: str, *lines: str) -> typer.Typer:
+    """A group of commands that shows its help, with these examples, when called without one."""
+    return typer.Typer(
+        name=name,
+        help=summary,
+        epilog=examples(*lines),
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+    )
 
 
 def finish(work: Coroutine[Any, Any, ExitCode]) -> NoReturn:

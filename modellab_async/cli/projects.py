@@ -23,7 +23,7 @@ from modellab_async.cli.listing import page_size, show_listing
 from modellab_async.cli.output import Output, wants_json
 from modellab_async.cli.render import project_table
 
-app = new_group("projects", "Look at projects.")
+app = new_group("projects", "Look at projects.", "modellab projects list --text ranking")
 
 
 @app.command(

@@ -39,7 +39,12 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 100
 
-app = new_group("runs", "Look at runs, wait for them, change them.")
+app = new_group(
+    "runs",
+    "Look at runs, wait for them, change them.",
+    "modellab runs list --project 2387 --status completed",
+    "modellab runs compare 70158 71354",
+)
 
 Metrics = Annotated[
     list[str] | None,
