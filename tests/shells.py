@@ -59,10 +59,16 @@ class Shell:
     async def python(
         self, *arguments: object, env: dict[str, str] | None = None, **streams: int
     ) -> Process:
-        """Start Python, piped unless told otherwise."""
+        """Start Python."""
+        return await self.run(sys.executable, *arguments, env=env, **streams)
+
+    async def run(
+        self, program: str, *arguments: object, env: dict[str, str] | None = None, **streams: int
+    ) -> Process:
+        """Start a program, piped unless told otherwise."""
         streams = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE} | streams
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
+            program,
             *map(str, arguments),
             env=environment() if env is None else env,
             **streams,  # type: ignore[arg-type]

@@ -73,3 +73,22 @@ async def test_the_download_of_one_file_shows_how_far_it_is(
     assert code == 0
     assert re.search(r"\d/30\.0 MB", CURSOR.sub("", COLOUR.sub("", drawn)))
     assert (tmp_path / "weights.bin").stat().st_size == 30_000_000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["runs", "list", "--help"], ["doctor"], ["runs", "get", "x"], ["nope"]],
+)
+async def test_no_color_holds_everywhere(
+    shell: Shell, sim: Simulator, arguments: list[str]
+) -> None:
+    """With NO_COLOR neither help nor errors nor findings are coloured; without it they are."""
+    colour = re.compile(r"\x1b\[(?:\d+;)*[349]\d(?:;\d+)*m")
+    env = environment(sim)
+
+    _, coloured = await on_terminal(shell, *arguments, env=env)
+    _, plain = await on_terminal(shell, *arguments, env=env | {"NO_COLOR": "1"})
+
+    assert colour.search(coloured)
+    assert not colour.search(plain)
+    assert len(plain.splitlines()) == len(coloured.splitlines())

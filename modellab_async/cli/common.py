@@ -22,6 +22,7 @@ from modellab_async import (
     PermissionDeniedError,
 )
 from modellab_async.cli.render import stderr
+from modellab_async.config import SITES
 from modellab_async.display import clean
 
 if TYPE_CHECKING:
@@ -58,6 +59,15 @@ class ExitCode(IntEnum):
                 return cls.FAILED
 
 
+def choices(*words: str) -> Callable[[str], list[str]]:
+    """Completes an option's value from words that are known, though others may be given."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
+
+
 BaseUrl = Annotated[
     str | None,
     typer.Option(
@@ -75,6 +85,7 @@ Site = Annotated[
         metavar="SITE",
         help="Datadog site: datadoghq.eu, eu1 or a pasted address."
         " By default DD_SITE, else datadoghq.com.",
+        autocompletion=choices(*SITES),
         rich_help_panel="Connection",
     ),
 ]

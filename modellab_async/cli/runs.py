@@ -19,6 +19,7 @@ from modellab_async.cli.common import (
     RunIds,
     Site,
     Tally,
+    choices,
     each_id,
     examples,
     finish_with_client,
@@ -29,6 +30,7 @@ from modellab_async.cli.filters import Limit, Owner, Tags, Text, pairs, refusals
 from modellab_async.cli.listing import page_size, show_listing
 from modellab_async.cli.output import Output, is_watched, progress_of, wants_json, write_line
 from modellab_async.cli.render import run_change, run_detail, run_table, stderr, stdout
+from modellab_async.endpoints import RUN_SORT_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -110,7 +112,11 @@ def list_runs(
     ] = None,
     status: Annotated[
         str | None,
-        typer.Option("--status", help=f"Only runs in this status: {', '.join(RunStatus)}."),
+        typer.Option(
+            "--status",
+            help=f"Only runs in this status: {', '.join(RunStatus)}.",
+            autocompletion=choices(*RunStatus),
+        ),
     ] = None,
     owner: Owner = None,
     text: Text = None,
@@ -130,7 +136,9 @@ def list_runs(
     sort: Annotated[
         str | None,
         typer.Option(
-            "--sort", help="name, created_at, updated_at or duration; -name and so on descend."
+            "--sort",
+            help="name, created_at, updated_at or duration; -name and so on descend.",
+            autocompletion=choices(*RUN_SORT_FIELDS),
         ),
     ] = None,
     limit: Limit = None,
