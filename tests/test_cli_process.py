@@ -246,3 +246,50 @@ async def test_a_download_on_a_terminal_is_summed_up(
     assert code == 0
     assert "1 file, 2.0 MB, in " in COLOUR.sub("", drawn)
     assert drawn.count("\x1b[?25h") == drawn.count("\x1b[?25l")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("command", [["runs", "get", "{run}"], ["doctor"], ["--help"]])
+async def test_a_full_disk_is_one_line(shell: Shell, sim: Simulator, command: list[str]) -> None:
+    """Results that cannot be written are an error line and exit code 1, not a stack trace."""
+    arguments = [part.format(run=sim.run_ids[0]) for part in command]
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        process = await shell.modellab(*arguments, env=environment(sim), stdout=full)
+    finally:
+        os.close(full)
+
+    assert await finish(process) == (1, "", "error: No space left on device\n")
+
+
+async def test_a_directory_that_refuses_is_one_line(
+    shell: Shell, sim: Simulator, tmp_path: Path
+) -> None:
+    """Many files that cannot be written are one error line, and no remark of the event loop."""
+    run_id = sim.insert_run(artifacts={f"d{number}/file": 10 for number in range(20)})
+    (tmp_path / "out").write_text("in the way")
+    arguments = ["artifacts", "download", run_id, tmp_path / "out" / "below"]
+    code, stdout, stderr = await finish(await shell.modellab(*arguments, env=environment(sim)))
+
+    assert (code, stdout) == (1, "")
+    assert stderr.startswith("error: the disk refused")
+    assert len(stderr.splitlines()) == 1
+
+
+async def test_output_that_was_closed_leads_nowhere(shell: Shell, sim: Simulator) -> None:
+    """``>&-`` drops the results; the exit code still tells how it went."""
+    script = 'exec "$0" -m modellab_async runs get "$@" >&-'
+    for run_id, code in ((sim.run_ids[0], 0), (1, 4)):
+        arguments = ["-c", script, sys.executable, run_id]
+        process = await shell.run("/bin/sh", *arguments, env=environment(sim))
+        assert (await finish(process))[:2] == (code, "")
+
+
+async def test_a_terminal_that_cannot_show_all_shows_the_rest(shell: Shell, sim: Simulator) -> None:
+    """Characters that the terminal's encoding lacks are question marks, not an error."""
+    run_id = sim.insert_run(name="größer")
+    env = environment(sim, PYTHONIOENCODING="ascii")
+    code, drawn = await on_terminal(shell, "runs", "get", run_id, env=env)
+
+    assert code == 0
+    assert "gr??er" in drawn
