@@ -50,6 +50,17 @@ def environment(sim: Simulator | None = None, **more: str) -> dict[str, str]:
     return env | more
 
 
+def with_command(home: Path, sim: Simulator | None = None) -> dict[str, str]:
+    """An environment with that home, and with `modellab` on the path beside all other programs."""
+    tools = home / "bin"
+    tools.mkdir()
+    command = tools / "modellab"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m modellab_async "$@"\n')
+    command.chmod(0o755)
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    return environment(sim, HOME=str(home), PATH=path)
+
+
 class Shell:
     """Starts programs, and sees to it that none outlives its test."""
 

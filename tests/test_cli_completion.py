@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
-from shells import Shell, environment, finish
+from shells import Shell, finish, with_command
 from test_cli import invoke
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="shells of POSIX")
@@ -37,17 +36,6 @@ _modellab_completion
 """,
     "fish": "complete --do-complete {line}",
 }
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> dict[str, str]:
-    """An environment with an empty home and a `modellab` on the path."""
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    command = tools / "modellab"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m modellab_async "$@"\n')
-    command.chmod(0o755)
-    return environment(HOME=str(tmp_path), PATH=f"{tools}{os.pathsep}{os.environ['PATH']}")
 
 
 def asked(kind: str, line: str) -> dict[str, str]:
@@ -86,11 +74,12 @@ async def test_the_protocol(kind: str, line: str, expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize("kind", SHELLS)
-async def test_a_real_shell(shell: Shell, home: dict[str, str], tmp_path: Path, kind: str) -> None:
+async def test_a_real_shell(shell: Shell, tmp_path: Path, kind: str) -> None:
     """After ``--install-completion``, the shell itself completes a command and a value."""
     program = shutil.which(kind)
     if program is None:
         pytest.skip(f"{kind} is not installed")
+    home = with_command(tmp_path)
     plain = {"bash": "--norc", "zsh": "-f", "fish": "--no-config"}[kind]
     # It asks which shell it was called by: the shell must stay, not become the program.
     install = "modellab --install-completion; true"
