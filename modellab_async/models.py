@@ -1,5 +1,7 @@
 """What the API's resources look like: frozen, slotted attrs classes, and nothing else.
 
+How they look in a notebook is in `notebook`, imported where one asks.
+
 Source: Datadog API v2, Model Lab (preview). Times are aware datetimes in UTC;
 durations are seconds.
 """

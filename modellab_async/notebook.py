@@ -34,6 +34,7 @@ _STYLE: Final = """<style>
 .modellab th,.modellab td{border:0;padding:.1em 1.2em .1em 0;text-align:left;
 vertical-align:top;white-space:nowrap}
 .modellab .x{min-width:8em;max-width:32em;white-space:normal;overflow-wrap:anywhere}
+.modellab .w{min-width:18em}
 .modellab thead th,.modellab .t{border-bottom:1px solid #8a8f98;font-weight:600}
 .modellab .t{padding-top:.9em}
 .modellab tbody th{font-weight:400;opacity:.75}
@@ -228,6 +229,6 @@ _COLUMNS: Final[Mapping[str, Callable[[Any], str]]] = {
     "project_id": lambda project_id: _cell(str(project_id)),
     "duration": lambda seconds: _cell(duration(seconds)),
     "created_at": lambda when: _cell(moment(when)),
-    "tags": lambda tags: _wide(_tags(tags)),
+    "tags": lambda tags: _cell(_tags(tags), "x w"),
 }
 """The cells that a page shows of its items, where they have such an attribute."""
