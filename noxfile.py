@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import nox
 
 nox.needs_version = ">=2025.2.9"
@@ -44,6 +46,15 @@ def tests(session: nox.Session) -> None:
         *session.posargs,
         env={"PYTHONDEVMODE": "1"},
     )
+
+
+@nox.session(default=False)
+def browser(session: nox.Session) -> None:
+    """What notebooks show, in a real Chromium: the system's, or one that Playwright brings."""
+    session.install("-e", ".[cli]", *group("test", "browser"))
+    if not shutil.which("chromium"):
+        session.run("playwright", "install", "--with-deps", "chromium")
+    session.run("pytest", "tests/browser.py", *session.posargs)
 
 
 @nox.session(default=False)

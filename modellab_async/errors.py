@@ -165,7 +165,9 @@ class ErrorDetail:
     meta: Mapping[str, Any] | None = attrs.field(default=None, hash=False)
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.title, self.detail) if part) or "no detail"
+        text = ": ".join(part for part in (self.title, self.detail) if part)
+        # Control characters could steer the terminal that a message is printed to.
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) or "no detail"
 
 
 class StatusError(_CallError):

@@ -259,7 +259,12 @@ class Transport:
 
     def translate(self, error: Exception, timeout: float) -> TransportError:
         """An error of aiohttp's as ours, naming host and cause."""
-        cause = self._credentials.redact(f"{type(error).__name__}: {error}")[:300]
+        told: object = error
+        if isinstance(
+            error, aiohttp.ClientResponseError
+        ):  # it adds the URL, a proxy's with password
+            told = f"{error.status}, {error.message}"
+        cause = self._credentials.redact(f"{type(error).__name__}: {told}")[:300]
         host = self._host
         message, kind = f"the connection to {host} was lost", TransportError
         certain = permanent = False

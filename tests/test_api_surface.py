@@ -17,6 +17,7 @@ EXPORTED = [
     "BulkError",
     "ClientClosedError",
     "Clock",
+    "Comparison",
     "ConfigError",
     "Converter",
     "DecodeError",
@@ -59,6 +60,7 @@ EXPORTED = [
     "TransportError",
     "WaitTimeoutError",
     "__version__",
+    "compare",
     "from_dict",
     "from_json",
     "large_results",
@@ -68,6 +70,9 @@ EXPORTED = [
 ]
 NOT_IMPORTED = {
     "modellab_async.cli",
+    "modellab_async.comparison",
+    "modellab_async.display",
+    "modellab_async.notebook",
     "modellab_async.simulator",
     "orjson",
     "pyarrow",

@@ -362,6 +362,28 @@ async def test_a_proxy_is_used_as_given(sim: Simulator):
         await runner.cleanup()
 
 
+async def test_a_proxys_password_is_not_shown():
+    """A proxy that refuses is named in the error without the password that its address holds."""
+
+    async def refuse(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=407)
+
+    runner = web.ServerRunner(web.Server(refuse))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    try:
+        async with ModelLabClient(
+            base_url="https://modellab.invalid", proxy=f"http://bob:HUSH@{host}:{port}", **KEYS
+        ) as lab:
+            with pytest.raises(TransportError, match=r"proxy did not connect.*407") as caught:
+                await lab.runs.get(1)
+    finally:
+        await runner.cleanup()
+    assert "HUSH" not in str(caught.value)
+    assert lab.stats.attempts == 1
+
+
 async def test_the_environments_proxy_is_resolved_once(monkeypatch: pytest.MonkeyPatch):
     """It applies to Datadog's sites, unless NO_PROXY exempts them."""
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")

@@ -238,3 +238,10 @@ def test_error_details_are_values() -> None:
     assert one != ErrorDetail("t", meta={"a": [2]}, source=ErrorSource("h"))
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         one.title = "u"  # type: ignore[misc]
+
+
+def test_what_a_server_says_cannot_steer_a_terminal() -> None:
+    """Control characters of an answer stand escaped in the text of an error, on one line."""
+    detail = ErrorDetail("bad\x1b]0;owned\x07", "two\nlines \u202e\x9b2J")
+    assert str(detail) == r"bad\x1b]0;owned\x07: two\nlines \u202e\x9b2J"
+    assert str(ErrorDetail("run 7 \u2013 größer")) == "run 7 \u2013 größer"

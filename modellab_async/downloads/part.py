@@ -48,7 +48,10 @@ async def on_disk(function: Callable[[*Ts], T], *args: *Ts) -> T:
 
 def begun(function: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
     """Call a function that touches the disk in a thread; to be given to :func:`finished`."""
-    return asyncio.get_running_loop().run_in_executor(None, function, *args)
+    work = asyncio.get_running_loop().run_in_executor(None, function, *args)
+    # Where a cancelled download asks no more, its error is not for the log of the event loop.
+    work.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return work
 
 
 async def finished(work: asyncio.Future[T]) -> T:

@@ -37,6 +37,7 @@ class Transfer:
         size: its size in bytes by the listing, or None where there is none.
         on_advance: told by how many bytes the file came further, or fell back, each time.
         position: how many bytes are on disk and known to be right.
+        total: the size of the whole file, once an answer has told it.
     """
 
     perform: Perform
@@ -48,6 +49,7 @@ class Transfer:
     size: int | None = None
     on_advance: Callable[[int], object] = lambda _count: None
     position: int = attrs.field(default=0, init=False)
+    total: int | None = attrs.field(default=None, init=False)
 
     async def run(self) -> None:
         """Bring the file, and give it its name once it is whole.
@@ -98,6 +100,7 @@ class Transfer:
 
     async def _receive(self, stream: Stream, held: Held) -> TransportError | None:
         begin, total = self._span(stream, held)
+        self.total = total
         head = b""
         if begin:
             try:

@@ -62,7 +62,12 @@ class Artifacts:
             body.close()
 
     async def download(
-        self, project_id: int | str, artifact_path: str, destination: str | os.PathLike[str]
+        self,
+        project_id: int | str,
+        artifact_path: str,
+        destination: str | os.PathLike[str],
+        *,
+        on_progress: Progress | None = None,
     ) -> Path:
         """A file, brought to disk in bounded memory; gives the path written.
 
@@ -77,13 +82,15 @@ class Artifacts:
             artifact_path: as in :meth:`read`.
             destination: the file to write; directories above it are created. An existing
                 directory, or a path that ends in a slash, takes the file under its own name.
+            on_progress: called with the bytes on disk and in all (None where the server does not
+                say), as the answer begins and then about once a megabyte; never falls.
 
         Raises:
             NotFoundError: where there is no such file; nothing is written then.
             DownloadError: where it breaks off for good, has another size than the server
                 announced (``Content-Length``), or cannot be written.
         """
-        return await self._downloads.file(project_id, artifact_path, destination)
+        return await self._downloads.file(project_id, artifact_path, destination, on_progress)
 
     async def download_run(
         self,

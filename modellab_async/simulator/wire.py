@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from aiohttp import web
@@ -60,8 +61,9 @@ async def send(
     try:
         await response.prepare(request)
         if not whole:
-            async for piece in _pieces(body, fault, sleep):
-                await response.write(piece)
+            async with aclosing(_pieces(body, fault, sleep)) as pieces:
+                async for piece in pieces:
+                    await response.write(piece)
         if kind != "cut":
             await response.write_eof()
     except ConnectionError:
@@ -71,7 +73,9 @@ async def send(
     return response
 
 
-async def _pieces(body: bytes | Body, fault: Fault | None, sleep: Sleep) -> AsyncIterator[bytes]:
+async def _pieces(
+    body: bytes | Body, fault: Fault | None, sleep: Sleep
+) -> AsyncGenerator[bytes, None]:
     chunks = iter([body]) if isinstance(body, bytes) else body.chunks()
     if fault is not None and fault.kind == "drip":
         for chunk in chunks:
