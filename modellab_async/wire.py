@@ -125,7 +125,7 @@ class RateLimit:
         period = _number(headers.get("x-ratelimit-period"))
         return cls(
             name=headers.get("x-ratelimit-name"),
-            limit=None if limit is None else int(limit),
+            limit=int(limit) if limit is not None and limit >= 0 else None,
             period=period if period is not None and 0 < period <= _LONGEST_PERIOD else None,
             remaining=None if left is None else max(0, int(left)),
             reset=_later(

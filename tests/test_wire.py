@@ -163,8 +163,8 @@ def test_counts(text: str, limit: int | None, period: float | None, remaining: i
 
 
 def test_below_nothing_is_nothing() -> None:
-    """A negative number of requests left means none."""
-    assert limits(remaining="-1") == RateLimit(remaining=0)
+    """A negative number of requests left means none; a negative limit says nothing."""
+    assert limits(remaining="-1", limit="-1") == RateLimit(remaining=0)
 
 
 def test_the_later_time_counts() -> None:
