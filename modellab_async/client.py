@@ -254,7 +254,12 @@ class ModelLabClient(Closing):
             self._counters.rate_limited += 1
         if not 200 <= reply.status < 300:
             raise wire.status_error(
-                call, transport.url(call), reply, rate_limit, self._credentials.redact
+                call,
+                transport.url(call),
+                reply,
+                rate_limit,
+                self._credentials.redact,
+                now=self._clock.time,
             )
         return self._decode(call, reply.body) if stream is None else stream
 

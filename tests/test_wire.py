@@ -372,6 +372,13 @@ def test_retry_after_of_an_error(text: str) -> None:
     )
 
 
+def test_a_date_is_read_by_the_clock_given() -> None:
+    """An error's ``Retry-After`` is counted from the same clock as everything else."""
+    reply = Reply(503, {"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}, b"")
+    error = status_error(CALL, URL, reply, None, str, now=lambda: 60.0)
+    assert error.retry_after == 40.0
+
+
 def test_default_clock() -> None:
     """A date is read by the machine's own clock, where no other is given."""
     soon = format_datetime(datetime.fromtimestamp(time.time() + 60, UTC), usegmt=True)
