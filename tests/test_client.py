@@ -302,6 +302,17 @@ async def test_another_runs_answer_is_refused(sim: Simulator, lab: ModelLabClien
         await lab.runs.get(sim.run_ids[0])
 
 
+async def test_no_content_where_there_must_be_some_is_not_asked_for_again(
+    sim: Simulator, lab: ModelLabClient
+):
+    """A 204 is said on purpose: an error about that id, and no fault that may pass."""
+    sim.faults.next(Fault.status(204, body="empty"))
+    with pytest.raises(DecodeError, match="204 No Content") as caught:
+        await lab.runs.get(sim.run_ids[0])
+    assert caught.value.resource_id == sim.run_ids[0]
+    assert sim.counts.requests == 1
+
+
 async def test_a_body_over_the_cap_is_not_read_to_its_end(sim: Simulator):
     """The error names the option, and the answer is not asked for again."""
     async with client_for(sim, max_body_bytes=500) as lab:
