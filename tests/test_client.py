@@ -11,6 +11,7 @@ import traceback
 from typing import Any
 
 import aiohttp
+import cattrs
 import pytest
 from aiohttp import web
 from aioresponses import aioresponses
@@ -87,6 +88,7 @@ async def test_a_canned_answer_can_stand_in(canned: aioresponses):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        ({"converter": cattrs.Converter(), **KEYS}, "make_converter"),
         ({}, "DD_API_KEY"),
         ({"api_key": "k"}, "no app_key"),
         ({**KEYS, "site": "mars"}, "unknown site"),

@@ -15,7 +15,7 @@ import msgspec
 
 from modellab_async.codec.converter import RESOURCE_TYPES, Converter, make_converter
 from modellab_async.codec.parsing import identity, located, parse
-from modellab_async.errors import DecodeError
+from modellab_async.errors import ConfigError, DecodeError
 from modellab_async.models import Page, Run
 
 if TYPE_CHECKING:
@@ -111,9 +111,18 @@ class RawPage:
 
 
 class Codec:
-    """What a client reads answers with."""
+    """What a client reads answers with.
+
+    Raises:
+        ConfigError: where the converter is not one of this package's.
+    """
 
     def __init__(self, converter: Converter | None = None) -> None:
+        if converter is not None and not isinstance(converter, Converter):
+            raise ConfigError(
+                "converter must be what make_converter() gives, with your hooks on it,"
+                f" not a {type(converter).__module__}.{type(converter).__qualname__}"
+            )
         self.converter = converter or make_converter()
 
     def decode(self, body: bytes, model: type[M], *, expects: int | None = None) -> M:
