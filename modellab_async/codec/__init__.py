@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import msgspec
 
 from modellab_async.codec.converter import RESOURCE_TYPES, Converter, make_converter
-from modellab_async.codec.parsing import identity, located, parse
+from modellab_async.codec.parsing import PARSE_ERRORS, identity, located, parse, take_apart
 from modellab_async.errors import ConfigError, DecodeError
 from modellab_async.models import Page, Run
 
@@ -36,6 +36,10 @@ M = TypeVar("M")
 
 BREATH: Final = 25
 """After so many items of a page, the other tasks of the event loop get their turn."""
+
+
+LONGEST_SALVAGED: Final = 4 * 1024 * 1024
+"""A page longer than this, four times a large one, is not searched for its good items."""
 
 
 class _PageNumbers(msgspec.Struct, gc=False):
@@ -69,6 +73,21 @@ class _Identity(msgspec.Struct, gc=False):
 _decode_listing: Final = msgspec.json.Decoder(_Listing).decode
 _decode_raw: Final = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_identity: Final = msgspec.json.Decoder(_Identity).decode
+
+
+def _salvage(body: bytes) -> _Listing | None:
+    """A listing that an item keeps from being parsed; None where that is not the reason."""
+    if len(body) > LONGEST_SALVAGED:
+        return None
+    outline, items = take_apart(body)
+    try:
+        listing = _decode_listing(outline)
+    except PARSE_ERRORS:
+        return None
+    if len(items) != len(listing.data):
+        return None
+    listing.data = [msgspec.Raw(item) for item in items]
+    return listing
 
 
 class RawPage:
@@ -155,7 +174,10 @@ class Codec:
                 body, _decode_listing, lambda data: msgspec.convert(data, _ParsedListing)
             )
         except DecodeError as error:
-            raise located(error, "$", None) from None
+            # One bad item must not spoil the others; what was cut is better asked for again.
+            listing = None if error.cut_short else _salvage(body)
+            if listing is None:
+                raise located(error, "$", None) from None
         return RawPage(
             listing.data,
             listing.meta.page if listing.meta else None,
