@@ -74,6 +74,9 @@ class Transport:
         self._counters = counters
         self._session = session
         self._owned = session is None
+        # A session's own headers need no merging, which is not free; but aiohttp shows them to a
+        # proxy too, which must not see the keys.
+        self._shares_headers = session is None and proxy is None
         self._max_body_bytes = max_body_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -171,8 +174,7 @@ class Transport:
 
     async def _headers_for(self, call: Call, timeout: float) -> dict[str, str] | None:
         """What goes out beside an owned session's own headers; asks a token function in time."""
-        # An owned session knows the headers that never change; merging them anew is not free.
-        headers = None if self._owned else self._headers
+        headers = None if self._shares_headers else self._headers
         if self._credentials.changes:
             try:
                 async with asyncio.timeout(timeout):
@@ -195,7 +197,7 @@ class Transport:
                 # The limiter bounds what is in flight; a second queue would only hide it.
                 connector=aiohttp.TCPConnector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers,
+                headers=self._headers if self._shares_headers else None,
             )
         return await self._session.request(
             call.method,
