@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import platform
+import re
 import sys
 from typing import TYPE_CHECKING, Final, Self
 
@@ -36,6 +37,9 @@ USER_AGENT: Final = (
     f"modellab_async/{__version__} (python {platform.python_version()};"
     f" aiohttp {aiohttp.__version__}; {sys.platform})"
 )
+
+_USERINFO: Final = re.compile(r"://[^/\s]*@")
+"""A proxy's user and password, which aiohttp's errors show."""
 
 
 class Transport:
@@ -69,7 +73,8 @@ class Transport:
         self.origin = str(base_url.origin())
         self._base = base_url
         self._prefix = base_url.raw_path.rstrip("/") + API_PREFIX
-        self._host = base_url.host_port_subcomponent or ""
+        way = f" through the proxy {proxy.host_port_subcomponent}" if proxy else ""
+        self._host = f"{base_url.host_port_subcomponent}{way}"
         self._credentials = credentials
         self._counters = counters
         self._session = session
@@ -247,7 +252,8 @@ class Transport:
 
     def translate(self, error: Exception, timeout: float) -> TransportError:
         """An error of aiohttp's as ours, naming host and cause."""
-        cause = self._credentials.redact(f"{type(error).__name__}: {error}")[:300]
+        said = f"{type(error).__name__}: {error}".removesuffix(": ")
+        cause = _USERINFO.sub("://***@", self._credentials.redact(said))[:300]
         host = self._host
         message, kind = f"the connection to {host} was lost", TransportError
         certain = permanent = False

@@ -23,7 +23,11 @@ from urllib.parse import unquote
 import attrs
 
 Ending = Literal["keep", "close", "reset", "half_close", "stall"]
-"""What follows an act's bytes: the next request, FIN, RST, FIN one way only, or nothing at all."""
+"""What follows an act's bytes.
+
+The next request; FIN; RST; FIN one way only, so that requests which cross it are counted, though
+never answered; or nothing at all.
+"""
 
 ATTRIBUTES: Final[dict[str, Any]] = {
     "name": "resnet",
@@ -81,9 +85,10 @@ class Exchange:
             self._writer.transport.abort()
         elif how == "half_close":
             self._writer.write_eof()
-        if how in {"half_close", "stall"}:
-            while await self._reader.read(65_536):
-                pass
+        elif how == "stall":
+            await self._reader.read()
+        elif how == "close":
+            self._writer.close()
         raise _OverError
 
 
@@ -190,6 +195,7 @@ class FaultServer:
         seen: every request that arrived whole, in order.
         connections: how many were accepted.
         open: how many of them are open.
+        address: its host and port.
         default: the act that a request meets where the script has none.
     """
 
@@ -204,19 +210,15 @@ class FaultServer:
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self.address = ""
 
     @property
     def open(self) -> int:
         return len(self._tasks)
 
     @property
-    def port(self) -> int:
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
-
-    @property
     def base_url(self) -> str:
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{self.address}"
 
     def script(self, *acts: Act) -> None:
         """The next requests meet these, one each."""
@@ -230,6 +232,7 @@ class FaultServer:
         self._server = await asyncio.start_server(
             self._accept, "127.0.0.1", 0, ssl=self._tls, limit=1 << 20
         )
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -250,20 +253,27 @@ class FaultServer:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int
     ) -> None:
         try:
-            if self._greeting is not None:
-                nothing = Seen("", "", {}, connection)
-                await self._greeting(Exchange(nothing, reader, writer))
-            while True:
-                seen = await _read_request(reader, connection)
-                self.seen.append(seen)
-                act = self._script.popleft() if self._script else self.default
-                await act(Exchange(seen, reader, writer))
-        except (_OverError, OSError, EOFError):
+            with contextlib.suppress(_OverError):
+                await self._answer(reader, writer, connection)
+            while not writer.is_closing():
+                self.seen.append(await _read_request(reader, connection))
+        except (OSError, EOFError):
             pass
         finally:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int
+    ) -> None:
+        if self._greeting is not None:
+            await self._greeting(Exchange(Seen("", "", {}, connection), reader, writer))
+        while True:
+            seen = await _read_request(reader, connection)
+            self.seen.append(seen)
+            act = self._script.popleft() if self._script else self.default
+            await act(Exchange(seen, reader, writer))
 
 
 async def _read_request(reader: asyncio.StreamReader, connection: int) -> Seen:
