@@ -330,7 +330,10 @@ class Stream:
 
     async def __anext__(self) -> bytes:
         try:
-            chunk = await self._response.content.readany()
+            # aiohttp's own time-out ends with the connection, and its reader may hear of neither:
+            # chunks that break leave it waiting.
+            async with asyncio.timeout(self._timeout):
+                chunk = await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
             failure = self._aborted or self._transport.translate(error, self._timeout)
         else:
