@@ -40,8 +40,8 @@ ATTRIBUTES: Final[dict[str, Any]] = {
 CONTENT: Final = bytes(range(256)) * 64
 """What every artifact holds."""
 
-_MOST_ENDLESS: Final = 256 * 1024 * 1024
-"""Bytes after which even an endless answer ends, so that no test fills the machine."""
+_MOST_ENDLESS: Final = 8 * 1024**3
+"""Bytes after which even an endless answer ends, so that no test runs for ever."""
 
 
 @attrs.frozen
@@ -116,8 +116,8 @@ def http(
 
 
 def resource(run_id: int | str, **attributes: Any) -> dict[str, Any]:
-    """A run as the API gives it."""
-    return {"id": str(run_id), "type": "runs", "attributes": ATTRIBUTES | attributes}
+    """A run as the API gives it; the caller may change it."""
+    return {"id": str(run_id), "type": "runs", "attributes": {**ATTRIBUTES, **attributes}}
 
 
 def run_body(run_id: int | str, **attributes: Any) -> bytes:
