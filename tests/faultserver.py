@@ -194,7 +194,8 @@ class FaultServer:
     Attributes:
         seen: every request that arrived whole, in order.
         connections: how many were accepted.
-        open: how many of them are open.
+        tasks: those that serve a connection each.
+        open: how many connections are open.
         address: its host and port.
         default: the act that a request meets where the script has none.
     """
@@ -208,13 +209,13 @@ class FaultServer:
         self._script = deque(script)
         self._greeting = greeting
         self._tls = tls
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self.address = ""
 
     @property
     def open(self) -> int:
-        return len(self._tasks)
+        return len(self.tasks)
 
     @property
     def base_url(self) -> str:
@@ -238,16 +239,16 @@ class FaultServer:
     async def __aexit__(self, *exc_info: object) -> None:
         assert self._server is not None
         self._server.close()
-        for task in self._tasks:
+        for task in self.tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if self.tasks:
+            await asyncio.wait(self.tasks)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         task = asyncio.create_task(self._serve(reader, writer, self.connections))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int

@@ -35,7 +35,8 @@ async def server() -> AsyncIterator[FaultServer]:
 
 
 def client_for(server: FaultServer, **options: Any) -> ModelLabClient:
-    options = {"timeout": 5.0, "retry": RetryPolicy(attempts=3, base=0)} | options
+    options.setdefault("timeout", 5.0)
+    options.setdefault("retry", RetryPolicy(attempts=3, base=0))
     return ModelLabClient(base_url=server.base_url, api_key="ak", app_key="pk", **options)
 
 

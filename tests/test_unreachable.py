@@ -50,7 +50,8 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
 
 async def failure(base_url: str, attempts: int = 2, **options: Any) -> TransportError:
     """How a call to an address fails, on real time but without back-off."""
-    options = {"retry": RetryPolicy(attempts=2, base=0), "timeout": 5.0} | options
+    options.setdefault("retry", RetryPolicy(attempts=2, base=0))
+    options.setdefault("timeout", 5.0)
     async with ModelLabClient(base_url=base_url, **KEYS, **options) as lab:
         with pytest.raises(TransportError) as caught:
             await lab.runs.get(7)
