@@ -299,7 +299,8 @@ class ClientAndServer(RuleBasedStateMachine):
         ((run_id, _),) = self.plan([plan * 99]).items()
         policy = RetryPolicy(attempts=99, base=1, cap=4, deadline=DEADLINE)
         _, error = self.outcome(self.lab.with_options(retry=policy).runs.get(run_id))
-        assert type(error) in {ACTS[name][1] for name in plan} | {RateLimitedError}
+        assert isinstance(error, ServerError | TransportError | RateLimitedError)
+        self.unseen += 1  # the last attempt may have had too little time to be sent
         assert self.fake.now <= self.first_seen[run_id] + DEADLINE
 
     @invariant()
