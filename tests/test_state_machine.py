@@ -238,11 +238,12 @@ class ClientAndServer(RuleBasedStateMachine):
         assert sorted(outcome.run_id for outcome in outcomes) == list(planned)
         return outcomes
 
-    @rule(several=st.lists(plans, min_size=1, max_size=12))
-    def open(self, several: Sequence[Plan]) -> None:
-        """Begin a fetch that other calls cross."""
+    @rule(several=st.lists(plans, min_size=1, max_size=12), count=st.integers(0, 4))
+    def open(self, several: Sequence[Plan], count: int) -> None:
+        """Begin a fetch that other calls cross, and perhaps take some outcomes of it."""
         planned = self.plan(several)
         self.opened.append(Open(self.lab.runs.fetch(planned, route="single"), planned))
+        self.run(self.take(self.opened[-1], count))
 
     @precondition(lambda self: self.opened)
     @rule(count=st.integers(1, 5), last=st.booleans())
@@ -340,7 +341,7 @@ class ClientAndServer(RuleBasedStateMachine):
 TestClientAndServer = ClientAndServer.TestCase
 TestClientAndServer.settings = settings(
     derandomize=True,
-    max_examples=30,
+    max_examples=20,
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=list(HealthCheck),
