@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from modellab_async.limiter import Quota
     from modellab_async.transport import Stream
+    from modellab_async.wire import Reply
 
 DEFAULT_TIMEOUT: Final = 30.0
 """Seconds for one attempt: connecting, headers and body together."""
@@ -260,9 +261,14 @@ class ModelLabClient(Closing):
             self._counters.rate_limited += 1
         if not 200 <= reply.status < 300:
             raise wire.status_error(
-                call, transport.url(call), reply, rate_limit, self._credentials.redact
+                call,
+                transport.url(call),
+                reply,
+                rate_limit,
+                self._credentials.redact,
+                now=self._clock.time,
             )
-        return self._decode(call, reply.body) if stream is None else stream
+        return self._decode(call, reply) if stream is None else stream
 
     async def _back_off(self, seconds: float) -> None:
         """Sleep, unless the client is closed meanwhile.
@@ -296,14 +302,18 @@ class ModelLabClient(Closing):
             refusal = self._too_late(journey, wait)
         raise refusal
 
-    def _decode(self, call: Call, body: bytes) -> Any:
+    def _decode(self, call: Call, reply: Reply) -> Any:
         if call.returns is None:
             return None
         if call.returns is bytes:
-            return body
+            return reply.body
+        if reply.status == 204:  # said on purpose, unlike an empty 200: no repeat would help
+            raise DecodeError(
+                f"204 No Content for {call.operation}, which has content", resource_id=call.expects
+            )
         if call.paged:
-            return self._codec.open_page(body, call.returns)
-        return self._codec.decode(body, call.returns, expects=call.expects)
+            return self._codec.open_page(reply.body, call.returns)
+        return self._codec.decode(reply.body, call.returns, expects=call.expects)
 
     def _too_late(self, journey: _Journey, wait: QuotaWaitError) -> RateLimitedError:
         """The error of a call that would have to wait for quota longer than it may."""

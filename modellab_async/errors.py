@@ -135,11 +135,11 @@ class BulkError(ModelLabError):
     def __init__(self, runs: Mapping[Any, Run], errors: Mapping[Any, ModelLabError]) -> None:
         self.runs = dict(runs)
         self.errors = dict(errors)
-        first_id, first = next(iter(self.errors.items()))
-        super().__init__(
-            f"{len(self.errors)} of {len(self.runs) + len(self.errors)} ids failed;"
-            f" first {first_id!r}: {first}"
-        )
+        message = f"{len(self.errors)} of {len(self.runs) + len(self.errors)} ids failed"
+        if self.errors:
+            first_id, first = next(iter(self.errors.items()))
+            message += f"; first {first_id!r}: {first}"
+        super().__init__(message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.runs, self.errors)

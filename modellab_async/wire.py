@@ -125,7 +125,7 @@ class RateLimit:
         period = _number(headers.get("x-ratelimit-period"))
         return cls(
             name=headers.get("x-ratelimit-name"),
-            limit=None if limit is None else int(limit),
+            limit=int(limit) if limit is not None and limit >= 0 else None,
             period=period if period is not None and 0 < period <= _LONGEST_PERIOD else None,
             remaining=None if left is None else max(0, int(left)),
             reset=_later(
@@ -169,7 +169,13 @@ def parse_id(value: object, what: str = "run id") -> int:
 
 
 def status_error(
-    call: Call, url: str, reply: Reply, rate_limit: RateLimit | None, redact: Callable[[str], str]
+    call: Call,
+    url: str,
+    reply: Reply,
+    rate_limit: RateLimit | None,
+    redact: Callable[[str], str],
+    *,
+    now: Callable[[], float] = time.time,
 ) -> StatusError:
     """The error that a reply's status stands for, which is not 2xx."""
     status = reply.status
@@ -184,7 +190,9 @@ def status_error(
         url=url,
         errors=errors,
         body=text.encode()[:BODY_KEPT].decode("utf-8", "ignore"),
-        retry_after=_seconds_until(reply.headers.get("retry-after"), longest=_LONGEST_RETRY_AFTER),
+        retry_after=_seconds_until(
+            reply.headers.get("retry-after"), now, longest=_LONGEST_RETRY_AFTER
+        ),
     )
     if isinstance(error, RateLimitedError):
         error.rate_limit = rate_limit and rate_limit.redacted(redact)

@@ -11,6 +11,7 @@ import traceback
 from typing import Any
 
 import aiohttp
+import cattrs
 import pytest
 from aiohttp import web
 from aioresponses import aioresponses
@@ -87,6 +88,7 @@ async def test_a_canned_answer_can_stand_in(canned: aioresponses):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        ({"converter": cattrs.Converter(), **KEYS}, "make_converter"),
         ({}, "DD_API_KEY"),
         ({"api_key": "k"}, "no app_key"),
         ({**KEYS, "site": "mars"}, "unknown site"),
@@ -300,6 +302,17 @@ async def test_another_runs_answer_is_refused(sim: Simulator, lab: ModelLabClien
     sim.faults.next(Fault.status(200, body=body))
     with pytest.raises(DecodeError, match=rf"id {sim.run_ids[0]}.*got {sim.run_ids[1]}"):
         await lab.runs.get(sim.run_ids[0])
+
+
+async def test_no_content_where_there_must_be_some_is_not_asked_for_again(
+    sim: Simulator, lab: ModelLabClient
+):
+    """A 204 is said on purpose: an error about that id, and no fault that may pass."""
+    sim.faults.next(Fault.status(204, body="empty"))
+    with pytest.raises(DecodeError, match="204 No Content") as caught:
+        await lab.runs.get(sim.run_ids[0])
+    assert caught.value.resource_id == sim.run_ids[0]
+    assert sim.counts.requests == 1
 
 
 async def test_a_body_over_the_cap_is_not_read_to_its_end(sim: Simulator):

@@ -214,6 +214,7 @@ def test_bulk_error_keeps_everything() -> None:
     runs.clear()
     assert len(error.runs) == 2
     assert str(error) == "1 of 3 ids failed; first 9: 404 for 9"
+    assert str(BulkError({}, {})) == "0 of 0 ids failed"
 
 
 @pytest.mark.parametrize(
