@@ -20,6 +20,7 @@ from modellab_async.config import (
     Token,
     check_proxy,
     environment_proxy,
+    hidden,
     resolve_base_url,
     resolve_site,
 )
@@ -119,6 +120,9 @@ class ModelLabClient(Closing):
         converter: Converter | None = None,
         clock: Clock | None = None,
     ) -> None:
+        # From here on, a traceback that renders local variables shows no key, wherever it was put.
+        api_key, app_key, bearer_token = hidden(api_key), hidden(app_key), hidden(bearer_token)
+        site, base_url = hidden(site), hidden(base_url)
         credentials = Credentials.resolve(
             os.environ, api_key=api_key, app_key=app_key, bearer_token=bearer_token
         )
@@ -191,6 +195,8 @@ class ModelLabClient(Closing):
         return self
 
     def __repr__(self) -> str:
+        if "_transport" not in vars(self):  # as seen in the traceback of a ConfigError
+            return "<ModelLabClient (not set up)>"
         return f"<ModelLabClient {self._transport.origin} ({self._credentials.kind})>"
 
     def __reduce__(self) -> NoReturn:
