@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import platform
+import re
 import sys
 from typing import TYPE_CHECKING, Final, Self
 
@@ -36,6 +37,9 @@ USER_AGENT: Final = (
     f"modellab_async/{__version__} (python {platform.python_version()};"
     f" aiohttp {aiohttp.__version__}; {sys.platform})"
 )
+
+_USER_INFO: Final = re.compile(r"//[^/\s]*@")
+"""User and password of an address, such as a proxy's, which aiohttp's errors name whole."""
 
 
 class Transport:
@@ -136,6 +140,8 @@ class Transport:
                 self._streams.add(stream)
             body = b"" if stream else await self._read(response)
             return Reply(response.status, response.headers, body), stream
+        except TransportError as error:
+            failure = error.with_traceback(None)  # from _send_once, through aiohttp's frames
         except (aiohttp.ClientError, OSError) as error:
             failure = self.translate(error, timeout)
         except RuntimeError:
@@ -246,6 +252,7 @@ class Transport:
     def translate(self, error: Exception, timeout: float) -> TransportError:
         """An error of aiohttp's as ours, naming host and cause."""
         cause = self._credentials.redact(f"{type(error).__name__}: {error}")[:300]
+        cause = _USER_INFO.sub("//", cause)
         host = self._host
         message, kind = f"the connection to {host} was lost", TransportError
         certain = permanent = False
