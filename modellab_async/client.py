@@ -122,7 +122,7 @@ class ModelLabClient(Closing):
     ) -> None:
         # From here on, a traceback that renders local variables shows no key, wherever it was put.
         api_key, app_key, bearer_token = hidden(api_key), hidden(app_key), hidden(bearer_token)
-        site, base_url = hidden(site), hidden(base_url)
+        site, base_url, proxy = hidden(site), hidden(base_url), hidden(proxy)
         credentials = Credentials.resolve(
             os.environ, api_key=api_key, app_key=app_key, bearer_token=bearer_token
         )
@@ -132,7 +132,7 @@ class ModelLabClient(Closing):
             url = URL(f"https://api.{resolve_site(site or os.environ.get('DD_SITE') or 'us1')}")
         if session is not None and session.auth is not None:
             raise ConfigError("the session given has credentials of its own; take its auth away")
-        proxy = environment_proxy(url) if proxy is None else proxy
+        proxy = hidden(environment_proxy(url) if proxy is None else proxy)
         counters = Counters()
         self._clock = clock or Clock()
         self._counters = counters

@@ -94,7 +94,7 @@ def resolve_base_url(base_url: str, *, allow_http: bool) -> URL:
     if url.scheme not in {"http", "https"} or not host:
         raise ConfigError("base_url must be an absolute address such as https://host[:port]")
     if url.user is not None or url.password is not None:
-        del url, base_url
+        del url, base_url  # here and below, for tracebacks that render local variables
         raise ConfigError("base_url must not hold a user or password; they could be logged")
     if url.query_string or url.fragment:
         del url, base_url
@@ -276,8 +276,10 @@ def check_proxy(proxy: Any, base_url: URL, *, allow_http: bool) -> URL:
     except ValueError:
         url, host = URL(), None
     if url.scheme not in {"http", "https"} or not host:
+        del url, proxy
         raise ConfigError("proxy must be an address such as http://host:port")
     if base_url.scheme == "http" and not (allow_http or is_loopback(host)):
+        del url, proxy
         raise ConfigError(
             f"a plain-HTTP base_url through the proxy {host} would show it the keys:"
             " use https://, or pass allow_http=True if you mean it"

@@ -207,6 +207,9 @@ async def test_no_time_out_of_the_users_shows_a_secret(own: Simulator, kind: str
         {**KEYS, "base_url": "https://example.com?key=SECRET"},
         {**KEYS, "timeout": -1},
         {**KEYS, "max_body_bytes": 0},
+        {**KEYS, "proxy": "socks5://SECRET@example.com"},
+        {**KEYS, "proxy": "http://u:SECRET@example.com", "base_url": "http://localhost"},
+        {**KEYS, "proxy": "http://u:SECRET@example.com", "max_body_bytes": 0},
         {"bearer_token": "SECRET\u20ac"},
         {"bearer_token": "SECRET", "retry": 3},
     ],
@@ -232,6 +235,23 @@ async def test_no_token_function_makes_one_show(own: Simulator, token: str) -> N
         with pytest.raises(ModelLabError) as caught:
             await lab.runs.get(1)
     assert_hidden(*told(caught.value))
+
+
+async def test_no_error_shows_a_proxys_password() -> None:
+    """Whether the proxy refuses it or cannot be reached; aiohttp's own errors name it."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        for proxy in (f"http://u:SECRET@127.0.0.1:{port}", "http://SECRET:p@127.0.0.1:1"):
+            async with ModelLabClient(**KEYS, proxy=proxy, retry=RetryPolicy.none()) as lab:
+                with pytest.raises(ModelLabError, match=r"127\.0\.0\.1") as caught:
+                    await lab.runs.get(1)
+            assert_hidden(*told(caught.value))
 
 
 # To whom they are sent
