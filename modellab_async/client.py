@@ -20,6 +20,7 @@ from modellab_async.config import (
     Token,
     check_proxy,
     environment_proxy,
+    hidden,
     resolve_base_url,
     resolve_site,
 )
@@ -120,6 +121,9 @@ class ModelLabClient(Closing):
         converter: Converter | None = None,
         clock: Clock | None = None,
     ) -> None:
+        # From here on, a traceback that renders local variables shows no key, wherever it was put.
+        api_key, app_key, bearer_token = hidden(api_key), hidden(app_key), hidden(bearer_token)
+        site, base_url, proxy = hidden(site), hidden(base_url), hidden(proxy)
         credentials = Credentials.resolve(
             os.environ, api_key=api_key, app_key=app_key, bearer_token=bearer_token
         )
@@ -129,7 +133,7 @@ class ModelLabClient(Closing):
             url = URL(f"https://api.{resolve_site(site or os.environ.get('DD_SITE') or 'us1')}")
         if session is not None and session.auth is not None:
             raise ConfigError("the session given has credentials of its own; take its auth away")
-        proxy = environment_proxy(url) if proxy is None else proxy
+        proxy = hidden(environment_proxy(url) if proxy is None else proxy)
         counters = Counters()
         self._clock = clock or Clock()
         self._counters = counters
@@ -192,6 +196,8 @@ class ModelLabClient(Closing):
         return self
 
     def __repr__(self) -> str:
+        if "_transport" not in vars(self):  # as seen in the traceback of a ConfigError
+            return "<ModelLabClient (not set up)>"
         return f"<ModelLabClient {self._transport.origin} ({self._credentials.kind})>"
 
     def __reduce__(self) -> NoReturn:

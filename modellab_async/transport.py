@@ -158,6 +158,8 @@ class Transport:
                     response = await self._open(call, headers, _UNLIMITED)
                 body = await self._read(response)
             return Reply(response.status, response.headers, body), None
+        except TransportError as error:
+            failure = error.with_traceback(None)  # from _send_once, through aiohttp's frames
         except (aiohttp.ClientError, OSError) as error:
             failure = self.translate(error, timeout)
         except RuntimeError:
@@ -266,10 +268,7 @@ class Transport:
 
     def translate(self, error: Exception, timeout: float) -> TransportError:
         """An error of aiohttp's as ours, naming host and cause."""
-        told: object = error
-        if isinstance(error, aiohttp.ClientResponseError):
-            told = f"{error.status}, {error.message}"  # not the URL, a proxy's with its password
-        said = f"{type(error).__name__}: {told}".removesuffix(": ")
+        said = f"{type(error).__name__}: {error}".removesuffix(": ")
         cause = _USERINFO.sub("://***@", self._credentials.redact(said))[:300]
         host = self._host
         message, kind = f"the connection to {host} was lost", TransportError

@@ -151,7 +151,7 @@ async def test_a_key_that_the_server_echoes_is_not_shown() -> None:
         ([], {"DD_API_KEY": "SECRET"}, "DD_APP_KEY"),
         ([], {"DD_BEARER_TOKEN": "SECRET\nSECRET"}, "control"),
         (["--site", "nowhere"], SECRETS, "unknown site"),
-        ([], SECRETS | {"DD_SITE": "nowhere"}, "unknown site"),
+        ([], SECRETS | {"DD_SITE": SECRETS["DD_APP_KEY"]}, "unknown site"),
         (["--site", "nowhere"], SECRETS | {"MODELLAB_BASE_URL": "http://[::1]:1"}, "unknown site"),
         (["--base-url", "http://example.com"], SECRETS, "unencrypted"),
         ([], SECRETS | {"MODELLAB_BASE_URL": "ftp://x"}, "base_url"),

@@ -121,7 +121,7 @@ def test_keys_of_another_site_are_thought_of() -> None:
 @pytest.mark.parametrize(
     ("arguments", "env", "said", "advice"),
     [
-        ([], {"DD_SITE": "nowhere"}, "unknown site 'nowhere'", "Correct DD_SITE"),
+        ([], {"DD_SITE": "nowhere"}, "unknown site (DD_SITE)", "Correct DD_SITE"),
         (["--site", "nowhere"], {"DD_SITE": "eu1"}, "unknown site", "Correct --site"),
         ([], {"MODELLAB_BASE_URL": "ftp://x"}, "base_url", "Correct MODELLAB_BASE_URL"),
         (["--base-url", "http://example.com"], {}, "unencrypted", "Correct --base-url"),

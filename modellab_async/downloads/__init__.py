@@ -2,7 +2,8 @@
 
 A file grows beside its target as ``<name>.part`` and is renamed when it is whole. The entity tag
 that the server gave stands in ``<name>.part.etag`` meanwhile, so that a part file is never gone on
-with in another version; without one, the last 4 KiB and the size must agree.
+with in another version; without one, the last 4 KiB and the size must agree. By the same two a
+run's file that is there already is known, and left as it is.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Downloads:
                 run.project_id, file.artifact_path, Part(target), file.size, progress.advance
             )
             try:
-                await transfer.run()
+                await transfer.run_unless_there()
             except DiskError:
                 raise
             except (NotFoundError, DownloadError) as error:

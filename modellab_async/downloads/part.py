@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import re
 import stat
@@ -23,6 +24,9 @@ Ts = TypeVarTuple("Ts")
 
 SUFFIXES: Final = (".part", ".part.etag")
 """What is added to a target's name, for its part file and for the version that this is of."""
+
+LONGEST_NAME: Final = 255
+"""Bytes of a name that the usual file systems can hold."""
 
 TAIL: Final = 4096
 """How many bytes of a part file are compared with the server's before it is gone on with."""
@@ -92,6 +96,18 @@ class Held:
         return self.size - len(self.tail) if self.tail else 0
 
 
+def names_beside(name: str) -> tuple[str, ...]:
+    """The names of a target's part file and of its version's, which its own name leaves room for.
+
+    A long name is cut, and what is left told apart by a hash.
+    """
+    encoded = os.fsencode(name)
+    if len(encoded) + max(map(len, SUFFIXES)) > LONGEST_NAME:
+        digest = hashlib.sha256(encoded).hexdigest()[:16]
+        name = f"{encoded[:200].decode('utf-8', 'ignore')}~{digest}"
+    return tuple(name + suffix for suffix in SUFFIXES)
+
+
 class Part:
     """A part file. Everything here blocks; call it by :func:`on_disk`.
 
@@ -100,7 +116,7 @@ class Part:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.path, self._note = (target.with_name(target.name + suffix) for suffix in SUFFIXES)
+        self.path, self._note = map(target.with_name, names_beside(target.name))
         self._file: BinaryIO | None = None
 
     def look(self) -> Held:
@@ -115,9 +131,15 @@ class Part:
             raise DownloadError(f"{self.path} is in the way: it is no regular file")
         if status.st_size <= TAIL:
             return Held(status.st_size)
-        with self.path.open("rb") as file:
-            file.seek(status.st_size - TAIL)
-            return Held(status.st_size, file.read(TAIL), self._noted())
+        return Held(status.st_size, _tail(self.path, status.st_size), self._noted())
+
+    def look_at_target(self, size: int) -> Held:
+        """The target itself, where it has this size and no part file is to be gone on with."""
+        if size <= TAIL or self.path.exists():
+            return Held()
+        if not self.target.is_file() or self.target.stat().st_size != size:
+            return Held()
+        return Held(size, _tail(self.target, size))
 
     def open(self, held: Held, begin: int, etag: str | None) -> None:
         """Make ready to write from ``begin`` on; from 0 on, bytes of the version ``etag``."""
@@ -162,6 +184,12 @@ class Part:
         except (FileNotFoundError, UnicodeDecodeError):
             return None
         return etag if _STRONG_ETAG.fullmatch(etag) else None
+
+
+def _tail(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(size - TAIL)
+        return file.read(TAIL)
 
 
 if sys.platform == "win32":

@@ -51,6 +51,18 @@ class Transfer:
     position: int = attrs.field(default=0, init=False)
     total: int | None = attrs.field(default=None, init=False)
 
+    async def run_unless_there(self) -> None:
+        """Like `run`, unless the target has the listed size and the server's last 4 KiB already.
+
+        Raises:
+            DownloadError: as `run` does.
+            ModelLabError: where the server cannot be asked.
+        """
+        if await self._is_there():
+            self._advance(self.size or 0)
+        else:
+            await self.run()
+
     async def run(self) -> None:
         """Bring the file, and give it its name once it is whole.
 
@@ -69,6 +81,19 @@ class Transfer:
                     f" {self.part.path} is kept to go on from"
                 ) from broken
             await self.clock.sleep(self.policy.backoff(failures, self.clock.random()))
+
+    async def _is_there(self) -> bool:
+        held = await on_disk(self.part.look_at_target, self.size or 0)
+        stream = await self._ask(held) if held.offset else None
+        if stream is None:
+            return False
+        try:
+            begin, _ = self._span(stream, held)
+            return begin > 0 and await _matching_head(stream, held.tail) == held.tail
+        except (_StaleError, TransportError):
+            return False
+        finally:
+            stream.close()
 
     async def _attempt(self) -> TransportError | None:
         """Ask once, or twice where the part file is stale; gives what broke the body off."""

@@ -105,8 +105,9 @@ class Artifacts:
         ``GET /artifacts/content`` for each file. Everything is listed and checked before anything
         is written. Where a file is gone, keeps breaking off or has another size than listed, the
         others are brought before the error is raised; any other error ends all at once. Part
-        files are kept, also on cancellation. Whole files are fetched again by another call. Gives
-        the paths written, in the order of the files' paths.
+        files are kept, also on cancellation. A file that is there already is left as it is where
+        it has the listed size and its last 4 KiB are the server's, which one small request tells;
+        one of up to 4 KiB is fetched again. Gives the paths of all files, in their order.
 
         Args:
             run_id: the run.
