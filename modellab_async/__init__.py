@@ -11,6 +11,7 @@ async with ModelLabClient() as lab:
 #   limiter, retry, transport                   a request in motion
 #   bulk, paging, waiting, downloads            many requests as one piece of work
 #   resources, client                           what users hold
+#   frames, export                              runs as tables and files
 #   cli, simulator                              edges; the simulator imports nothing of ours
 
 from modellab_async._version import __version__
@@ -28,7 +29,9 @@ from modellab_async.errors import (
     DownloadError,
     ErrorDetail,
     ErrorSource,
+    ExportError,
     InvalidIdError,
+    MissingExtraError,
     ModelLabError,
     NotFoundError,
     PermissionDeniedError,
@@ -77,12 +80,14 @@ __all__ = [
     "DownloadError",
     "ErrorDetail",
     "ErrorSource",
+    "ExportError",
     "FacetKeys",
     "FacetValues",
     "Fetch",
     "InvalidIdError",
     "MetricStatRange",
     "MetricSummary",
+    "MissingExtraError",
     "ModelLabClient",
     "ModelLabError",
     "NotFoundError",

@@ -23,12 +23,14 @@ EXPORTED = [
     "DownloadError",
     "ErrorDetail",
     "ErrorSource",
+    "ExportError",
     "FacetKeys",
     "FacetValues",
     "Fetch",
     "InvalidIdError",
     "MetricStatRange",
     "MetricSummary",
+    "MissingExtraError",
     "ModelLabClient",
     "ModelLabError",
     "NotFoundError",
@@ -67,6 +69,8 @@ EXPORTED = [
 ]
 NOT_IMPORTED = {
     "modellab_async.cli",
+    "modellab_async.export",
+    "modellab_async.frames",
     "modellab_async.simulator",
     "orjson",
     "pyarrow",
