@@ -6,7 +6,7 @@ render.py    how things look on a terminal
 progress.py  live progress
 filters.py   options of listings
 listing.py   listings, as far as they are asked for
-runs.py, projects.py, artifacts.py, demo.py, simulate.py    the commands
+runs.py, export.py, projects.py, artifacts.py, demo.py, simulate.py    the commands
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from modellab_async._version import __version__
-from modellab_async.cli import artifacts, demo, projects, runs, simulate
+from modellab_async.cli import artifacts, demo, export, projects, runs, simulate
 from modellab_async.cli.common import examples
 from modellab_async.cli.output import write_line
 
@@ -35,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+runs.app.command(epilog=export.EXAMPLES)(export.export)
 for commands in (runs.app, projects.app, artifacts.app, demo.app, simulate.app):
     app.add_typer(commands)
 
