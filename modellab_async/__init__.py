@@ -6,7 +6,7 @@ async with ModelLabClient() as lab:
 
 # The rooms, from facts to edges; each imports only rooms above it:
 #   models, errors                              what the API's resources and failures are
-#   clock, closing, stats                       small things that all rooms share
+#   clock, closing, stats, idset                small things that all rooms share
 #   config, wire, codec, endpoints              pure: settings, HTTP, JSON, the operations
 #   limiter, retry, transport                   a request in motion
 #   bulk, paging, waiting, downloads            many requests as one piece of work

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import sys
@@ -15,6 +14,7 @@ import pytest
 from conftest import eventually
 from test_cli import invoke, settings
 from test_cli_process import COLOUR, Shell, environment, finish, on_terminal
+from test_export import names_in
 
 from modellab_async import Run, frames, from_dict
 from modellab_async.simulator import Fault, Simulator
@@ -120,7 +120,7 @@ async def test_mistakes_are_told_in_a_line(
     result = await invoke("runs", "export", *arguments, env=settings(sim))
     assert result.exit_code == 2
     assert "Traceback" not in result.output
-    assert os.listdir(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 @posix

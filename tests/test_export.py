@@ -150,7 +150,7 @@ async def test_ids_are_exported_once_each(sim: Simulator, lab: ModelLabClient, t
     path = tmp_path / "runs.jsonl"
     progress: list[tuple[str, int, int | None]] = []
 
-    asked = [first, str(first), second, 1, "x"]
+    asked: list[int | str] = [first, str(first), second, 1, "x"]
     exported = await export_runs(lab, asked, path=path, on_progress=lambda *p: progress.append(p))
 
     assert (exported.runs, exported.failed) == (2, 2)

@@ -33,7 +33,7 @@ MADE = datetime(2026, 5, 15, 2, 57, 3, 79_000, tzinfo=UTC)
 
 def make_run(number: int = 1, params: dict[str, str] | None = None, **fields: Any) -> Run:
     """A run that has what a test cares about."""
-    given_fields = {
+    given_fields: dict[str, Any] = {
         "name": f"run-{number}",
         "project_id": 7,
         "status": RunStatus.COMPLETED,

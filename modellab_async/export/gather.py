@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import AsyncIterable, Iterable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,17 +17,30 @@ from modellab_async.errors import (
     PermissionDeniedError,
     StatusError,
 )
-from modellab_async.export.ids import IdSet
+from modellab_async.export.listing import Listing
+from modellab_async.export.part import failed_ids
+from modellab_async.idset import IdSet
 from modellab_async.wire import parse_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from datetime import datetime
+    from pathlib import Path
 
     from modellab_async.client import ModelLabClient
     from modellab_async.export.part import Lines
     from modellab_async.export.spool import Spool
-    from modellab_async.models import RunFilter
+    from modellab_async.models import Page, Run, RunFilter
+
+
+async def newest_of(lab: ModelLabClient, chosen: RunFilter | None) -> Page[Run]:
+    """The runs that changed last, as of now, as far as they can be read.
+
+    Raises:
+        ModelLabError: where the listing fails.
+    """
+    pager = lab.runs.list(chosen, sort="-updated_at")
+    return await Listing(pager, IdSet(), None, lambda _run_id, _error: None).first()
 
 
 class Gathering:
@@ -42,6 +56,7 @@ class Gathering:
         lab: ModelLabClient,
         spool: Spool,
         failures: Lines,
+        place: Path,
         on_progress: Callable[[int, int | None], object],
     ) -> None:
         self.listed: int | None = None
@@ -49,6 +64,7 @@ class Gathering:
         self._lab = lab
         self._spool = spool
         self._failures = failures
+        self._place = place
         self._on_progress = on_progress
         self._failed = 0
         self._asked = IdSet()
@@ -75,20 +91,43 @@ class Gathering:
                 done = len(self._spool.ids) + self._failed
                 self._on_progress(done, None if total < 0 else max(done, total - self._repeats))
 
-    async def by_filter(self, chosen: RunFilter | None, since: datetime | None) -> None:
-        """Fetch the runs that a filter lets through, all or those updated ``since``."""
+    async def by_filter(
+        self, chosen: RunFilter | None, since: datetime | None, newest: Page[Run] | None
+    ) -> None:
+        """Fetch the runs that a filter lets through, all or those updated ``since``.
+
+        Args:
+            chosen: the filter.
+            since: how far back to go.
+            newest: what `newest_of` gave a moment ago, if it did; often that is all there is.
+
+        Raises:
+            ModelLabError: where the listing fails.
+        """
+        if since is not None and newest is not None and self._take(newest, since):
+            return
+        for run_id in failed_ids(self._failures.path):
+            self._asked.add(run_id)
         pager = self._lab.runs.list(chosen, sort="created_at" if since is None else "-updated_at")
-        async with pager.pages() as pages:
+        listing = Listing(pager, self._spool.ids, None if since else self._place, self._break)
+        async with aclosing(listing.pages()) as pages:
             async for page in pages:
-                self.listed = page.total
-                for run in page.items:
-                    if since is not None and run.updated_at is not None and run.updated_at < since:
-                        return
-                    self._spool.add(run)
+                if self._take(page, since):
+                    return
                 if self._spool.due:
                     await self.write()
+                    await on_disk(listing.note)
                 self._on_progress(len(self._spool.ids), None if since else page.total)
         self.complete = pager.complete
+
+    def _take(self, page: Page[Run], since: datetime | None) -> bool:
+        """Take in a page's runs; True where one is older than ``since``, as all behind it are."""
+        self.listed = page.total
+        for run in page.items:
+            if since is not None and run.updated_at is not None and run.updated_at < since:
+                return True
+            self._spool.add(run)
+        return False
 
     async def write(self) -> None:
         """Bring to disk what was fetched so far."""
@@ -111,6 +150,12 @@ class Gathering:
         async for given in run_ids:
             if self._is_new(given):
                 yield given
+
+    def _break(self, run_id: int, error: ModelLabError) -> None:
+        """Note a run that the listing gives in a form that cannot be read, once."""
+        if run_id not in self._asked:
+            self._asked.add(run_id)
+            self._fail(run_id, error)
 
     def _fail(self, run_id: Any, error: ModelLabError) -> None:
         refused = isinstance(error, AuthenticationError | PermissionDeniedError)

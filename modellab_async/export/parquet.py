@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
-    from modellab_async.export.ids import IdSet
     from modellab_async.frames.layout import Layout
+    from modellab_async.idset import IdSet
     from modellab_async.models import Run
 
 _CARRIED: Final = 10_000

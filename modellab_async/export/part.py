@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from modellab_async.export.ids import IdSet
+    from modellab_async.idset import IdSet
 
 NoteT = TypeVar("NoteT", Plan, Record)
 
@@ -36,6 +36,7 @@ class Part:
         failed: the side file beside it, of what could not be fetched.
         runs: the runs fetched so far.
         failures: what could not be fetched so far.
+        place: how far a listing was read.
         output: the file as it is written.
     """
 
@@ -48,6 +49,7 @@ class Part:
         self.directory = beside(".part")
         self.runs = self.directory / "runs.jsonl"
         self.failures = self.directory / "failed.jsonl"
+        self.place = self.directory / "page"
         self.output = self.directory / "output"
         self._record = beside(".export.json")
         self._new_record = self.directory / "export.json"
@@ -85,7 +87,7 @@ class Part:
 
     def begin(self, plan: Plan) -> None:
         """Begin an export anew."""
-        for path in (self._plan, self.runs, self.failures, self.output):
+        for path in (self._plan, self.runs, self.failures, self.place, self.output):
             path.unlink(missing_ok=True)
         _write_note(self._plan, plan)
 
@@ -137,9 +139,12 @@ class Lines:
         """Add a line, which is written later."""
         self._lines.append(line)
 
-    def open(self, size: int = 0) -> None:
-        """Make ready to go on after the first ``size`` bytes."""
-        self._file = self.path.open("ab")
+    def open(self, size: int | None) -> None:
+        """Make ready to go on after the first ``size`` bytes; after the last whole line if None."""
+        self._file = self.path.open("a+b")
+        if size is None:
+            self._file.seek(0)
+            size = sum(len(line) for line in self._file if line.endswith(b"\n"))
         self._file.truncate(size)
 
     def write(self) -> None:

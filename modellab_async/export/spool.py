@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from modellab_async.codec import from_json, make_converter, to_json
 from modellab_async.errors import DecodeError
-from modellab_async.export.ids import IdSet
 from modellab_async.export.part import Lines
+from modellab_async.idset import IdSet
 from modellab_async.models import Run
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
-    from modellab_async.export.ids import IdSet
     from modellab_async.frames.columns import Kind
     from modellab_async.frames.layout import Layout
+    from modellab_async.idset import IdSet
     from modellab_async.models import MetricSummary, Run
 
 _CARRIED: Final = 10_000

@@ -11,8 +11,7 @@ import attrs
 from modellab_async.bulk import refuse_lone_id
 from modellab_async.downloads.part import DiskError, on_disk
 from modellab_async.errors import ConfigError, ExportError
-from modellab_async.export.gather import Gathering
-from modellab_async.export.ids import IdSet
+from modellab_async.export.gather import Gathering, newest_of
 from modellab_async.export.part import Lines, Part, failed_ids, keep_failures
 from modellab_async.export.plan import Plan, Record, form_of
 from modellab_async.export.spool import Spool
@@ -20,18 +19,18 @@ from modellab_async.export.text import Csv, JsonLines
 from modellab_async.frames import needs_arrow
 from modellab_async.frames.layout import batched, wanted_columns
 from modellab_async.frames.survey import Survey
+from modellab_async.idset import IdSet
 from modellab_async.models import RunFilter
 
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Sequence
-    from datetime import datetime
 
     from modellab_async.client import ModelLabClient
     from modellab_async.export.plan import Form, Format, Task
     from modellab_async.frames.columns import Statistic
     from modellab_async.frames.layout import Layout, Shape
-    from modellab_async.models import Run
+    from modellab_async.models import Page, Run
 
     Phase = Literal["fetch", "write"]
     Progress = Callable[[Phase, int, int | None], object]
@@ -152,6 +151,7 @@ class _Work:
         self._lab = lab
         self._part = part
         self._on_progress: Progress = on_progress
+        self._newest: Page[Run] | None = None
 
     async def run(
         self, form: Form, task: Task, run_ids: Any, chosen: RunFilter | None, *, resume: bool
@@ -216,19 +216,14 @@ class _Work:
             if task == "since_last" and earlier is not None:
                 form.must_be(earlier.form, str(self._part.target))
                 since = None if earlier.mark is None else earlier.mark - OVERLAP
-            mark = await self._newest(chosen)
+            # What changes while the export is under way is newer than this, and found by the next
+            # one. The newest run of the export itself may be newer than one that was read before.
+            self._newest = await newest_of(self._lab, chosen)
+            times = (run.updated_at for run in self._newest.items)
+            mark = max((time for time in times if time is not None), default=None)
         plan = Plan(form, task, mark, since)
         await on_disk(self._part.begin, plan)
         return plan
-
-    async def _newest(self, chosen: RunFilter | None) -> datetime | None:
-        """The newest change of any run as of now.
-
-        What changes while the export is under way is newer, and found by the next one. The newest
-        run of the export itself would not do: a run that was read early may change before it.
-        """
-        page = await self._lab.runs.list(chosen, sort="-updated_at", page_size=100)
-        return max((run.updated_at for run in page.items if run.updated_at), default=None)
 
     async def _finish(
         self, plan: Plan, run_ids: Any, chosen: RunFilter | None, carried: Record | None
@@ -239,16 +234,21 @@ class _Work:
         spool = Spool(part.runs, survey.see)
         failures = Lines(part.failures)
         gathering = Gathering(
-            self._lab, spool, failures, lambda done, total: self._on_progress("fetch", done, total)
+            self._lab,
+            spool,
+            failures,
+            part.place,
+            lambda done, total: self._on_progress("fetch", done, total),
         )
         try:
             await on_disk(spool.open)
-            await on_disk(failures.open)
+            # An id that failed is asked for again, whereas a listing goes on behind what failed.
+            await on_disk(failures.open, None if run_ids is None else 0)
             try:
                 if run_ids is not None:
                     await gathering.by_id(run_ids)
                 else:
-                    await gathering.by_filter(chosen, plan.since)
+                    await gathering.by_filter(chosen, plan.since, self._newest)
             finally:
                 await gathering.write()
             runs = await self._write(form, survey, spool, carried)

@@ -1,4 +1,4 @@
-"""Millions of run ids in little memory."""
+"""Millions of ids in little memory."""
 
 from __future__ import annotations
 
