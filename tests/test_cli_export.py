@@ -39,7 +39,7 @@ async def test_ids_and_columns(sim: Simulator, tmp_path: Path) -> None:
     """The runs named go to the file, in the columns named, and a line of JSON sums up."""
     path = tmp_path / "runs.csv"
     ids = list(sim.run_ids[:3])
-    columns = "status,metrics.eval_loss.min"
+    columns = "status, metrics.eval_loss.min"
 
     result = await invoke(
         "runs", "export", *ids, "-o", path, "--columns", columns, env=settings(sim)
@@ -64,6 +64,16 @@ async def test_ids_from_a_file(sim: Simulator, tmp_path: Path) -> None:
     assert result.stderr.startswith("error: 1 could not be fetched, see ")
     assert "--retry-failed" in result.stderr
     assert len(path.read_text().splitlines()) == 2
+
+
+async def test_ids_from_standard_input(shell: Shell, sim: Simulator, tmp_path: Path) -> None:
+    """A dash stands for the ids on standard input, among others."""
+    path = tmp_path / "runs.csv"
+    first, *rest = sim.run_ids[:150]
+    process = await shell.modellab("runs", "export", first, "-", "-o", path, env=environment(sim))
+    code, _, stderr = await finish(process, "\n".join(map(str, rest)).encode())
+    assert (code, stderr) == (0, "")
+    assert sorted(pl.read_csv(path)["id"]) == sorted([first, *rest])
 
 
 async def test_a_filter_in_the_long_shape(sim: Simulator, tmp_path: Path) -> None:
@@ -94,7 +104,7 @@ async def test_since_last_and_retry_failed(sim: Simulator, tmp_path: Path) -> No
     assert (summary["runs"], summary["fetched"], summary["failed"]) == (2_001, 1, 0)
     sim.delete_run(new)
     result = await invoke(*command, "--since-last", env=settings(sim))
-    assert result.stderr.startswith("1 rows are of runs that are no longer listed")
+    assert result.stderr.startswith("Rows of runs that are no longer listed: 1;")
 
 
 @pytest.mark.parametrize(

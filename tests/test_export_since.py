@@ -206,6 +206,17 @@ async def test_an_update_that_broke_off_is_gone_on_with(
     assert new <= set(read(path)["id"])
 
 
+async def test_a_new_run_that_cannot_be_read(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
+    """It is named in the side file, and the other new ones are exported."""
+    path = tmp_path / "runs.jsonl"
+    await export_runs(lab, path=path)
+    new, broken = sim.insert_run(name="new"), sim.insert_run(name=None)
+    exported = await export_runs(lab, path=path, since_last=True)
+    assert (exported.runs, exported.failed) == (251, 1)
+    assert new in set(read(path)["id"])
+    assert json.loads(exported.failures.read_text())["run_id"] == broken
+
+
 async def test_failures_of_earlier_stay_named(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
     """A side file names what failed until it was fetched, whatever was exported since."""
     path = tmp_path / "runs.jsonl"

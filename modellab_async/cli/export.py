@@ -163,7 +163,7 @@ def export(
                     filter=chosen if run_ids is None else None,
                     format=cast("Format | None", file_format),
                     shape=cast("Shape", shape),
-                    columns=None if columns is None else columns.split(","),
+                    columns=None if columns is None else map(str.strip, columns.split(",")),
                     statistic=cast("Statistic", statistic),
                     resume=resume,
                     since_last=since_last,
@@ -252,7 +252,7 @@ def _sum_up(exported: Exported, *, as_json: bool) -> None:
         )
     if exported.unlisted:
         note(
-            f"{exported.unlisted:,} rows are of runs that are no longer listed;"
+            f"Rows of runs that are no longer listed: {exported.unlisted:,};"
             " an export without --since-last drops them."
         )
     if exported.complete is False:

@@ -33,14 +33,16 @@ if TYPE_CHECKING:
     from modellab_async.models import Page, Run, RunFilter
 
 
-async def newest_of(lab: ModelLabClient, chosen: RunFilter | None) -> Page[Run]:
-    """The runs that changed last, as of now, as far as they can be read.
+async def newest_of(lab: ModelLabClient, chosen: RunFilter | None) -> tuple[Page[Run], bool]:
+    """The runs that changed last, as of now, and whether all of these can be read.
 
     Raises:
         ModelLabError: where the listing fails.
     """
     pager = lab.runs.list(chosen, sort="-updated_at")
-    return await Listing(pager, IdSet(), None, lambda _run_id, _error: None).first()
+    broken: list[int] = []
+    listing = Listing(pager, IdSet(), None, lambda run_id, _error: broken.append(run_id))
+    return await listing.first(), not broken
 
 
 class Gathering:
@@ -99,7 +101,7 @@ class Gathering:
         Args:
             chosen: the filter.
             since: how far back to go.
-            newest: what `newest_of` gave a moment ago, if it did; often that is all there is.
+            newest: the newest runs as of a moment ago, where known; often that is all there is.
 
         Raises:
             ModelLabError: where the listing fails.

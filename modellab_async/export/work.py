@@ -218,8 +218,9 @@ class _Work:
                 since = None if earlier.mark is None else earlier.mark - OVERLAP
             # What changes while the export is under way is newer than this, and found by the next
             # one. The newest run of the export itself may be newer than one that was read before.
-            self._newest = await newest_of(self._lab, chosen)
-            times = (run.updated_at for run in self._newest.items)
+            newest, whole = await newest_of(self._lab, chosen)
+            self._newest = newest if whole else None
+            times = (run.updated_at for run in newest.items)
             mark = max((time for time in times if time is not None), default=None)
         plan = Plan(form, task, mark, since)
         await on_disk(self._part.begin, plan)
