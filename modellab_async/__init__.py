@@ -7,12 +7,13 @@ async with ModelLabClient() as lab:
 # The rooms, from facts to edges; each imports only rooms above it:
 #   display, notebook                           how values look to a person
 #   models, errors                              what the API's resources and failures are
-#   clock, closing, collector, stats            small things that all rooms share
+#   clock, closing, collector, stats, idset     small things that all rooms share
 #   comparison                                  pure: runs side by side
 #   config, wire, codec, endpoints              pure: settings, HTTP, JSON, the operations
 #   limiter, retry, deadlines, transport        a request in motion
 #   bulk, paging, waiting, downloads            many requests as one piece of work
 #   resources, client                           what users hold
+#   frames, export                              runs as tables and files
 #   cli, simulator                              edges; the simulator imports nothing of ours
 
 from typing import TYPE_CHECKING
@@ -33,7 +34,9 @@ from modellab_async.errors import (
     DownloadError,
     ErrorDetail,
     ErrorSource,
+    ExportError,
     InvalidIdError,
+    MissingExtraError,
     ModelLabError,
     NotFoundError,
     PermissionDeniedError,
@@ -86,12 +89,14 @@ __all__ = [
     "DownloadError",
     "ErrorDetail",
     "ErrorSource",
+    "ExportError",
     "FacetKeys",
     "FacetValues",
     "Fetch",
     "InvalidIdError",
     "MetricStatRange",
     "MetricSummary",
+    "MissingExtraError",
     "ModelLabClient",
     "ModelLabError",
     "NotFoundError",

@@ -2,6 +2,7 @@
 
     ModelLabError
     ├── ConfigError                 credentials, site or options that cannot work
+    │   └── MissingExtraError       also an ImportError; names the extra to install
     ├── InvalidIdError              also a ValueError; raised before any request
     ├── ClientClosedError           used after closing, or from another event loop
     ├── TransportError              no answer: refused, dropped, cut short
@@ -9,6 +10,7 @@
     ├── DecodeError                 an answer that is not what the API promises
     ├── WaitTimeoutError            also a TimeoutError; carries the last run seen
     ├── DownloadError               a file that could not be brought to disk safely
+    ├── ExportError                 a file of runs that could not be written or gone on with
     ├── BulkError                   some of many failed; carries all that succeeded
     └── StatusError                 an answer with a status that is not 2xx
         ├── BadRequestError         400
@@ -53,6 +55,10 @@ class _CallError(ModelLabError):
 
 class ConfigError(ModelLabError):
     """The client cannot work as it was set up; the message names what to give instead."""
+
+
+class MissingExtraError(ConfigError, ImportError):
+    """Something needs a package that is installed with one of this package's extras only."""
 
 
 class InvalidIdError(ModelLabError, ValueError):
@@ -122,6 +128,10 @@ class WaitTimeoutError(ModelLabError, TimeoutError):
 
 class DownloadError(ModelLabError):
     """A file could not be brought to disk whole, or its path would leave the directory."""
+
+
+class ExportError(ModelLabError):
+    """A file of runs could not be written, or an earlier export cannot be gone on with."""
 
 
 class BulkError(ModelLabError):

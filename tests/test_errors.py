@@ -23,7 +23,9 @@ from modellab_async.errors import (
     DownloadError,
     ErrorDetail,
     ErrorSource,
+    ExportError,
     InvalidIdError,
+    MissingExtraError,
     ModelLabError,
     NotFoundError,
     PermissionDeniedError,
@@ -54,6 +56,7 @@ STATUS: dict[str, Any] = {
 TREE: dict[type[Exception], tuple[type[BaseException], ...]] = {
     ModelLabError: (Exception,),
     ConfigError: (ModelLabError,),
+    MissingExtraError: (ConfigError, ImportError),
     InvalidIdError: (ModelLabError, ValueError),
     ClientClosedError: (ModelLabError,),
     TransportError: (ModelLabError,),
@@ -61,6 +64,7 @@ TREE: dict[type[Exception], tuple[type[BaseException], ...]] = {
     DecodeError: (ModelLabError,),
     WaitTimeoutError: (ModelLabError, TimeoutError),
     DownloadError: (ModelLabError,),
+    ExportError: (ModelLabError,),
     BulkError: (ModelLabError,),
     StatusError: (ModelLabError,),
     BadRequestError: (StatusError,),
@@ -88,6 +92,7 @@ def tried(error: Any) -> Any:
 SAMPLES = [
     ModelLabError("something"),
     ConfigError("no api_key"),
+    MissingExtraError("frames needs pyarrow"),
     InvalidIdError("not a run id: -1"),
     ClientClosedError("closed"),
     tried(TransportError("no connection", answer_lost=False, permanent=True)),
@@ -95,6 +100,7 @@ SAMPLES = [
     tried(DecodeError("Expected `int`", path="$.data.id", resource_id=7, cut_short=True)),
     WaitTimeoutError("still running", run=RUN),
     DownloadError("path leaves the directory"),
+    ExportError("another export is writing"),
     BulkError({"7": RUN}, {8: NotFoundError("404", status=404, **STATUS), None: DecodeError("x")}),
     tried(StatusError("302 from GET …", status=302, **STATUS)),
     *(

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.prompt import Confirm
 
-from modellab_async import ROOT_RUNS, ModelLabError, Outcome, RunFilter, RunStatus, to_json
+from modellab_async import ModelLabError, Outcome, RunStatus, to_json
 from modellab_async.cli.common import (
     BaseUrl,
     ExitCode,
@@ -26,7 +26,19 @@ from modellab_async.cli.common import (
     new_group,
     note,
 )
-from modellab_async.cli.filters import Limit, Owner, Tags, Text, pairs, refusals
+from modellab_async.cli.filters import (
+    Limit,
+    Owner,
+    Params,
+    Parent,
+    Project,
+    Roots,
+    Status,
+    Tags,
+    Text,
+    refusals,
+    run_filter,
+)
 from modellab_async.cli.listing import page_size, show_listing
 from modellab_async.cli.output import Output, is_watched, progress_of, wants_json, write_line
 from modellab_async.cli.render import run_change, run_detail, run_table, stderr, stdout
@@ -107,32 +119,14 @@ def get(
 )
 def list_runs(
     *,
-    project: Annotated[
-        str | None, typer.Option("--project", metavar="ID", help="Only runs of this project.")
-    ] = None,
-    status: Annotated[
-        str | None,
-        typer.Option(
-            "--status",
-            help=f"Only runs in this status: {', '.join(RunStatus)}.",
-            autocompletion=choices(*RunStatus),
-        ),
-    ] = None,
+    project: Project = None,
+    status: Status = None,
     owner: Owner = None,
     text: Text = None,
     tag: Tags = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--param",
-            metavar="KEY:VALUE",
-            help="Only runs with this parameter; a value such as <0.01 compares; may be repeated.",
-        ),
-    ] = None,
-    parent: Annotated[
-        str | None, typer.Option("--parent", metavar="ID", help="Only children of this run.")
-    ] = None,
-    roots: Annotated[bool, typer.Option("--roots", help="Only runs without a parent.")] = False,
+    param: Params = None,
+    parent: Parent = None,
+    roots: Roots = False,
     sort: Annotated[
         str | None,
         typer.Option(
@@ -149,21 +143,19 @@ def list_runs(
 ) -> NoReturn:
     """List runs; all that the options ask for must hold."""
     as_json = wants_json(as_json)
-    tags, params = pairs(tag, "--tag"), pairs(param, "--param")
-    if roots and parent is not None:
-        raise typer.BadParameter("--parent and --roots exclude each other")
+    chosen = run_filter(
+        project=project,
+        status=status,
+        owner=owner,
+        text=text,
+        tag=tag,
+        param=param,
+        parent=parent,
+        roots=roots,
+    )
 
     async def work(lab: ModelLabClient) -> ExitCode:
         with refusals():
-            chosen = RunFilter(
-                text=text,
-                owner_id=owner,
-                status=status,
-                project_id=project,
-                tags=tags,
-                params=params,
-                parent_run_id=ROOT_RUNS if roots else parent,
-            )
             pager = lab.runs.list(chosen, sort=sort, page_size=page_size(limit, as_json=as_json))
         return await show_listing(
             lab,

@@ -145,7 +145,7 @@ class Part:
         """Make ready to write from ``begin`` on; from 0 on, bytes of the version ``etag``."""
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.fdopen(os.open(self.path, _FLAGS, 0o666), "r+b")
-        if not _lock(self._file) or os.fstat(self._file.fileno()).st_size != held.size:
+        if not lock(self._file) or os.fstat(self._file.fileno()).st_size != held.size:
             raise DownloadError(f"another download is writing {self.path}")
         if begin:
             self._file.seek(begin)
@@ -194,14 +194,15 @@ def _tail(path: Path, size: int) -> bytes:
 
 if sys.platform == "win32":
 
-    def _lock(_file: BinaryIO) -> bool:
-        return True  # the second download fails there, as it cannot rename an open file
+    def lock(_file: BinaryIO) -> bool:
+        """Nothing, on Windows: whoever comes second cannot rename what is open, and fails."""
+        return True
 
 else:
     import fcntl
 
-    def _lock(file: BinaryIO) -> bool:
-        """Whether no other download, of any process, has the file; freed when it is closed."""
+    def lock(file: BinaryIO) -> bool:
+        """Whether nobody else, of any process, has the file; freed when it is closed."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
