@@ -251,7 +251,7 @@ def _identity(item: Any) -> int | None:
         raw = isinstance(item, msgspec.Raw)
         found = _decode_identity(item) if raw else msgspec.convert(item, _Identity)
         return identity(found.id)
-    except (msgspec.DecodeError, DecodeError, RecursionError):
+    except (*PARSE_ERRORS, DecodeError):
         return None
 
 
