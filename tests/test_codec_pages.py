@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from typing import Any
 
@@ -68,6 +69,24 @@ async def test_half_a_surrogate_pair_spoils_no_other_run():
     first, bad, last = await page.outcomes()
     assert (first.id, last.id) == (0, 2)
     assert isinstance(bad, DecodeError)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        json.dumps(resource("_")).encode().replace(b'"_"', b'"\x92"'),
+        json.dumps(resource(1, duration=math.nan)).encode().replace(b"name", b"\\ud800"),
+    ],
+    ids=["id", "field"],
+)
+async def test_an_id_or_a_field_that_is_no_text_stands_alone(codec: Codec, bad: bytes):
+    """A run whose id or whose field's name is no Unicode is an error of ours, and only that run."""
+    opened = codec.open_page(listing(resource(0), bad, resource(2)), Run)
+    first, error, last = await opened.outcomes()
+    assert (first.id, last.id) == (0, 2)
+    assert isinstance(error, DecodeError)
+    with pytest.raises(DecodeError):
+        codec.decode(b'{"data":%s}' % bad, Run)
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ class ClientAndServer(RuleBasedStateMachine):
             assert run.id == run_id
         else:
             assert type(error) is expected
-            assert error.attempts == attempts  # type: ignore[union-attr]
+            assert error.attempts == attempts  # type: ignore[attr-defined]
 
     @rule(plan=slow_plans)
     def get_slowly(self, plan: Plan) -> None:
@@ -297,7 +297,7 @@ class ClientAndServer(RuleBasedStateMachine):
     @rule(plan=st.lists(st.sampled_from(["500", "503", "reset", "429"]), min_size=1, max_size=3))
     def get_by_a_deadline(self, plan: Plan) -> None:
         """A call that never succeeds ends by its deadline, counted from its first attempt."""
-        ((run_id, _),) = self.plan([plan * 99]).items()
+        ((run_id, _),) = self.plan([list(plan) * 99]).items()
         policy = RetryPolicy(attempts=99, base=1, cap=4, deadline=DEADLINE)
         _, error = self.outcome(self.lab.with_options(retry=policy).runs.get(run_id))
         assert isinstance(error, ServerError | TransportError | RateLimitedError)

@@ -244,7 +244,7 @@ def _identity(item: Any) -> int | None:
         else:
             found = msgspec.convert(item, _Identity, from_attributes=True)
         return identity(found.id)
-    except (msgspec.DecodeError, DecodeError, RecursionError):
+    except (*PARSE_ERRORS, DecodeError):
         return None
 
 

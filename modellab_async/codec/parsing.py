@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PARSE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+PARSE_ERRORS: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 """What msgspec raises; a RecursionError for JSON nested too deep."""
 
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
