@@ -12,6 +12,7 @@ import attrs
 from yarl import URL
 
 from modellab_async import wire
+from modellab_async.budget import RetryBudget
 from modellab_async.clock import Clock
 from modellab_async.closing import Closing
 from modellab_async.codec import Codec, Converter
@@ -36,7 +37,7 @@ from modellab_async.errors import (
 )
 from modellab_async.limiter import Limiter, QuotaWaitError
 from modellab_async.resources import Artifacts, Projects, Runs
-from modellab_async.retry import RetryPolicy, repeat
+from modellab_async.retry import RETRYABLE_STATUSES, RetryPolicy, repeat
 from modellab_async.stats import Counters, Stats
 from modellab_async.transport import Transport
 from modellab_async.wire import Call, RateLimit
@@ -134,6 +135,7 @@ class ModelLabClient(Closing):
         self._counters = counters
         self._credentials = credentials
         self._codec = Codec(converter)
+        self._budget = RetryBudget(self._clock.monotonic)
         self._limiter = Limiter(_concurrency(max_concurrency, session), self._clock)
         self._transport = Transport(
             url,
@@ -162,7 +164,7 @@ class ModelLabClient(Closing):
     ) -> ModelLabClient:
         """A view of this client with other options; what is not given stays.
 
-        It shares connections, limiter and counters, and is not closed by itself.
+        It shares connections, limiter, retry budget and counters, and is not closed by itself.
 
         Raises:
             ConfigError: where an option cannot work.
@@ -176,7 +178,9 @@ class ModelLabClient(Closing):
     @property
     def stats(self) -> Stats:
         """A snapshot of what this client has done, all its views included."""
-        return self._counters.snapshot(self._limiter.paused_for)
+        return self._counters.snapshot(
+            rate_limit_wait_s=self._limiter.paused_for, retries_refused=self._budget.refusals
+        )
 
     async def aclose(self) -> None:
         """Close the connections, unless the session is borrowed; calls that wait fail."""
@@ -217,7 +221,9 @@ class ModelLabClient(Closing):
                 policy=self._retry,
                 clock=self._clock,
                 sleep=self._back_off,
+                budget=self._budget,
                 repeatable=call.repeatable,
+                patient=call.patient,
                 give_up_at=journey.give_up_at,
                 on_retry=lambda error, pause: self._note_retry(journey, error, pause),
             )
@@ -253,10 +259,14 @@ class ModelLabClient(Closing):
         if reply.status == 429:
             self._counters.rate_limited += 1
         if not 200 <= reply.status < 300:
+            if reply.status not in RETRYABLE_STATUSES:
+                self._budget.earn()  # a missing run is an answer too
             raise wire.status_error(
                 call, transport.url(call), reply, rate_limit, self._credentials.redact
             )
-        return self._decode(call, reply.body) if stream is None else stream
+        answer = self._decode(call, reply.body) if stream is None else stream
+        self._budget.earn()
+        return answer
 
     async def _back_off(self, seconds: float) -> None:
         """Sleep, unless the client is closed meanwhile.
@@ -264,6 +274,7 @@ class ModelLabClient(Closing):
         Raises:
             ClientClosedError: as soon as it is.
         """
+        self._counters.backoff_wait_s += seconds
         pause = asyncio.ensure_future(self._clock.sleep(seconds))
         self._pauses.add(pause)
         try:
@@ -326,7 +337,6 @@ class ModelLabClient(Closing):
 
     def _note_retry(self, journey: _Journey, error: ModelLabError, pause: float) -> None:
         journey.answer_lost |= isinstance(error, TransportError) and error.answer_lost
-        self._counters.backoff_wait_s += pause
         _log.info(
             "%s: attempt %d failed, next in %.2f s: %s",
             journey.call.operation,

@@ -33,10 +33,10 @@ PROJECT_SORT_FIELDS: Final = ("name", "created_at", "updated_at")
 FACET_TYPES: Final = ("parameter", "attribute", "tag", "metric")
 
 
-def get_run(run_id: object) -> Call:
+def get_run(run_id: object, *, patient: bool = False) -> Call:
     """``GET /runs/{run_id}``."""
     number = parse_id(run_id)
-    return Call("runs.get", "GET", f"/runs/{number}", returns=Run, expects=number)
+    return Call("runs.get", "GET", f"/runs/{number}", returns=Run, expects=number, patient=patient)
 
 
 def list_runs(
@@ -48,6 +48,7 @@ def list_runs(
     pinned_first: bool | None = None,
     include_pinned: bool | None = None,
     include_descendant_matches: bool | None = None,
+    patient: bool = False,
 ) -> Call:
     """``GET /runs``."""
     wanted = run_filter or RunFilter()
@@ -74,6 +75,7 @@ def list_runs(
         ),
         returns=Run,
         paged=True,
+        patient=patient,
     )
 
 

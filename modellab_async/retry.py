@@ -23,6 +23,7 @@ from modellab_async.errors import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from modellab_async.budget import RetryBudget
     from modellab_async.clock import Clock
 
 T = TypeVar("T")
@@ -31,9 +32,21 @@ RETRYABLE_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504, 512})
 """408 is RFC 9110's (section 15.5.9); 512 is undocumented, and seen on deep pages."""
 
 
+_REPEATED: Final = (StatusError, TransportError, DecodeError)
+"""What a call can end in and be repeated."""
+
+_LOOK_AGAIN: Final = 1.0
+"""Seconds at the most between two looks of a patient call at an empty budget."""
+
+
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
     """How a call is repeated. All times are in seconds.
+
+    All calls of a client also share a retry budget, whatever their policies: a good answer earns
+    one repeat, at most 50 are saved up, and one a second is free. Where it is empty, a call takes
+    its pause and then fails with its last error, which says so; bulk fetches wait instead. A 429
+    that names its time costs no budget.
 
     Attributes:
         attempts: how often a request is sent at the most, the first time included. Under 30 %
@@ -112,7 +125,9 @@ async def repeat(
     policy: RetryPolicy,
     clock: Clock,
     sleep: Callable[[float], Awaitable[None]],
+    budget: RetryBudget,
     repeatable: bool,
+    patient: bool,
     give_up_at: float,
     on_retry: Callable[[ModelLabError, float], None],
 ) -> T:
@@ -124,15 +139,18 @@ async def repeat(
         policy: how often, and after how long.
         clock: where time and jitter come from.
         sleep: pauses for that many seconds, or raises where the call has no future.
+        budget: what pays for the attempts.
         repeatable: see :func:`is_worth_repeating`.
+        patient: whether to wait for budget until the deadline.
         give_up_at: the call's deadline (monotonic).
-        on_retry: told of each failure that is followed by another attempt, and of the pause
-            before that, in seconds.
+        on_retry: told of each failure that is worth another attempt, and of the pause before
+            that, in seconds.
 
     Raises:
         ModelLabError: the last attempt's.
     """
     failure: ModelLabError | None = first_error
+    unpaid: StatusError | TransportError | DecodeError | None = None
     del first_error
 
     async def replay() -> T:
@@ -151,7 +169,7 @@ async def repeat(
 
     def wait(state: RetryCallState) -> float:
         error = _error_of(state)
-        if isinstance(error, RateLimitedError):
+        if _waits_for_quota(error):
             return 0.0  # the limiter's to wait for
         backoff = policy.backoff(state.attempt_number, clock.random())
         named = error.retry_after if isinstance(error, StatusError) else None
@@ -162,17 +180,35 @@ async def repeat(
         return state.attempt_number >= policy.attempts or too_late
 
     def before_sleep(state: RetryCallState) -> None:
+        nonlocal unpaid
         error = _error_of(state)
-        if isinstance(error, ModelLabError):
+        if isinstance(error, _REPEATED):
             on_retry(error, state.upcoming_sleep)
+            unpaid = None if _waits_for_quota(error) else error
 
     async def pause(seconds: float) -> None:
+        nonlocal unpaid
         if seconds > 0:
             await sleep(seconds)
+        error, unpaid = unpaid, None
+        while error is not None and not budget.pay():
+            if not patient or clock.monotonic() >= give_up_at:
+                budget.refusals += 1
+                error.budget_empty = True
+                try:
+                    raise error
+                finally:
+                    del error
+            await sleep(clock.random() * _LOOK_AGAIN)
 
     return await AsyncRetrying(
         retry=retry, wait=wait, stop=stop, before_sleep=before_sleep, sleep=pause, reraise=True
     )(replay)
+
+
+def _waits_for_quota(error: BaseException | None) -> bool:
+    """Whether it is a 429 that names its time: it costs the call time, and no budget."""
+    return isinstance(error, RateLimitedError) and error.reset is not None
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:

@@ -63,6 +63,8 @@ class Call:
         expects: the id that the answer must carry.
         headers: further headers, which win over the client's.
         streamed: whether a good answer's body is handed over open rather than read.
+        patient: whether it waits where the retry budget is empty, up to its deadline, instead of
+            failing: many ids behind it would otherwise be burnt by an outage.
     """
 
     operation: str
@@ -76,6 +78,7 @@ class Call:
     expects: int | None = None
     headers: Mapping[str, str] | None = attrs.field(default=None, hash=False)
     streamed: bool = False
+    patient: bool = False
 
 
 @attrs.frozen
