@@ -2,13 +2,16 @@
 
 Back-off spreads the repeats of one call; the budget bounds those of all calls together. While the
 server answers, what it answers pays for what it did not. While it answers nothing, only the savings
-and a trickle are left, and the server sees hardly more than what was asked for. The constants come
-from ``benchmarks/budget.py``; docs/explanation/retries-and-limits.md gives the reasons.
+are left, and the server sees hardly more than what was asked for. The constants come from
+``benchmarks/budget.py``; docs/explanation/retries-and-limits.md gives the reasons.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
+
+import attrs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,31 +22,24 @@ SAVINGS: Final = 50.0
 EARNED: Final = 1.0
 """Repeats that a good answer earns: enough while less than half of all attempts fail."""
 
-TRICKLE: Final = 1.0
-"""Repeats per second that cost nothing, so that a client alone, or one that waits, goes on."""
+SILENCE: Final = 1.0
+"""Seconds without any request after which one repeat is free: somebody must find out."""
 
 
+@attrs.define(eq=False)
 class RetryBudget:
     """What all calls of one client may still repeat.
 
-    Args:
-        now: gives the time (monotonic).
-
     Attributes:
+        now: gives the time (monotonic).
+        last_sent: when the last request was let out; the client keeps it.
         refusals: how many repeats were not made for want of budget.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self.refusals = 0
-        self._now = now
-        self._saved = SAVINGS
-        self._counted_at = now()
-
-    @property
-    def left(self) -> float:
-        """Repeats that can be paid for now."""
-        trickled = (self._now() - self._counted_at) * TRICKLE
-        return min(SAVINGS, self._saved + trickled)
+    now: Callable[[], float]
+    last_sent: float = -math.inf
+    refusals: int = 0
+    _saved: float = SAVINGS
 
     def earn(self) -> None:
         """A good answer came."""
@@ -51,8 +47,11 @@ class RetryBudget:
 
     def pay(self) -> bool:
         """Take one repeat out; False where there is none."""
-        left = self.left
-        if left < 1.0:
+        if self._saved >= 1.0:
+            self._saved -= 1.0
+            return True
+        now = self.now()
+        if now - self.last_sent < SILENCE:
             return False
-        self._saved, self._counted_at = left - 1.0, self._now()
+        self.last_sent = now
         return True

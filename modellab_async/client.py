@@ -302,10 +302,11 @@ class ModelLabClient(Closing):
             refusal = self._too_late(journey, wait)
         else:
             journey.attempts += 1
+            self._budget.last_sent = now = self._clock.monotonic()
             if again:
                 self._counters.retries += 1
             elif policy.deadline is not None:
-                journey.give_up_at = self._clock.monotonic() + policy.deadline
+                journey.give_up_at = now + policy.deadline
             return quota
         raise refusal
 

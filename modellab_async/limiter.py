@@ -37,6 +37,9 @@ STAGGER: Final = 0.05
 _SLACK: Final = 1.5
 """Seconds by which two answers of the same period may name different ends: both are rounded."""
 
+_STRAY: Final = 2
+"""How many 429s that name no time mean nothing, before the next good answer."""
+
 _FIRST_BLIND_PAUSE: Final = 0.5
 _LONGEST_BLIND_PAUSE: Final = 60.0
 """Seconds to pause at the most after the first of several 429s that name no time, and at last."""
@@ -70,6 +73,7 @@ class Quota:
     _rounds_up: bool | None = None
     _probing: bool = False
     _refusals: int = 0
+    _blind_pauses: int = 0
 
     @property
     def opens_at(self) -> float:
@@ -127,7 +131,7 @@ class Quota:
 
     def _accept(self, rate_limit: RateLimit | None) -> None:
         """A good answer opens the way: at once at the start, doubling each round after a pause."""
-        self._refusals = 0
+        self._refusals = self._blind_pauses = 0
         self._allowed = math.inf if self._allowed >= OPENING else self._allowed + 1
         if self._probing:
             self._probing = False
@@ -148,9 +152,14 @@ class Quota:
 
     def _refuse(self, reset: float | None, now: float, jitter: float) -> None:
         """Nothing is left, until the time named; where none is, ask less and less often."""
+        if reset is None and self._remaining == 0 and now < self.opens_at:
+            return  # it was on its way when the pause began, and says nothing new
         self._refusals += 1
+        if reset is None and self._allowed == math.inf and self._refusals <= _STRAY:
+            return  # good answers come beside it: its own call backs off, as after a 503
         if reset is None or (reset == 0 and self._refusals > 1):
-            pause = _FIRST_BLIND_PAUSE * 2.0 ** min(self._refusals - 1, 16)
+            self._blind_pauses += 1
+            pause = _FIRST_BLIND_PAUSE * 2.0 ** min(self._blind_pauses - 1, 16)
             reset = min(_LONGEST_BLIND_PAUSE, pause) * (1 + jitter) / 2
         elif self._probing and reset <= 1.0:
             self._rounds_up = False  # the probe came too early: named times are rounded down

@@ -15,7 +15,7 @@ from modellab_async import (
     RetryPolicy,
     ServerError,
 )
-from modellab_async.budget import EARNED, SAVINGS, TRICKLE, RetryBudget
+from modellab_async.budget import EARNED, SAVINGS, SILENCE, RetryBudget
 from modellab_async.simulator import Fault, Simulator
 
 ONCE_MORE = RetryPolicy(attempts=2)
@@ -32,7 +32,7 @@ def drained(budget: RetryBudget) -> int:
 
 def test_a_new_budget_holds_its_savings_and_never_more(fake: FakeClock):
     """At the most the savings can be repeated at once, however good the times before were."""
-    budget = RetryBudget(fake.monotonic)
+    budget = RetryBudget(fake.monotonic, last_sent=fake.now)
     for _ in range(1_000):
         budget.earn()
     assert drained(budget) == SAVINGS
@@ -41,23 +41,24 @@ def test_a_new_budget_holds_its_savings_and_never_more(fake: FakeClock):
 
 def test_each_good_answer_pays_for_one_repeat(fake: FakeClock):
     """What is earned after the budget ran empty can be spent, and no more."""
-    budget = RetryBudget(fake.monotonic)
+    budget = RetryBudget(fake.monotonic, last_sent=fake.now)
     drained(budget)
     for _ in range(7):
         budget.earn()
     assert drained(budget) == 7 * EARNED
 
 
-def test_a_trickle_is_free(fake: FakeClock):
-    """One repeat a second is granted without any success, and is not saved up beyond the bound."""
-    budget = RetryBudget(fake.monotonic)
+def test_one_repeat_is_free_where_nothing_else_is_sent(fake: FakeClock):
+    """After a second of silence one repeat goes out unpaid; a request of any call is no silence."""
+    budget = RetryBudget(fake.monotonic, last_sent=fake.now)
     drained(budget)
-    fake.now = 0.9 / TRICKLE
+    fake.now += SILENCE
+    assert [budget.pay(), budget.pay()] == [True, False]
+    budget.last_sent = fake.now + 0.5
+    fake.now += SILENCE
     assert not budget.pay()
-    fake.now = 5.0
-    assert drained(budget) == 5 * TRICKLE
-    fake.now = 5_000.0
-    assert budget.left == SAVINGS
+    fake.now += SILENCE
+    assert budget.pay()
 
 
 async def drain(lab, sim: Simulator) -> None:
@@ -132,7 +133,7 @@ async def test_a_fetch_outwaits_an_outage_that_empties_the_budget(sim: Simulator
     async with client_for(sim, clock=fake.clock(), retry=policy) as lab:
         fetching = asyncio.create_task(lab.runs.get_many(ids, route="single"))
         await eventually(lambda: fake.now > 40, seconds=15)
-        assert sim.counts.requests <= 16 + SAVINGS + fake.now * TRICKLE
+        assert sim.counts.requests <= 16 + SAVINGS + fake.now / SILENCE
         sim.faults.clear()
         assert [run.id for run in await fetching] == list(ids)
         assert lab.stats.retries_refused == 0
