@@ -8,7 +8,7 @@ async with ModelLabClient() as lab:
 #   models, errors                              what the API's resources and failures are
 #   clock, closing, stats                       small things that all rooms share
 #   config, wire, codec, endpoints              pure: settings, HTTP, JSON, the operations
-#   limiter, budget, retry, transport           a request in motion
+#   quota, limiter, budget, retry, transport    a request in motion
 #   bulk, paging, waiting, downloads            many requests as one piece of work
 #   resources, client                           what users hold
 #   cli, simulator                              edges; the simulator imports nothing of ours

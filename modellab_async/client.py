@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from modellab_async.limiter import Quota
+    from modellab_async.quota import Quota
     from modellab_async.transport import Stream
 
 DEFAULT_TIMEOUT: Final = 30.0

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modellab_async import RateLimit, RateLimitedError, RetryPolicy
-from modellab_async.limiter import OPENING, Limiter, Quota, QuotaWaitError
+from modellab_async.limiter import Limiter, QuotaWaitError
+from modellab_async.quota import OPENING, Quota
 from modellab_async.simulator import Fault, Simulator
 from modellab_async.simulator import RateLimit as ServerLimit
 
@@ -162,7 +163,7 @@ class TestQuota:
         assert quota.opens_at == opens_at
 
     def test_what_others_use_is_left_to_them(self):
-        """Where every fourth of the requests counted is ours, a part of our quarter is in flight."""
+        """Where every fourth of the requests counted is ours, part of our quarter is in flight."""
         quota = Quota()
         for remaining in range(99, 19, -4):
             answered(quota, said(remaining, 7), now=0)
