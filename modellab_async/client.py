@@ -29,7 +29,6 @@ from modellab_async.errors import (
     ConfigError,
     DecodeError,
     ModelLabError,
-    NotFoundError,
     RateLimitedError,
     RequestTimeoutError,
     StatusError,
@@ -37,7 +36,7 @@ from modellab_async.errors import (
 )
 from modellab_async.limiter import Limiter, QuotaWaitError
 from modellab_async.resources import Artifacts, Projects, Runs
-from modellab_async.retry import RETRYABLE_STATUSES, RetryPolicy, repeat
+from modellab_async.retry import RETRYABLE_STATUSES, TABLE, RetryPolicy, ending_of, repeat
 from modellab_async.stats import Counters, Stats
 from modellab_async.transport import Transport
 from modellab_async.wire import Call, RateLimit
@@ -222,13 +221,14 @@ class ModelLabClient(Closing):
                 clock=self._clock,
                 sleep=self._back_off,
                 budget=self._budget,
-                repeatable=call.repeatable,
+                effect=call.effect,
                 patient=call.patient,
                 give_up_at=journey.give_up_at,
                 on_retry=lambda error, pause: self._note_retry(journey, error, pause),
             )
         except (StatusError, TransportError, DecodeError) as error:
-            if call.gone_is_done and journey.answer_lost and isinstance(error, NotFoundError):
+            ending = ending_of(error, answer_lost=journey.answer_lost)
+            if TABLE[ending][call.effect] == "done":
                 return None
             error.attempts = journey.attempts
             raise

@@ -81,17 +81,17 @@ def list_runs(
 
 def delete_run(run_id: object) -> Call:
     """``DELETE /runs/{run_id}``."""
-    return Call("runs.delete", "DELETE", f"/runs/{parse_id(run_id)}", gone_is_done=True)
+    return Call("runs.delete", "DELETE", f"/runs/{parse_id(run_id)}", effect="removal")
 
 
 def pin_run(run_id: object) -> Call:
     """``POST /runs/{run_id}/pin``: pinning twice is pinning once."""
-    return Call("runs.pin", "POST", f"/runs/{parse_id(run_id)}/pin")
+    return Call("runs.pin", "POST", f"/runs/{parse_id(run_id)}/pin", effect="set")
 
 
 def unpin_run(run_id: object) -> Call:
     """``DELETE /runs/{run_id}/pin``."""
-    return Call("runs.unpin", "DELETE", f"/runs/{parse_id(run_id)}/pin", gone_is_done=True)
+    return Call("runs.unpin", "DELETE", f"/runs/{parse_id(run_id)}/pin", effect="removal")
 
 
 def list_run_artifacts(run_id: object, path: str | None = None) -> Call:
@@ -139,7 +139,8 @@ def list_projects(
 
 def star_project(project_id: object) -> Call:
     """``POST /projects/{project_id}/star``: starring twice is starring once."""
-    return Call("projects.star", "POST", f"/projects/{parse_id(project_id, 'project id')}/star")
+    number = parse_id(project_id, "project id")
+    return Call("projects.star", "POST", f"/projects/{number}/star", effect="set")
 
 
 def unstar_project(project_id: object) -> Call:
@@ -148,7 +149,7 @@ def unstar_project(project_id: object) -> Call:
         "projects.unstar",
         "DELETE",
         f"/projects/{parse_id(project_id, 'project id')}/star",
-        gone_is_done=True,
+        effect="removal",
     )
 
 

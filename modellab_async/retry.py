@@ -7,7 +7,8 @@ And Jitter", AWS Architecture Blog, 2015). Waits that a rate limit asks for are 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+import enum
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeVar
 
 import attrs
 from tenacity import AsyncRetrying, RetryCallState
@@ -15,16 +16,18 @@ from tenacity import AsyncRetrying, RetryCallState
 from modellab_async.errors import (
     DecodeError,
     ModelLabError,
+    NotFoundError,
     RateLimitedError,
     StatusError,
     TransportError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from modellab_async.budget import RetryBudget
     from modellab_async.clock import Clock
+    from modellab_async.wire import Effect
 
 T = TypeVar("T")
 
@@ -97,25 +100,57 @@ class RetryPolicy:
         return chance * min(self.cap, self.base * 2.0 ** min(attempt - 1, 64))
 
 
-def is_worth_repeating(error: BaseException, *, repeatable: bool) -> bool:
-    """Whether another attempt could help, and may be made.
+class Ending(enum.Enum):
+    """How a failed attempt ended: what may have happened to what it asked for."""
+
+    NEVER_SENT = "no connection, or none through the proxy"
+    LIMITED = "429"
+    FAILED = "408, 500, 502, 503, 504, 512"
+    LOST = "connection lost, time-out, body cut short"
+    SPOILT = "answer empty or not JSON"
+    GONE_AFTER_LOSS = "404 after an attempt whose answer was lost"
+    FINAL = "anything else"
+
+
+Decision = Literal["repeat", "raise", "done"]
+
+TABLE: Final[Mapping[Ending, Mapping[Effect, Decision]]] = {
+    Ending.NEVER_SENT: {"none": "repeat", "set": "repeat", "removal": "repeat", "other": "repeat"},
+    Ending.LIMITED: {"none": "repeat", "set": "repeat", "removal": "repeat", "other": "repeat"},
+    Ending.FAILED: {"none": "repeat", "set": "repeat", "removal": "repeat", "other": "raise"},
+    Ending.LOST: {"none": "repeat", "set": "repeat", "removal": "repeat", "other": "raise"},
+    Ending.SPOILT: {"none": "repeat", "set": "repeat", "removal": "repeat", "other": "raise"},
+    Ending.GONE_AFTER_LOSS: {"none": "raise", "set": "raise", "removal": "done", "other": "raise"},
+    Ending.FINAL: {"none": "raise", "set": "raise", "removal": "raise", "other": "raise"},
+}
+"""Every decision on a failed attempt, by how it ended and by what its call changes.
+
+Setting a state twice is setting it once, and what a removal finds gone after its answer was lost,
+it took away itself. What changes something in another way is sent again only where the server
+certainly did not act.
+"""
+
+
+def ending_of(error: BaseException, *, answer_lost: bool = False) -> Ending:
+    """How the attempt ended that raised an error.
 
     Args:
-        error: what the attempt ended in.
-        repeatable: whether the call does the same when it is sent twice; if not, it is repeated
-            only where the server certainly did not act on it.
+        error: what it raised.
+        answer_lost: whether the answer to an earlier attempt of the call was lost.
     """
     match error:
-        case RateLimitedError(too_late=too_late):
-            return not too_late
-        case StatusError(status=status):
-            return repeatable and status in RETRYABLE_STATUSES
-        case TransportError(answer_lost=answer_lost, permanent=permanent):
-            return not permanent and (repeatable or not answer_lost)
-        case DecodeError(cut_short=cut_short):
-            return repeatable and cut_short
+        case RateLimitedError(too_late=False):
+            return Ending.LIMITED
+        case NotFoundError() if answer_lost:
+            return Ending.GONE_AFTER_LOSS
+        case StatusError(status=status) if status in RETRYABLE_STATUSES - {429}:
+            return Ending.FAILED
+        case TransportError(permanent=False, answer_lost=lost):
+            return Ending.LOST if lost else Ending.NEVER_SENT
+        case DecodeError(cut_short=True):
+            return Ending.SPOILT
         case _:
-            return False
+            return Ending.FINAL
 
 
 async def repeat(
@@ -126,7 +161,7 @@ async def repeat(
     clock: Clock,
     sleep: Callable[[float], Awaitable[None]],
     budget: RetryBudget,
-    repeatable: bool,
+    effect: Effect,
     patient: bool,
     give_up_at: float,
     on_retry: Callable[[ModelLabError, float], None],
@@ -140,7 +175,7 @@ async def repeat(
         clock: where time and jitter come from.
         sleep: pauses for that many seconds, or raises where the call has no future.
         budget: what pays for the attempts.
-        repeatable: see :func:`is_worth_repeating`.
+        effect: what the call changes, see ``TABLE``.
         patient: whether to wait for budget until the deadline.
         give_up_at: the call's deadline (monotonic).
         on_retry: told of each failure that is worth another attempt, and of the pause before
@@ -165,7 +200,7 @@ async def repeat(
 
     def retry(state: RetryCallState) -> bool:
         error = _error_of(state)
-        return error is not None and is_worth_repeating(error, repeatable=repeatable)
+        return error is not None and TABLE[ending_of(error)][effect] == "repeat"
 
     def wait(state: RetryCallState) -> float:
         error = _error_of(state)
