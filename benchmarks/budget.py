@@ -1,7 +1,7 @@
-"""Which constants a retry budget needs: the real client in virtual time, against chance and outages.
+"""Which constants a retry budget needs: the real client in virtual time, under faults.
 
 ``python -m benchmarks.budget`` prints the two tables of docs/explanation/retries-and-limits.md in
-about a minute, always the same ones.
+two minutes, always the same ones.
 """
 
 from __future__ import annotations

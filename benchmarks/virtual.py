@@ -77,7 +77,7 @@ class Server:
         lab._transport.send = self._send  # type: ignore[method-assign]
         return lab
 
-    async def _send(self, call: Call, timeout: float) -> tuple[Reply, None]:
+    async def _send(self, _: Call, timeout: float) -> tuple[Reply, None]:  # noqa: ARG002
         half = self.latency / 2
         await asyncio.sleep(half + self.jitter * self._random.random())
         status, headers = 200, ()

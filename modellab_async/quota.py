@@ -10,10 +10,10 @@ import attrs
 if TYPE_CHECKING:
     from modellab_async.wire import RateLimit
 
-OPENING: Final = 16
+OPENING: Final = 8
 """How many requests of an operation may be in flight before its first good answer.
 
-Until then neither the quota nor the keys are known to be good.
+Until then neither the quota nor the keys are known to be good, nor who else draws on the quota.
 """
 
 _SLACK: Final = 1.5
