@@ -40,7 +40,7 @@ class Scale:
 
 
 FULL = Scale(65_614, 1_000_000, 60.0, 200, 200, 10, 1_000, RetryPolicy())
-SHORT = Scale(300, 20_000, 1.5, 200, 50, 2, 100, RetryPolicy(base=0.02, cap=0.2))
+SHORT = Scale(300, 4_000, 1.5, 200, 50, 2, 100, RetryPolicy(base=0.02, cap=0.2))
 
 
 @frozen
@@ -295,7 +295,7 @@ def _least(began: float, scale: Scale) -> float:
 
 async def unreachable(_: Scale) -> list[Figure]:
     """Servers that cannot be reached: a clear error in time."""
-    deadline = 2.0
+    deadline = 1.0
     policy = RetryPolicy(deadline=deadline)
     keys: dict[str, Any] = {"api_key": "api-key", "app_key": "app-key", "retry": policy}
     figures = []

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 SAVINGS: Final = 50.0
 """Repeats that can be saved up, and those that a client begins with."""
 
-EARNED: Final = 1.0
-"""Repeats that a good answer earns: enough while less than half of all attempts fail."""
+EARNED: Final = 0.5
+"""Repeats that a good answer earns, beside what a repeat gets back that it answers.
+
+Enough while less than half of all attempts fail.
+"""
 
 SILENCE: Final = 1.0
 """Seconds without any request after which one repeat is free: somebody must find out."""
@@ -41,9 +44,9 @@ class RetryBudget:
     refusals: int = 0
     _saved: float = SAVINGS
 
-    def earn(self) -> None:
-        """A good answer came."""
-        self._saved = min(SAVINGS, self._saved + EARNED)
+    def earn(self, *, repeated: bool) -> None:
+        """A good answer came; where it came to a repeat, that repeat has cost nothing."""
+        self._saved = min(SAVINGS, self._saved + EARNED + repeated)
 
     def pay(self) -> bool:
         """Take one repeat out; False where there is none."""

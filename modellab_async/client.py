@@ -260,12 +260,12 @@ class ModelLabClient(Closing):
             self._counters.rate_limited += 1
         if not 200 <= reply.status < 300:
             if reply.status not in RETRYABLE_STATUSES:
-                self._budget.earn()  # a missing run is an answer too
+                self._budget.earn(repeated=journey.attempts > 1)  # a missing run is an answer too
             raise wire.status_error(
                 call, transport.url(call), reply, rate_limit, self._credentials.redact
             )
         answer = self._decode(call, reply.body) if stream is None else stream
-        self._budget.earn()
+        self._budget.earn(repeated=journey.attempts > 1)
         return answer
 
     async def _back_off(self, seconds: float) -> None:

@@ -47,9 +47,9 @@ class RetryPolicy:
     """How a call is repeated. All times are in seconds.
 
     All calls of a client also share a retry budget, whatever their policies: a good answer earns
-    one repeat, and at most 50 are saved up. Where it is empty, a call takes its pause and then
-    fails with its last error, which says so; bulk fetches wait instead. A 429 that names its time
-    costs no budget.
+    half a repeat, one that answers a repeat pays for it, and at most 50 are saved up. Where it is
+    empty, a call takes its pause and then fails with its last error, which says so; bulk fetches
+    wait instead. A 429 that names its time costs no budget.
 
     Attributes:
         attempts: how often a request is sent at the most, the first time included. Under 30 %

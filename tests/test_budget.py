@@ -34,18 +34,19 @@ def test_a_new_budget_holds_its_savings_and_never_more(fake: FakeClock):
     """At the most the savings can be repeated at once, however good the times before were."""
     budget = RetryBudget(fake.monotonic, last_sent=fake.now)
     for _ in range(1_000):
-        budget.earn()
+        budget.earn(repeated=False)
     assert drained(budget) == SAVINGS
     assert not budget.pay()
 
 
-def test_each_good_answer_pays_for_one_repeat(fake: FakeClock):
-    """What is earned after the budget ran empty can be spent, and no more."""
+@pytest.mark.parametrize("repeated", [False, True])
+def test_good_answers_pay_for_repeats(fake: FakeClock, repeated: bool):
+    """What is earned after the budget ran empty can be spent; a repeat answered is paid back."""
     budget = RetryBudget(fake.monotonic, last_sent=fake.now)
     drained(budget)
-    for _ in range(7):
-        budget.earn()
-    assert drained(budget) == 7 * EARNED
+    for _ in range(8):
+        budget.earn(repeated=repeated)
+    assert drained(budget) == 8 * (EARNED + repeated)
 
 
 def test_one_repeat_is_free_where_nothing_else_is_sent(fake: FakeClock):
@@ -116,11 +117,12 @@ async def test_answers_earn_the_next_repeat(sim: Simulator, fake: FakeClock, ans
     """A run is a good answer, and so is a definite 404."""
     async with client_for(sim, clock=fake.clock()) as lab:
         await drain(lab, sim)
-        if answer == "run":
-            await lab.runs.get(sim.run_ids[0])
-        else:
-            with pytest.raises(NotFoundError):
-                await lab.runs.get(1)
+        for _ in range(2):
+            if answer == "run":
+                await lab.runs.get(sim.run_ids[0])
+            else:
+                with pytest.raises(NotFoundError):
+                    await lab.runs.get(1)
         sim.faults.next(Fault.status(500))
         assert (await lab.runs.get(sim.run_ids[1])).id == sim.run_ids[1]
 
