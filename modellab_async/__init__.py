@@ -10,7 +10,7 @@ async with ModelLabClient() as lab:
 #   clock, closing, collector, stats, idset     small things that all rooms share
 #   comparison                                  pure: runs side by side
 #   config, wire, codec, endpoints              pure: settings, HTTP, JSON, the operations
-#   limiter, retry, deadlines, transport        a request in motion
+#   quota, limiter, budget, retry, deadlines, transport    a request in motion
 #   bulk, paging, waiting, downloads            many requests as one piece of work
 #   resources, client                           what users hold
 #   frames, export                              runs as tables and files

@@ -12,6 +12,7 @@ import attrs
 from yarl import URL
 
 from modellab_async import wire
+from modellab_async.budget import RetryBudget
 from modellab_async.clock import Clock
 from modellab_async.closing import Closing
 from modellab_async.codec import Codec, Converter
@@ -29,7 +30,6 @@ from modellab_async.errors import (
     ConfigError,
     DecodeError,
     ModelLabError,
-    NotFoundError,
     RateLimitedError,
     RequestTimeoutError,
     StatusError,
@@ -37,7 +37,7 @@ from modellab_async.errors import (
 )
 from modellab_async.limiter import Limiter, QuotaWaitError
 from modellab_async.resources import Artifacts, Projects, Runs
-from modellab_async.retry import RetryPolicy, repeat
+from modellab_async.retry import RETRYABLE_STATUSES, TABLE, RetryPolicy, ending_of, repeat
 from modellab_async.stats import Counters, Stats
 from modellab_async.transport import Transport
 from modellab_async.wire import Call, RateLimit
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from modellab_async.limiter import Quota
+    from modellab_async.quota import Quota
     from modellab_async.transport import Stream
     from modellab_async.wire import Reply
 
@@ -139,6 +139,7 @@ class ModelLabClient(Closing):
         self._counters = counters
         self._credentials = credentials
         self._codec = Codec(converter)
+        self._budget = RetryBudget(self._clock.monotonic)
         self._limiter = Limiter(_concurrency(max_concurrency, session), self._clock)
         self._transport = Transport(
             url,
@@ -167,7 +168,7 @@ class ModelLabClient(Closing):
     ) -> ModelLabClient:
         """A view of this client with other options; what is not given stays.
 
-        It shares connections, limiter and counters, and is not closed by itself.
+        It shares connections, limiter, retry budget and counters, and is not closed by itself.
 
         Raises:
             ConfigError: where an option cannot work.
@@ -181,7 +182,9 @@ class ModelLabClient(Closing):
     @property
     def stats(self) -> Stats:
         """A snapshot of what this client has done, all its views included."""
-        return self._counters.snapshot(self._limiter.paused_for)
+        return self._counters.snapshot(
+            rate_limit_wait_s=self._limiter.paused_for, retries_refused=self._budget.refusals
+        )
 
     async def aclose(self) -> None:
         """Close the connections, unless the session is borrowed; calls that wait fail."""
@@ -224,12 +227,15 @@ class ModelLabClient(Closing):
                 policy=self._retry,
                 clock=self._clock,
                 sleep=self._back_off,
-                repeatable=call.repeatable,
+                budget=self._budget,
+                effect=call.effect,
+                patient=call.patient,
                 give_up_at=journey.give_up_at,
                 on_retry=lambda error, pause: self._note_retry(journey, error, pause),
             )
         except (StatusError, TransportError, DecodeError) as error:
-            if call.gone_is_done and journey.answer_lost and isinstance(error, NotFoundError):
+            ending = ending_of(error, answer_lost=journey.answer_lost)
+            if TABLE[ending][call.effect] == "done":
                 return None
             error.attempts = journey.attempts
             raise
@@ -241,7 +247,7 @@ class ModelLabClient(Closing):
         call, transport, limiter = journey.call, self._transport, self._limiter
         transport.check_usable()
         quota = limiter.enter_at_once(call.operation) or await self._queue(journey)
-        now = self._clock.monotonic()
+        now = self._budget.last_sent = self._clock.monotonic()
         journey.attempts += 1
         if journey.attempts > 1:
             self._counters.retries += 1
@@ -266,6 +272,8 @@ class ModelLabClient(Closing):
         if reply.status == 429:
             self._counters.rate_limited += 1
         if not 200 <= reply.status < 300:
+            if reply.status not in RETRYABLE_STATUSES:
+                self._budget.earn(repeated=journey.attempts > 1)  # a missing run is an answer too
             raise wire.status_error(
                 call,
                 transport.url(call),
@@ -274,7 +282,9 @@ class ModelLabClient(Closing):
                 self._credentials.redact,
                 now=self._clock.time,
             )
-        return self._decode(call, reply) if stream is None else stream
+        answer = self._decode(call, reply) if stream is None else stream
+        self._budget.earn(repeated=journey.attempts > 1)
+        return answer
 
     async def _back_off(self, seconds: float) -> None:
         """Sleep, unless the client is closed meanwhile.
@@ -282,6 +292,7 @@ class ModelLabClient(Closing):
         Raises:
             ClientClosedError: as soon as it is.
         """
+        self._counters.backoff_wait_s += seconds
         pause = asyncio.ensure_future(self._clock.sleep(seconds))
         self._pauses.add(pause)
         try:
@@ -340,7 +351,6 @@ class ModelLabClient(Closing):
 
     def _note_retry(self, journey: _Journey, error: ModelLabError, pause: float) -> None:
         journey.answer_lost |= isinstance(error, TransportError) and error.answer_lost
-        self._counters.backoff_wait_s += pause
         _log.info(
             "%s: attempt %d failed, next in %.2f s: %s",
             journey.call.operation,

@@ -41,13 +41,15 @@ class ModelLabError(Exception):
 
 
 class _CallError(ModelLabError):
-    """A call that was sent and failed; says how often it was sent."""
+    """A call that was sent and failed; says how often it was sent, and why not more often."""
 
     attempts = 1
+    budget_empty = False
 
     def __str__(self) -> str:
-        message = super().__str__()
-        return f"{message} (after {self.attempts} attempts)" if self.attempts > 1 else message
+        notes = [f"after {self.attempts} attempts"] if self.attempts > 1 else []
+        notes += ["the retry budget is empty"] if self.budget_empty else []
+        return f"{super().__str__()} ({'; '.join(notes)})" if notes else super().__str__()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -76,6 +78,7 @@ class TransportError(_CallError):
         answer_lost: whether the server may have acted on a request whose answer never came.
         permanent: whether another attempt would end the same way, such as with a bad certificate.
         attempts: how many times the request was sent.
+        budget_empty: whether it was not sent again only for want of retry budget.
     """
 
     def __init__(self, message: str, *, answer_lost: bool = True, permanent: bool = False) -> None:
@@ -189,6 +192,7 @@ class StatusError(_CallError):
         method: the request's method.
         url: the request's address (the client never puts secrets in an address).
         attempts: how many times the request was sent.
+        budget_empty: whether it was not sent again only for want of retry budget.
         body: the first 2 KB of the answer's body, as text.
         retry_after: seconds the server asked to wait before the next try, where it did.
     """
