@@ -25,6 +25,9 @@ _HEADROOM: Final = 2.0
 _CAUTION: Final = 0.5
 """How much of its share a process may have in flight: what others have is not known yet."""
 
+_FIRST_PART: Final = 1 / 8
+"""How much of what remains may be in flight at once, while others' part is not known."""
+
 _ROUNDING: Final = 0.25
 """How much of a request a share may lack to be rounded up to it, once others use the quota too."""
 
@@ -130,10 +133,14 @@ class Quota:
             self._accept(rate_limit)
 
     def _accept(self, rate_limit: RateLimit | None) -> None:
-        """A good answer opens the way: at once at the start, doubling each round after a pause."""
+        """A good answer opens the way: to a part of what remains at once, then doubling each round."""
         self._refusals = self._blind_pauses = 0
-        limited = rate_limit is not None and rate_limit.remaining is not None
-        self._allowed = self._allowed + 1 if limited or self._allowed < OPENING else math.inf
+        left = None if rate_limit is None else rate_limit.remaining
+        self._allowed += 1
+        if left is not None:
+            self._allowed = max(self._allowed, left * _FIRST_PART)
+        elif self._allowed > OPENING:
+            self._allowed = math.inf
         if self._probing:
             self._probing = False
             if rate_limit is not None and rate_limit.reset and rate_limit.period:

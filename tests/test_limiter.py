@@ -72,7 +72,7 @@ class TestQuota:
         assert quota.admits(7)
         quota.in_flight = 1
         assert not quota.admits(7)
-        answered(quota, said(99, 10), now=7.1)
+        answered(quota, said(9, 10), now=7.1)
         quota.in_flight = 0
         assert [quota_in_flight(quota, n) for n in (0, 1, 2)] == [True, True, False]
 
