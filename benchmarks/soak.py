@@ -89,7 +89,8 @@ def bound(figure: Figure, value: float | None) -> str:
 
 
 def number(value: float, unit: str) -> str:
-    digits = f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.4g}"
+    whole = value >= 1000 or value == round(value)
+    digits = f"{value:,.0f}" if whole else f"{value:.6g}" if unit == "%" else f"{value:.3g}"
     return f"{digits} {unit}".strip()
 
 
