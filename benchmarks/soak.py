@@ -26,6 +26,7 @@ Client and simulator are processes of one machine, over loopback.
 Requests that the server never saw were written to a kept-alive connection
 at the moment in which the server closed it:
 the client counts what it sends, and cannot know that nobody read it.
+A machine that has other work shows in the times: a ratio below 1 is its noise, not a gain.
 """
 
 
