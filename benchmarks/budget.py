@@ -28,8 +28,9 @@ async def sustained(rate: float) -> tuple[float, float]:
 
 async def outage(seconds: float, tasks: int) -> tuple[int, int, float]:
     """Calls asked for and requests seen in an outage, and the seconds to the first success."""
-    server = virtual.Server()
-    ask = virtual.asker(server.client())
+    server = virtual.Server(latency=0.2)
+    lab = server.client()
+    ask = virtual.asker(lab)
     asked = 0
     going = True
 
@@ -43,12 +44,13 @@ async def outage(seconds: float, tasks: int) -> tuple[int, int, float]:
                 continue
 
     tasks_ = [asyncio.create_task(task()) for _ in range(tasks)]
-    await asyncio.sleep(5)
+    await asyncio.sleep(2)
+    lab._budget._saved = budget.SAVINGS
     server.down, server.log, asked = True, [], 0
     await asyncio.sleep(seconds)
     counted = asked, len(server.log)
     server.down, over = False, virtual.now()
-    await asyncio.sleep(5)
+    await asyncio.sleep(2)
     going = False
     await asyncio.gather(*tasks_)
     first = next(at for at, status in server.log if at >= over and status == 200)
@@ -69,11 +71,11 @@ def main() -> None:
     rows = []
     for savings in (10.0, 50.0, 200.0, 1e9):
         budget.SAVINGS = savings  # type: ignore[misc]
-        virtual_budget = f"{savings:g}" if savings < 1e6 else "no budget"
+        named = f"{savings:g}" if savings < 1e6 else "no budget"
         for tasks in (20, 200):
             asked, seen, first = virtual.run(outage(60, tasks))
             rows.append(
-                [virtual_budget, f"{tasks}", f"{asked:,}", f"{seen:,}", f"{seen / asked:.3f}",
+                [named, f"{tasks}", f"{asked:,}", f"{seen:,}", f"{seen / asked:.3f}",
                  f"{first:.2f} s"]
             )  # fmt: skip
     head = ["savings", "tasks", "calls asked for", "requests seen", "ratio", "first success after"]

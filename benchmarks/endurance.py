@@ -23,6 +23,8 @@ from witness import Witness, witness
 from modellab_async import ModelLabClient, ModelLabError, RetryPolicy
 
 LATENCY = 0.02
+SLOW = 0.1
+"""Seconds of latency where a rate is measured: it must not be the machine's that is."""
 
 
 @frozen
@@ -151,7 +153,7 @@ async def outage(scale: Scale) -> list[Figure]:
 
 async def _outage(scale: Scale, how: int | str) -> list[Figure]:
     asked, good, going = 0, list[float](), True
-    async with witness(runs=scale.tasks, latency=LATENCY) as sim, sim.client() as lab:
+    async with witness(runs=scale.tasks, latency=SLOW) as sim, sim.client() as lab:
 
         async def task(run_id: int) -> None:
             nonlocal asked

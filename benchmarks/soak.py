@@ -26,6 +26,7 @@ Client and simulator are processes of one machine, over loopback.
 Requests that the server never saw were written to a kept-alive connection
 at the moment in which the server closed it:
 the client counts what it sends, and cannot know that nobody read it.
+A machine that has other work shows in the times: a ratio below 1 is its noise, not a gain.
 """
 
 
@@ -89,7 +90,8 @@ def bound(figure: Figure, value: float | None) -> str:
 
 
 def number(value: float, unit: str) -> str:
-    digits = f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.4g}"
+    whole = value >= 1000 or value == round(value)
+    digits = f"{value:,.0f}" if whole else f"{value:.6g}" if unit == "%" else f"{value:.3g}"
     return f"{digits} {unit}".strip()
 
 

@@ -62,7 +62,7 @@ def test_a_policy_is_frozen_and_comparable():
         policy.attempts = 1  # type: ignore[misc]
 
 
-ENDINGS = {
+ENDINGS: dict[Ending, list[Exception]] = {
     Ending.NEVER_SENT: [TransportError("x", answer_lost=False)],
     Ending.LIMITED: [RateLimitedError("x", status=429, method="GET", url="u")],
     Ending.FAILED: [

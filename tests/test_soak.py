@@ -61,7 +61,8 @@ def gathered(
         )
         return virtual.now() - began, ends
 
-    return virtual.run(main())
+    seconds, ends = virtual.run(main())
+    return seconds, ends
 
 
 @pytest.mark.parametrize("rounding", ["ceil", "floor"])
