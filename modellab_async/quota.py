@@ -133,7 +133,7 @@ class Quota:
             self._accept(rate_limit)
 
     def _accept(self, rate_limit: RateLimit | None) -> None:
-        """A good answer opens the way: to a part of what remains at once, then doubling each round."""
+        """A good answer opens the way: to a part of what remains, then doubling each round."""
         self._refusals = self._blind_pauses = 0
         left = None if rate_limit is None else rate_limit.remaining
         self._allowed += 1
