@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import nox
 
 nox.needs_version = ">=2025.2.9"
@@ -27,7 +29,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Types, by mypy in strict mode and by pyright."""
-    session.install("-e", ".[cli]", *group("typing"))
+    session.install("-e", ".[cli,arrow]", *group("typing"))
     session.run("mypy")
     session.run("mypy", "--allow-untyped-defs", "--allow-incomplete-defs", "tests")
     session.run("pyright")
@@ -36,7 +38,7 @@ def typing(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, with coverage."""
-    session.install("-e", ".[cli]", *group("test"))  # in place, for coverage to see it
+    session.install("-e", ".[cli,arrow]", *group("test"))  # in place, for coverage to see it
     session.run(
         "pytest",
         "--cov",
@@ -49,9 +51,18 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """The site, with warnings as errors and every link inside it checked."""
-    session.install("-e", ".[cli]", *group("docs"))
+    session.install("-e", ".[cli,arrow]", *group("docs"))
     session.run("sphinx-build", "-W", "--keep-going", "-E", "-q", "docs", "docs/_build/html")
     session.run("python", "docs/check_links.py", "docs/_build/html")
+
+
+@nox.session(default=False)
+def browser(session: nox.Session) -> None:
+    """What notebooks show, in a real Chromium: the system's, or one that Playwright brings."""
+    session.install("-e", ".[cli]", *group("test", "browser"))
+    if not shutil.which("chromium"):
+        session.run("playwright", "install", "--with-deps", "chromium")
+    session.run("pytest", "tests/browser.py", *session.posargs)
 
 
 @nox.session(default=False)
@@ -59,3 +70,10 @@ def bench(session: nox.Session) -> None:
     """What the client costs, against its peers; writes tables and plots into docs/."""
     session.install(".[cli]", *group("bench"))
     session.run("python", "-m", "benchmarks.bench", *session.posargs)
+
+
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """What the client survives, at full size; writes a page of figures into docs/."""
+    session.install(".[cli]", *group("bench"))
+    session.run("python", "-m", "benchmarks.soak", *session.posargs)

@@ -10,13 +10,18 @@ Example:
 """
 
 # The rooms, from facts to edges; each imports only rooms above it:
+#   display, notebook                           how values look to a person
 #   models, errors                              what the API's resources and failures are
-#   clock, closing, collector, stats            small things that all rooms share
+#   clock, closing, collector, stats, idset     small things that all rooms share
+#   comparison                                  pure: runs side by side
 #   config, wire, codec, endpoints              pure: settings, HTTP, JSON, the operations
-#   limiter, retry, deadlines, transport        a request in motion
+#   quota, limiter, budget, retry, deadlines, transport    a request in motion
 #   bulk, paging, waiting, downloads            many requests as one piece of work
 #   resources, client                           what users hold
+#   frames, export                              runs as tables and files
 #   cli, simulator                              edges; the simulator imports nothing of ours
+
+from typing import TYPE_CHECKING
 
 from modellab_async._version import __version__
 from modellab_async.bulk import Fetch, Outcome
@@ -34,7 +39,9 @@ from modellab_async.errors import (
     DownloadError,
     ErrorDetail,
     ErrorSource,
+    ExportError,
     InvalidIdError,
+    MissingExtraError,
     ModelLabError,
     NotFoundError,
     PermissionDeniedError,
@@ -70,6 +77,9 @@ from modellab_async.retry import RetryPolicy
 from modellab_async.stats import Stats
 from modellab_async.wire import RateLimit
 
+if TYPE_CHECKING:
+    from modellab_async.comparison import Comparison, compare
+
 __all__ = [
     "ROOT_RUNS",
     "AuthenticationError",
@@ -77,18 +87,21 @@ __all__ = [
     "BulkError",
     "ClientClosedError",
     "Clock",
+    "Comparison",
     "ConfigError",
     "Converter",
     "DecodeError",
     "DownloadError",
     "ErrorDetail",
     "ErrorSource",
+    "ExportError",
     "FacetKeys",
     "FacetValues",
     "Fetch",
     "InvalidIdError",
     "MetricStatRange",
     "MetricSummary",
+    "MissingExtraError",
     "ModelLabClient",
     "ModelLabError",
     "NotFoundError",
@@ -118,6 +131,7 @@ __all__ = [
     "TransportError",
     "WaitTimeoutError",
     "__version__",
+    "compare",
     "from_dict",
     "from_json",
     "large_results",
@@ -125,3 +139,12 @@ __all__ = [
     "to_dict",
     "to_json",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import what few programs need only where it is asked for (PEP 562)."""
+    if name in {"Comparison", "compare"}:
+        from modellab_async import comparison  # noqa: PLC0415 - see above
+
+        return getattr(comparison, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

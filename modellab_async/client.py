@@ -12,6 +12,7 @@ import attrs
 from yarl import URL
 
 from modellab_async import wire
+from modellab_async.budget import RetryBudget
 from modellab_async.clock import Clock
 from modellab_async.closing import Closing
 from modellab_async.codec import Codec, Converter
@@ -20,6 +21,7 @@ from modellab_async.config import (
     Token,
     check_proxy,
     environment_proxy,
+    hidden,
     resolve_base_url,
     resolve_site,
 )
@@ -28,7 +30,6 @@ from modellab_async.errors import (
     ConfigError,
     DecodeError,
     ModelLabError,
-    NotFoundError,
     RateLimitedError,
     RequestTimeoutError,
     StatusError,
@@ -36,7 +37,7 @@ from modellab_async.errors import (
 )
 from modellab_async.limiter import Limiter, QuotaWaitError
 from modellab_async.resources import Artifacts, Projects, Runs
-from modellab_async.retry import RetryPolicy, repeat
+from modellab_async.retry import RETRYABLE_STATUSES, TABLE, RetryPolicy, ending_of, repeat
 from modellab_async.stats import Counters, Stats
 from modellab_async.transport import Transport
 from modellab_async.wire import Call, RateLimit
@@ -46,8 +47,9 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from modellab_async.limiter import Quota
+    from modellab_async.quota import Quota
     from modellab_async.transport import Stream
+    from modellab_async.wire import Reply
 
 DEFAULT_TIMEOUT: Final = 30.0
 """Seconds for one attempt: connecting, headers and body together."""
@@ -119,6 +121,9 @@ class ModelLabClient(Closing):
         converter: Converter | None = None,
         clock: Clock | None = None,
     ) -> None:
+        # From here on, a traceback that renders local variables shows no key, wherever it was put.
+        api_key, app_key, bearer_token = hidden(api_key), hidden(app_key), hidden(bearer_token)
+        site, base_url, proxy = hidden(site), hidden(base_url), hidden(proxy)
         credentials = Credentials.resolve(
             os.environ, api_key=api_key, app_key=app_key, bearer_token=bearer_token
         )
@@ -128,12 +133,13 @@ class ModelLabClient(Closing):
             url = URL(f"https://api.{resolve_site(site or os.environ.get('DD_SITE') or 'us1')}")
         if session is not None and session.auth is not None:
             raise ConfigError("the session given has credentials of its own; take its auth away")
-        proxy = environment_proxy(url) if proxy is None else proxy
+        proxy = hidden(environment_proxy(url) if proxy is None else proxy)
         counters = Counters()
         self._clock = clock or Clock()
         self._counters = counters
         self._credentials = credentials
         self._codec = Codec(converter)
+        self._budget = RetryBudget(self._clock.monotonic)
         self._limiter = Limiter(_concurrency(max_concurrency, session), self._clock)
         self._transport = Transport(
             url,
@@ -162,7 +168,7 @@ class ModelLabClient(Closing):
     ) -> ModelLabClient:
         """A view of this client with other options; what is not given stays.
 
-        It shares connections, limiter and counters, and is not closed by itself.
+        It shares connections, limiter, retry budget and counters, and is not closed by itself.
 
         Raises:
             ConfigError: where an option cannot work.
@@ -176,7 +182,9 @@ class ModelLabClient(Closing):
     @property
     def stats(self) -> Stats:
         """A snapshot of what this client has done, all its views included."""
-        return self._counters.snapshot(self._limiter.paused_for)
+        return self._counters.snapshot(
+            rate_limit_wait_s=self._limiter.paused_for, retries_refused=self._budget.refusals
+        )
 
     async def aclose(self) -> None:
         """Close the connections, unless the session is borrowed; calls that wait fail."""
@@ -191,6 +199,8 @@ class ModelLabClient(Closing):
         return self
 
     def __repr__(self) -> str:
+        if "_transport" not in vars(self):  # as seen in the traceback of a ConfigError
+            return "<ModelLabClient (not set up)>"
         return f"<ModelLabClient {self._transport.origin} ({self._credentials.kind})>"
 
     def __reduce__(self) -> NoReturn:
@@ -217,12 +227,15 @@ class ModelLabClient(Closing):
                 policy=self._retry,
                 clock=self._clock,
                 sleep=self._back_off,
-                repeatable=call.repeatable,
+                budget=self._budget,
+                effect=call.effect,
+                patient=call.patient,
                 give_up_at=journey.give_up_at,
                 on_retry=lambda error, pause: self._note_retry(journey, error, pause),
             )
         except (StatusError, TransportError, DecodeError) as error:
-            if call.gone_is_done and journey.answer_lost and isinstance(error, NotFoundError):
+            ending = ending_of(error, answer_lost=journey.answer_lost)
+            if TABLE[ending][call.effect] == "done":
                 return None
             error.attempts = journey.attempts
             raise
@@ -234,7 +247,7 @@ class ModelLabClient(Closing):
         call, transport, limiter = journey.call, self._transport, self._limiter
         transport.check_usable()
         quota = limiter.enter_at_once(call.operation) or await self._queue(journey)
-        now = self._clock.monotonic()
+        now = self._budget.last_sent = self._clock.monotonic()
         journey.attempts += 1
         if journey.attempts > 1:
             self._counters.retries += 1
@@ -259,10 +272,19 @@ class ModelLabClient(Closing):
         if reply.status == 429:
             self._counters.rate_limited += 1
         if not 200 <= reply.status < 300:
+            if reply.status not in RETRYABLE_STATUSES:
+                self._budget.earn(repeated=journey.attempts > 1)  # a missing run is an answer too
             raise wire.status_error(
-                call, transport.url(call), reply, rate_limit, self._credentials.redact
+                call,
+                transport.url(call),
+                reply,
+                rate_limit,
+                self._credentials.redact,
+                now=self._clock.time,
             )
-        return self._decode(call, reply.body) if stream is None else stream
+        answer = self._decode(call, reply) if stream is None else stream
+        self._budget.earn(repeated=journey.attempts > 1)
+        return answer
 
     async def _back_off(self, seconds: float) -> None:
         """Sleep, unless the client is closed meanwhile.
@@ -270,6 +292,7 @@ class ModelLabClient(Closing):
         Raises:
             ClientClosedError: as soon as it is.
         """
+        self._counters.backoff_wait_s += seconds
         pause = asyncio.ensure_future(self._clock.sleep(seconds))
         self._pauses.add(pause)
         try:
@@ -296,14 +319,18 @@ class ModelLabClient(Closing):
             refusal = self._too_late(journey, wait)
         raise refusal
 
-    def _decode(self, call: Call, body: bytes) -> Any:
+    def _decode(self, call: Call, reply: Reply) -> Any:
         if call.returns is None:
             return None
         if call.returns is bytes:
-            return body
+            return reply.body
+        if reply.status == 204:  # said on purpose, unlike an empty 200: no repeat would help
+            raise DecodeError(
+                f"204 No Content for {call.operation}, which has content", resource_id=call.expects
+            )
         if call.paged:
-            return self._codec.open_page(body, call.returns)
-        return self._codec.decode(body, call.returns, expects=call.expects)
+            return self._codec.open_page(reply.body, call.returns)
+        return self._codec.decode(reply.body, call.returns, expects=call.expects)
 
     def _too_late(self, journey: _Journey, wait: QuotaWaitError) -> RateLimitedError:
         """The error of a call that would have to wait for quota longer than it may."""
@@ -324,7 +351,6 @@ class ModelLabClient(Closing):
 
     def _note_retry(self, journey: _Journey, error: ModelLabError, pause: float) -> None:
         journey.answer_lost |= isinstance(error, TransportError) and error.answer_lost
-        self._counters.backoff_wait_s += pause
         _log.info(
             "%s: attempt %d failed, next in %.2f s: %s",
             journey.call.operation,

@@ -9,12 +9,14 @@ import re
 import urllib.request
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, NoReturn, SupportsIndex
+from typing import Any, Final, NoReturn, SupportsIndex, TypeVar, cast
 
 import attrs
 from yarl import URL
 
 from modellab_async.errors import ConfigError
+
+T = TypeVar("T")
 
 API_PREFIX: Final = "/api/v2/model-lab-api"
 
@@ -52,6 +54,11 @@ class _Secret(str):
         return _Secret(super().__getitem__(key))
 
 
+def hidden(value: T) -> T:
+    """The same value; a text among them is shown by no traceback that renders local variables."""
+    return cast("T", _Secret(value)) if isinstance(value, str) else value
+
+
 _SITE_HOST: Final = re.compile(r"^(https?://)?((app|api)\.)?|[/?#:].*$", re.DOTALL)
 """What may stand around a site: scheme and service before it; port, path and query after it."""
 
@@ -60,15 +67,16 @@ def resolve_site(text: str) -> str:
     """The site that a site's name, short name or pasted UI or API address stands for.
 
     Raises:
-        ConfigError: where it names none of the nine.
+        ConfigError: where it names none of the nine; not showing it, since it may be a key that
+            was put in the wrong place.
     """
-    host = _SITE_HOST.sub("", text.strip().lower())
+    text = hidden(text)
+    host = hidden(_SITE_HOST.sub("", text.strip().lower()))
     site = SITES.get(host, host)
     if site not in SITES.values():
-        shown = str(text) if len(str(text)) <= 60 else str(text)[:60] + "…"
         known = ", ".join(f"{name} ({site})" for name, site in SITES.items())
-        raise ConfigError(f"unknown site {shown!r}: give one of {known}, or an explicit base_url")
-    return site
+        raise ConfigError(f"unknown site (DD_SITE): give one of {known}, or an explicit base_url")
+    return str(site)
 
 
 def resolve_base_url(base_url: str, *, allow_http: bool) -> URL:
@@ -86,8 +94,10 @@ def resolve_base_url(base_url: str, *, allow_http: bool) -> URL:
     if url.scheme not in {"http", "https"} or not host:
         raise ConfigError("base_url must be an absolute address such as https://host[:port]")
     if url.user is not None or url.password is not None:
+        del url, base_url  # here and below, for tracebacks that render local variables
         raise ConfigError("base_url must not hold a user or password; they could be logged")
     if url.query_string or url.fragment:
+        del url, base_url
         raise ConfigError("base_url must end with its path; leave out query and fragment")
     if url.scheme == "http" and not (allow_http or is_loopback(host)):
         raise ConfigError(
@@ -136,12 +146,14 @@ class Credentials:
         """
         if bearer_token is None and api_key is None and app_key is None:
             bearer_token = environ.get("DD_BEARER_TOKEN") or None
+        api_key = hidden(api_key if api_key is not None else environ.get("DD_API_KEY", ""))
+        app_key = hidden(app_key if app_key is not None else environ.get("DD_APP_KEY", ""))
+        bearer_token = hidden(bearer_token)
+        del environ  # a traceback that renders local variables would show all of it
         if bearer_token is not None:
             if callable(bearer_token):
                 return cls(bearer_token=bearer_token)
             return cls(bearer_token=_secret("bearer_token (DD_BEARER_TOKEN)", bearer_token))
-        api_key = api_key if api_key is not None else environ.get("DD_API_KEY", "")
-        app_key = app_key if app_key is not None else environ.get("DD_APP_KEY", "")
         missing = [
             name
             for name, value in (
@@ -184,6 +196,7 @@ class Credentials:
         token = self._bearer_token()
         if inspect.isawaitable(token):
             token = await token
+        token = hidden(token)
         secret = _secret("bearer_token from its function", token)
         if secret not in self._issued:
             self._issued.append(secret)
@@ -222,14 +235,14 @@ def _secret(name: str, value: object) -> _Secret:
     """Check that a value can stand in a header (RFC 9110, section 5.5) without showing it."""
     if not isinstance(value, str):
         raise ConfigError(f"{name} must be a string, not {type(value).__name__}")
-    text = value.strip(" ")
+    text = _Secret(value.strip(" "))
     if not text:
         raise ConfigError(f"{name} is empty")
     if not (text.isascii() and text.isprintable()):
         raise ConfigError(
             f"{name} holds a control or non-ASCII character, perhaps a trailing newline; remove it"
         )
-    return _Secret(text)
+    return text
 
 
 def _in_json(text: str) -> tuple[str, str]:
@@ -263,8 +276,10 @@ def check_proxy(proxy: Any, base_url: URL, *, allow_http: bool) -> URL:
     except ValueError:
         url, host = URL(), None
     if url.scheme not in {"http", "https"} or not host:
+        del url, proxy
         raise ConfigError("proxy must be an address such as http://host:port")
     if base_url.scheme == "http" and not (allow_http or is_loopback(host)):
+        del url, proxy
         raise ConfigError(
             f"a plain-HTTP base_url through the proxy {host} would show it the keys:"
             " use https://, or pass allow_http=True if you mean it"

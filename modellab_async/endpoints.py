@@ -33,10 +33,10 @@ PROJECT_SORT_FIELDS: Final = ("name", "created_at", "updated_at")
 FACET_TYPES: Final = ("parameter", "attribute", "tag", "metric")
 
 
-def get_run(run_id: object) -> Call:
+def get_run(run_id: object, *, patient: bool = False) -> Call:
     """``GET /runs/{run_id}``."""
     number = parse_id(run_id)
-    return Call("runs.get", "GET", f"/runs/{number}", returns=Run, expects=number)
+    return Call("runs.get", "GET", f"/runs/{number}", returns=Run, expects=number, patient=patient)
 
 
 def list_runs(
@@ -48,6 +48,7 @@ def list_runs(
     pinned_first: bool | None = None,
     include_pinned: bool | None = None,
     include_descendant_matches: bool | None = None,
+    patient: bool = False,
 ) -> Call:
     """``GET /runs``."""
     wanted = run_filter or RunFilter()
@@ -74,22 +75,23 @@ def list_runs(
         ),
         returns=Run,
         paged=True,
+        patient=patient,
     )
 
 
 def delete_run(run_id: object) -> Call:
     """``DELETE /runs/{run_id}``."""
-    return Call("runs.delete", "DELETE", f"/runs/{parse_id(run_id)}", gone_is_done=True)
+    return Call("runs.delete", "DELETE", f"/runs/{parse_id(run_id)}", effect="removal")
 
 
 def pin_run(run_id: object) -> Call:
     """``POST /runs/{run_id}/pin``: pinning twice is pinning once."""
-    return Call("runs.pin", "POST", f"/runs/{parse_id(run_id)}/pin")
+    return Call("runs.pin", "POST", f"/runs/{parse_id(run_id)}/pin", effect="set")
 
 
 def unpin_run(run_id: object) -> Call:
     """``DELETE /runs/{run_id}/pin``."""
-    return Call("runs.unpin", "DELETE", f"/runs/{parse_id(run_id)}/pin", gone_is_done=True)
+    return Call("runs.unpin", "DELETE", f"/runs/{parse_id(run_id)}/pin", effect="removal")
 
 
 def list_run_artifacts(run_id: object, path: str | None = None) -> Call:
@@ -137,7 +139,8 @@ def list_projects(
 
 def star_project(project_id: object) -> Call:
     """``POST /projects/{project_id}/star``: starring twice is starring once."""
-    return Call("projects.star", "POST", f"/projects/{parse_id(project_id, 'project id')}/star")
+    number = parse_id(project_id, "project id")
+    return Call("projects.star", "POST", f"/projects/{number}/star", effect="set")
 
 
 def unstar_project(project_id: object) -> Call:
@@ -146,7 +149,7 @@ def unstar_project(project_id: object) -> Call:
         "projects.unstar",
         "DELETE",
         f"/projects/{parse_id(project_id, 'project id')}/star",
-        gone_is_done=True,
+        effect="removal",
     )
 
 

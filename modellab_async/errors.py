@@ -2,6 +2,7 @@
 
     ModelLabError
     ├── ConfigError                 credentials, site or options that cannot work
+    │   └── MissingExtraError       also an ImportError; names the extra to install
     ├── InvalidIdError              also a ValueError; raised before any request
     ├── ClientClosedError           used after closing, or from another event loop
     ├── TransportError              no answer: refused, dropped, cut short
@@ -9,6 +10,7 @@
     ├── DecodeError                 an answer that is not what the API promises
     ├── WaitTimeoutError            also a TimeoutError; carries the last run seen
     ├── DownloadError               a file that could not be brought to disk safely
+    ├── ExportError                 a file of runs that could not be written or gone on with
     ├── BulkError                   some of many failed; carries all that succeeded
     └── StatusError                 an answer with a status that is not 2xx
         ├── BadRequestError         400
@@ -39,13 +41,15 @@ class ModelLabError(Exception):
 
 
 class _CallError(ModelLabError):
-    """A call that was sent and failed; says how often it was sent."""
+    """A call that was sent and failed; says how often it was sent, and why not more often."""
 
     attempts = 1
+    budget_empty = False
 
     def __str__(self) -> str:
-        message = super().__str__()
-        return f"{message} (after {self.attempts} attempts)" if self.attempts > 1 else message
+        notes = [f"after {self.attempts} attempts"] if self.attempts > 1 else []
+        notes += ["the retry budget is empty"] if self.budget_empty else []
+        return f"{super().__str__()} ({'; '.join(notes)})" if notes else super().__str__()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
@@ -53,6 +57,10 @@ class _CallError(ModelLabError):
 
 class ConfigError(ModelLabError):
     """The client cannot work as it was set up; the message names what to give instead."""
+
+
+class MissingExtraError(ConfigError, ImportError):
+    """Something needs a package that is installed with one of this package's extras only."""
 
 
 class InvalidIdError(ModelLabError, ValueError):
@@ -70,6 +78,7 @@ class TransportError(_CallError):
         answer_lost: whether the server may have acted on a request whose answer never came.
         permanent: whether another attempt would end the same way, such as with a bad certificate.
         attempts: how many times the request was sent.
+        budget_empty: whether it was not sent again only for want of retry budget.
     """
 
     def __init__(self, message: str, *, answer_lost: bool = True, permanent: bool = False) -> None:
@@ -124,6 +133,10 @@ class DownloadError(ModelLabError):
     """A file could not be brought to disk whole, or its path would leave the directory."""
 
 
+class ExportError(ModelLabError):
+    """A file of runs could not be written, or an earlier export cannot be gone on with."""
+
+
 class BulkError(ModelLabError):
     """Some of many items failed; nothing that was fetched is thrown away.
 
@@ -135,11 +148,11 @@ class BulkError(ModelLabError):
     def __init__(self, runs: Mapping[Any, Run], errors: Mapping[Any, ModelLabError]) -> None:
         self.runs = dict(runs)
         self.errors = dict(errors)
-        first_id, first = next(iter(self.errors.items()))
-        super().__init__(
-            f"{len(self.errors)} of {len(self.runs) + len(self.errors)} ids failed;"
-            f" first {first_id!r}: {first}"
-        )
+        message = f"{len(self.errors)} of {len(self.runs) + len(self.errors)} ids failed"
+        if self.errors:
+            first_id, first = next(iter(self.errors.items()))
+            message += f"; first {first_id!r}: {first}"
+        super().__init__(message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.runs, self.errors)
@@ -165,7 +178,9 @@ class ErrorDetail:
     meta: Mapping[str, Any] | None = attrs.field(default=None, hash=False)
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.title, self.detail) if part) or "no detail"
+        text = ": ".join(part for part in (self.title, self.detail) if part)
+        # Control characters could steer the terminal that a message is printed to.
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) or "no detail"
 
 
 class StatusError(_CallError):
@@ -177,6 +192,7 @@ class StatusError(_CallError):
         method: the request's method.
         url: the request's address (the client never puts secrets in an address).
         attempts: how many times the request was sent.
+        budget_empty: whether it was not sent again only for want of retry budget.
         body: the first 2 KB of the answer's body, as text.
         retry_after: seconds the server asked to wait before the next try, where it did.
     """

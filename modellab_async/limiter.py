@@ -10,19 +10,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict, deque
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from modellab_async.quota import Quota
+
 if TYPE_CHECKING:
     from modellab_async.clock import Clock, Timer
     from modellab_async.wire import RateLimit
-
-OPENING: Final = 16
-"""How many requests of an operation may be in flight before its first good answer.
-
-Until then neither the quota nor the keys are known to be good.
-"""
 
 OVERLOADED_SHARE: Final = 0.1
 """The window narrows after a round of answers of which more than this share were 503 or late."""
@@ -34,13 +31,6 @@ WIDENING: Final = 1 / 32
 STAGGER: Final = 0.05
 """Seconds within which a probe goes out, so that the processes of one quota do not act as one."""
 
-_SLACK: Final = 1.5
-"""Seconds by which two answers of the same period may name different ends: both are rounded."""
-
-_FIRST_BLIND_PAUSE: Final = 0.5
-_LONGEST_BLIND_PAUSE: Final = 60.0
-"""Seconds to pause at the most after the first of several 429s that name no time, and at last."""
-
 
 class QuotaWaitError(Exception):
     """The quota stays used up for longer than a call may wait. Only the client sees this."""
@@ -49,118 +39,6 @@ class QuotaWaitError(Exception):
         super().__init__(rate_limit, seconds)
         self.rate_limit = rate_limit
         self.seconds = seconds
-
-
-@attrs.define(eq=False)
-class Quota:
-    """What is known of one server-side limit. Pure: time comes in as an argument.
-
-    Never more requests are in flight than the server said remain, so that a 429 is the exception.
-    A period's end is known only to a second, since ``X-RateLimit-Reset`` is rounded one way or the
-    other; so the first request after a pause is a probe, and its answer tells which way.
-    """
-
-    name: str | None = None
-    in_flight: int = 0
-    last: RateLimit | None = None
-    _allowed: float = OPENING
-    _remaining: float = math.inf
-    _earliest_end: float = -math.inf
-    _latest_end: float = -math.inf
-    _rounds_up: bool | None = None
-    _probing: bool = False
-    _refusals: int = 0
-
-    @property
-    def opens_at(self) -> float:
-        """When the next period should have begun; no attempt is made before."""
-        if self._rounds_up is None:
-            return self._latest_end
-        if self._rounds_up:
-            return self._earliest_end
-        return max(self._latest_end, self._earliest_end + 1.0)
-
-    def closed(self, now: float) -> bool:
-        """Whether what is in flight uses up what remains until :attr:`opens_at`.
-
-        A new period opens with a probe: one request, whatever is still on its way.
-        """
-        if self.in_flight < self._remaining:
-            return False
-        if now < self.opens_at:
-            return True
-        self._remaining = math.inf
-        self._allowed = self.in_flight + 1
-        self._probing = True
-        return False
-
-    def admits(self, now: float) -> bool:
-        """Whether one more request may go out."""
-        return not self.closed(now) and self.in_flight < self._allowed
-
-    def learn(
-        self, status: int, rate_limit: RateLimit | None, *, now: float, jitter: float
-    ) -> None:
-        """Take in what an answer says of the limit, or that it says nothing.
-
-        Args:
-            status: the answer's HTTP status.
-            rate_limit: what its headers say.
-            now: when it arrived (monotonic).
-            jitter: a number in [0, 1), for the pause after a 429 that names no time.
-        """
-        reset = None
-        if rate_limit is not None:
-            self.last, reset = rate_limit, rate_limit.reset
-        if status == 429:
-            self._refuse(reset, now, jitter)
-            return
-        if rate_limit is not None and rate_limit.remaining is not None:
-            if reset is not None:
-                self._count_down(rate_limit.remaining, now + reset)
-            elif rate_limit.remaining == 0:
-                self._refuse(None, now, jitter)
-            else:
-                self._remaining = rate_limit.remaining
-        if status < 500 and status not in {401, 403}:
-            self._accept(rate_limit)
-
-    def _accept(self, rate_limit: RateLimit | None) -> None:
-        """A good answer opens the way: at once at the start, doubling each round after a pause."""
-        self._refusals = 0
-        self._allowed = math.inf if self._allowed >= OPENING else self._allowed + 1
-        if self._probing:
-            self._probing = False
-            if rate_limit is not None and rate_limit.reset and rate_limit.period:
-                full = rate_limit.reset >= rate_limit.period
-                self._rounds_up = True if full and self._rounds_up is None else self._rounds_up
-
-    def _count_down(self, remaining: int, end: float) -> None:
-        """Count a period's remaining requests down, whatever the order its answers come in."""
-        if self._remaining == math.inf or end > self._latest_end + _SLACK:
-            self._earliest_end = self._latest_end = end
-            self._remaining = remaining
-        elif end >= self._earliest_end - _SLACK:
-            self._earliest_end = min(self._earliest_end, end)
-            self._latest_end = max(self._latest_end, end)
-            self._remaining = min(self._remaining, remaining)
-        # Else it is a late answer of an earlier period.
-
-    def _refuse(self, reset: float | None, now: float, jitter: float) -> None:
-        """Nothing is left, until the time named; where none is, ask less and less often."""
-        self._refusals += 1
-        if reset is None or (reset == 0 and self._refusals > 1):
-            pause = _FIRST_BLIND_PAUSE * 2.0 ** min(self._refusals - 1, 16)
-            reset = min(_LONGEST_BLIND_PAUSE, pause) * (1 + jitter) / 2
-        elif self._probing and reset <= 1.0:
-            self._rounds_up = False  # the probe came too early: named times are rounded down
-        self._probing = False
-        end = now + reset
-        if not self._earliest_end - _SLACK <= end <= self._latest_end + _SLACK:
-            self._earliest_end = self._latest_end = end
-        self._earliest_end = min(self._earliest_end, end)
-        self._latest_end = max(self._latest_end, end)
-        self._remaining = 0
 
 
 @attrs.define(eq=False)
@@ -187,9 +65,14 @@ class _Waiter:
     future: asyncio.Future[Quota]
     give_up_at: float
     longest_pause: float
+    again: bool
 
     def accepts(self, now: float, opens_at: float) -> bool:
         return opens_at <= self.give_up_at and opens_at - now <= self.longest_pause
+
+
+def _is_again(waiter: _Waiter) -> bool:
+    return waiter.again
 
 
 class Limiter:
@@ -245,7 +128,7 @@ class Limiter:
 
         Args:
             operation: as for :meth:`enter_at_once`, which need not be asked first.
-            again: a retry, which keeps its place ahead of first attempts.
+            again: a retry, which goes ahead of first attempts, behind the retries before it.
             give_up_at: the time (monotonic) after which quota is of no use to the call.
             longest_pause: seconds that the call is willing to sit through in one pause.
 
@@ -259,11 +142,11 @@ class Limiter:
         queue = self._queues[quota]
         now = self._clock.monotonic()
         future: asyncio.Future[Quota] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(future, give_up_at, longest_pause)
+        waiter = _Waiter(future, give_up_at, longest_pause, again)
         if quota.closed(now) and not waiter.accepts(now, quota.opens_at):
             raise QuotaWaitError(quota.last, quota.opens_at - now)
         if again:
-            queue.waiters.appendleft(waiter)
+            queue.waiters.insert(sum(1 for _ in takewhile(_is_again, queue.waiters)), waiter)
         else:
             queue.waiters.append(waiter)
         self._waiting += 1

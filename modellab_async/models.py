@@ -1,5 +1,7 @@
 """What the API's resources look like: frozen, slotted attrs classes, and nothing else.
 
+How they look in a notebook is in `notebook`, imported where one asks.
+
 Source: Datadog API v2, Model Lab (preview). Times are aware datetimes in UTC;
 durations are seconds.
 """
@@ -130,6 +132,11 @@ class Run:
         """The summary of the first metric named ``key``, or None."""
         return next((metric for metric in self.metric_summaries if metric.key == key), None)
 
+    def _repr_html_(self) -> str:
+        from modellab_async import notebook  # noqa: PLC0415 - for notebooks only
+
+        return notebook.run_html(self)
+
 
 @attrs.frozen(weakref_slot=False, kw_only=True)
 class Project:
@@ -246,6 +253,11 @@ class Page(Generic[T_co]):
     prev_number: int | None = None
     first_number: int | None = None
     last_number: int | None = None
+
+    def _repr_html_(self) -> str:
+        from modellab_async import notebook  # noqa: PLC0415 - for notebooks only
+
+        return notebook.page_html(self)
 
 
 class _RootRuns(Enum):

@@ -17,6 +17,7 @@ import attrs
 from modellab_async.closing import Closing
 from modellab_async.endpoints import MAX_PAGE_SIZE
 from modellab_async.errors import DecodeError
+from modellab_async.idset import IdSet
 from modellab_async.models import Page
 
 if TYPE_CHECKING:
@@ -75,10 +76,15 @@ class Pager(Generic[T]):
     def __aiter__(self) -> Items[T]:
         return Items(self.pages())
 
-    def pages(self) -> Pages[T]:
-        """The pages of one walk, without items that an earlier one had."""
+    def pages(self, start: int | None = None) -> Pages[T]:
+        """The pages of one walk, without items that an earlier one had.
+
+        Args:
+            start: the page to begin with, by the server's own count, for who has read the ones
+                before it; `complete` then speaks of the rest. By default the first.
+        """
         size = MAX_PAGE_SIZE if self._page_size is None else self._page_size
-        return Pages(_Walk(self, size))
+        return Pages(_Walk(self, size, start))
 
     async def load(self, size: int | None, number: int | None) -> Page[T]:
         """One page by its number, or the first one.
@@ -133,19 +139,19 @@ class Items(Closing, AsyncIterator[T]):
 class _Walk(Generic[T]):
     """One walk over all pages, repeated where it has to be."""
 
-    def __init__(self, pager: Pager[T], size: int) -> None:
+    def __init__(self, pager: Pager[T], size: int, start: int | None) -> None:
         self._pager = pager
         self._size = size
         self._ahead: dict[int, asyncio.Task[Page[T]]] = {}
         self._tasks: set[asyncio.Task[Page[T]]] = set()
-        self._seen: set[int] = set()
+        self._seen = IdSet()
         self._finished = False
         self._read = 0
         self._first_walk = 0
-        self._begin()
+        self._begin(start)
 
-    def _begin(self) -> None:
-        self._next: int | None = None
+    def _begin(self, start: int | None = None) -> None:
+        self._next = start
         self._total: int | None = None
         self._walked = 0
         self._shrank = False
@@ -165,7 +171,8 @@ class _Walk(Generic[T]):
                 raise
             first = self._read == 1
             new = tuple(item for item in page.items if item.id not in self._seen)
-            self._seen.update(item.id for item in new)
+            for item in new:
+                self._seen.add(item.id)
             self._advance(page)
             if new or first:
                 return attrs.evolve(page, items=new)

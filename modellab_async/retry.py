@@ -7,7 +7,8 @@ And Jitter", AWS Architecture Blog, 2015). Waits that a rate limit asks for are 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+import enum
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeVar
 
 import attrs
 from tenacity import AsyncRetrying, RetryCallState
@@ -15,15 +16,18 @@ from tenacity import AsyncRetrying, RetryCallState
 from modellab_async.errors import (
     DecodeError,
     ModelLabError,
+    NotFoundError,
     RateLimitedError,
     StatusError,
     TransportError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
+    from modellab_async.budget import RetryBudget
     from modellab_async.clock import Clock
+    from modellab_async.wire import Effect
 
 T = TypeVar("T")
 
@@ -31,9 +35,21 @@ RETRYABLE_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504, 512})
 """408 is RFC 9110's (section 15.5.9); 512 is undocumented, and seen on deep pages."""
 
 
+_REPEATED: Final = (StatusError, TransportError, DecodeError)
+"""What a call can end in and be repeated."""
+
+_LOOK_AGAIN: Final = 1.0
+"""Seconds at the most between two looks of a patient call at an empty budget."""
+
+
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
     """How a call is repeated. All times are in seconds.
+
+    All calls of a client also share a retry budget, whatever their policies: a good answer earns
+    half a repeat, one that answers a repeat pays for it, and at most 50 are saved up. Where it is
+    empty, a call takes its pause and then fails with its last error, which says so; bulk fetches
+    wait instead. A 429 that names its time costs no budget.
 
     Attributes:
         attempts: how often a request is sent at the most, the first time included. Under 30 %
@@ -84,25 +100,57 @@ class RetryPolicy:
         return chance * min(self.cap, self.base * 2.0 ** min(attempt - 1, 64))
 
 
-def is_worth_repeating(error: BaseException, *, repeatable: bool) -> bool:
-    """Whether another attempt could help, and may be made.
+class Ending(enum.Enum):
+    """How a failed attempt ended: what may have happened to what it asked for."""
+
+    NEVER_SENT = "no connection, or none through the proxy"
+    LIMITED = "429"
+    FAILED = "408, 500, 502, 503, 504, 512"
+    LOST = "connection lost, time-out, body cut short"
+    SPOILT = "answer empty or not JSON"
+    GONE_AFTER_LOSS = "404 after an attempt whose answer was lost"
+    FINAL = "anything else"
+
+
+Decision = Literal["repeat", "raise", "done"]
+
+TABLE: Final[Mapping[Ending, Mapping[Effect, Decision]]] = {
+    Ending.NEVER_SENT: {"none": "repeat", "set": "repeat", "removal": "repeat", "other": "repeat"},
+    Ending.LIMITED: {"none": "repeat", "set": "repeat", "removal": "repeat", "other": "repeat"},
+    Ending.FAILED: {"none": "repeat", "set": "repeat", "removal": "repeat", "other": "raise"},
+    Ending.LOST: {"none": "repeat", "set": "repeat", "removal": "repeat", "other": "raise"},
+    Ending.SPOILT: {"none": "repeat", "set": "repeat", "removal": "repeat", "other": "raise"},
+    Ending.GONE_AFTER_LOSS: {"none": "raise", "set": "raise", "removal": "done", "other": "raise"},
+    Ending.FINAL: {"none": "raise", "set": "raise", "removal": "raise", "other": "raise"},
+}
+"""Every decision on a failed attempt, by how it ended and by what its call changes.
+
+Setting a state twice is setting it once, and what a removal finds gone after its answer was lost,
+it took away itself. What changes something in another way is sent again only where the server
+certainly did not act.
+"""
+
+
+def ending_of(error: BaseException, *, answer_lost: bool = False) -> Ending:
+    """How the attempt ended that raised an error.
 
     Args:
-        error: what the attempt ended in.
-        repeatable: whether the call does the same when it is sent twice; if not, it is repeated
-            only where the server certainly did not act on it.
+        error: what it raised.
+        answer_lost: whether the answer to an earlier attempt of the call was lost.
     """
     match error:
-        case RateLimitedError(too_late=too_late):
-            return not too_late
-        case StatusError(status=status):
-            return repeatable and status in RETRYABLE_STATUSES
-        case TransportError(answer_lost=answer_lost, permanent=permanent):
-            return not permanent and (repeatable or not answer_lost)
-        case DecodeError(cut_short=cut_short):
-            return repeatable and cut_short
+        case RateLimitedError(too_late=False):
+            return Ending.LIMITED
+        case NotFoundError() if answer_lost:
+            return Ending.GONE_AFTER_LOSS
+        case StatusError(status=status) if status in RETRYABLE_STATUSES - {429}:
+            return Ending.FAILED
+        case TransportError(permanent=False, answer_lost=lost):
+            return Ending.LOST if lost else Ending.NEVER_SENT
+        case DecodeError(cut_short=True):
+            return Ending.SPOILT
         case _:
-            return False
+            return Ending.FINAL
 
 
 async def repeat(
@@ -112,7 +160,9 @@ async def repeat(
     policy: RetryPolicy,
     clock: Clock,
     sleep: Callable[[float], Awaitable[None]],
-    repeatable: bool,
+    budget: RetryBudget,
+    effect: Effect,
+    patient: bool,
     give_up_at: float,
     on_retry: Callable[[ModelLabError, float], None],
 ) -> T:
@@ -124,15 +174,18 @@ async def repeat(
         policy: how often, and after how long.
         clock: where time and jitter come from.
         sleep: pauses for that many seconds, or raises where the call has no future.
-        repeatable: see :func:`is_worth_repeating`.
+        budget: what pays for the attempts.
+        effect: what the call changes, see ``TABLE``.
+        patient: whether to wait for budget until the deadline.
         give_up_at: the call's deadline (monotonic).
-        on_retry: told of each failure that is followed by another attempt, and of the pause
-            before that, in seconds.
+        on_retry: told of each failure that is worth another attempt, and of the pause before
+            that, in seconds.
 
     Raises:
         ModelLabError: the last attempt's.
     """
     failure: ModelLabError | None = first_error
+    unpaid: StatusError | TransportError | DecodeError | None = None
     del first_error
 
     async def replay() -> T:
@@ -147,11 +200,11 @@ async def repeat(
 
     def retry(state: RetryCallState) -> bool:
         error = _error_of(state)
-        return error is not None and is_worth_repeating(error, repeatable=repeatable)
+        return error is not None and TABLE[ending_of(error)][effect] == "repeat"
 
     def wait(state: RetryCallState) -> float:
         error = _error_of(state)
-        if isinstance(error, RateLimitedError):
+        if _waits_for_quota(error):
             return 0.0  # the limiter's to wait for
         backoff = policy.backoff(state.attempt_number, clock.random())
         named = error.retry_after if isinstance(error, StatusError) else None
@@ -162,17 +215,35 @@ async def repeat(
         return state.attempt_number >= policy.attempts or too_late
 
     def before_sleep(state: RetryCallState) -> None:
+        nonlocal unpaid
         error = _error_of(state)
-        if isinstance(error, ModelLabError):
+        if isinstance(error, _REPEATED):
             on_retry(error, state.upcoming_sleep)
+            unpaid = None if _waits_for_quota(error) else error
 
     async def pause(seconds: float) -> None:
+        nonlocal unpaid
         if seconds > 0:
             await sleep(seconds)
+        error, unpaid = unpaid, None
+        while error is not None and not budget.pay():
+            if not patient or clock.monotonic() >= give_up_at:
+                budget.refusals += 1
+                error.budget_empty = True
+                try:
+                    raise error
+                finally:
+                    del error
+            await sleep(clock.random() * _LOOK_AGAIN)
 
     return await AsyncRetrying(
         retry=retry, wait=wait, stop=stop, before_sleep=before_sleep, sleep=pause, reraise=True
     )(replay)
+
+
+def _waits_for_quota(error: BaseException | None) -> bool:
+    """Whether it is a 429 that names its time: it costs the call time, and no budget."""
+    return isinstance(error, RateLimitedError) and error.reset is not None
 
 
 def _error_of(state: RetryCallState) -> BaseException | None:

@@ -13,6 +13,7 @@ class Stats:
         calls: operations asked for, however often each was sent.
         attempts: requests sent, as the server saw them.
         retries: attempts beyond the first of their call.
+        retries_refused: repeats that were not made, since the client's retry budget was empty.
         rate_limited: answers with status 429.
         rate_limit_wait_s: seconds during which requests were held back for quota; many tasks
             that wait out one pause count it once.
@@ -23,6 +24,7 @@ class Stats:
     calls: int = 0
     attempts: int = 0
     retries: int = 0
+    retries_refused: int = 0
     rate_limited: int = 0
     rate_limit_wait_s: float = 0.0
     backoff_wait_s: float = 0.0
@@ -40,6 +42,10 @@ class Counters:
     backoff_wait_s: float = 0.0
     bytes_received: int = 0
 
-    def snapshot(self, rate_limit_wait_s: float) -> Stats:
-        """The counters of this moment."""
-        return Stats(rate_limit_wait_s=rate_limit_wait_s, **attrs.asdict(self))
+    def snapshot(self, *, rate_limit_wait_s: float, retries_refused: int) -> Stats:
+        """The counters of this moment, with those that other rooms keep."""
+        return Stats(
+            rate_limit_wait_s=rate_limit_wait_s,
+            retries_refused=retries_refused,
+            **attrs.asdict(self),
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import re
 import sys
 from typing import TYPE_CHECKING, Final, Self
 
@@ -39,6 +40,8 @@ USER_AGENT: Final = (
 
 _UNLIMITED: Final = aiohttp.ClientTimeout()
 """No time-out of aiohttp's: each would set a timer of its own for every request."""
+_USERINFO: Final = re.compile(r"://[^/\s]*@")
+"""A proxy's user and password, which aiohttp's errors show."""
 
 
 class Transport:
@@ -55,6 +58,7 @@ class Transport:
 
     Attributes:
         origin: scheme, host and port of the base URL.
+        deadlines: what bounds every wait for the server.
     """
 
     def __init__(
@@ -72,11 +76,15 @@ class Transport:
         self.origin = str(base_url.origin())
         self._base = base_url
         self._prefix = base_url.raw_path.rstrip("/") + API_PREFIX
-        self._host = base_url.host_port_subcomponent or ""
+        way = f" through the proxy {proxy.host_port_subcomponent}" if proxy else ""
+        self._host = f"{base_url.host_port_subcomponent}{way}"
         self._credentials = credentials
         self._counters = counters
         self._session = session
         self._owned = session is None
+        # A session's own headers need no merging, which is not free; but aiohttp shows them to a
+        # proxy too, which must not see the keys.
+        self._shares_headers = session is None and proxy is None
         self._max_body_bytes = max_body_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -85,14 +93,13 @@ class Transport:
         self._ssl = True if ssl is None else ssl
         # Middlewares of a request replace the session's: a borrowed session keeps its own.
         self._middlewares = (*getattr(session, "_middlewares", ()), self._send_once)
-        self._deadlines = Deadlines()
+        self.deadlines = Deadlines()
         self._headers = {
             hdrs.ACCEPT: "application/json",
             hdrs.USER_AGENT: USER_AGENT,
             **credentials.headers(),
         }
-        # An owned session knows the headers that never change; merging them anew is not free.
-        self._headers_sent = None if self._owned else self._headers
+        self._headers_sent = None if self._shares_headers else self._headers
 
     def url(self, call: Call) -> str:
         """The address that a call is sent to."""
@@ -146,11 +153,13 @@ class Transport:
                     stream = Stream(response, self, timeout)
                     self._streams.add(stream)
                     return Reply(response.status, response.headers, b""), stream
-            with self._deadlines.within(timeout):
+            with self.deadlines.within(timeout):
                 if response is None:
                     response = await self._open(call, headers, _UNLIMITED)
                 body = await self._read(response)
             return Reply(response.status, response.headers, body), None
+        except TransportError as error:
+            failure = error.with_traceback(None)  # from _send_once, through aiohttp's frames
         except (aiohttp.ClientError, OSError) as error:
             failure = self.translate(error, timeout)
         except RuntimeError:
@@ -207,7 +216,7 @@ class Transport:
                 # The limiter bounds what is in flight; a second queue would only hide it.
                 connector=aiohttp.TCPConnector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers,
+                headers=self._headers if self._shares_headers else None,
             )
         return self._session.request(
             call.method,
@@ -259,7 +268,8 @@ class Transport:
 
     def translate(self, error: Exception, timeout: float) -> TransportError:
         """An error of aiohttp's as ours, naming host and cause."""
-        cause = self._credentials.redact(f"{type(error).__name__}: {error}")[:300]
+        said = f"{type(error).__name__}: {error}".removesuffix(": ")
+        cause = _USERINFO.sub("://***@", self._credentials.redact(said))[:300]
         host = self._host
         message, kind = f"the connection to {host} was lost", TransportError
         certain = permanent = False
@@ -333,7 +343,10 @@ class Stream:
 
     async def __anext__(self) -> bytes:
         try:
-            chunk = await self._response.content.readany()
+            # aiohttp's own time-out ends with the connection, and its reader may hear of neither:
+            # chunks that break leave it waiting.
+            with self._transport.deadlines.within(self._timeout):
+                chunk = await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
             failure = self._aborted or self._transport.translate(error, self._timeout)
         else:

@@ -8,7 +8,7 @@ import time
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, SupportsIndex
 
 import attrs
 import msgspec
@@ -47,6 +47,10 @@ _EPOCH: Final = 1e9
 _MAX_ID: Final = 2**63 - 1
 
 
+Effect = Literal["none", "set", "removal", "other"]
+"""What a call changes: nothing, a state that it sets, a thing that it takes away, or else."""
+
+
 @attrs.frozen
 class Call:
     """One operation of the API, ready to be sent.
@@ -58,11 +62,12 @@ class Call:
         query: the query, already percent-encoded, without ``?``.
         returns: the model of the answer (of its items, where ``paged``), or None for no content.
         paged: whether the answer is a page of a listing.
-        repeatable: whether sending it twice does what sending it once does.
-        gone_is_done: a DELETE: a 404 to a repeat means that the lost answer was a success.
+        effect: what it changes, which decides whether it may be repeated: see ``retry.TABLE``.
         expects: the id that the answer must carry.
         headers: further headers, which win over the client's.
         streamed: whether a good answer's body is handed over open rather than read.
+        patient: whether it waits where the retry budget is empty, up to its deadline, instead of
+            failing: many ids behind it would otherwise be burnt by an outage.
     """
 
     operation: str
@@ -71,11 +76,11 @@ class Call:
     query: str = ""
     returns: type[Any] | None = None
     paged: bool = False
-    repeatable: bool = True
-    gone_is_done: bool = False
+    effect: Effect = "none"
     expects: int | None = None
     headers: Mapping[str, str] | None = attrs.field(default=None, hash=False)
     streamed: bool = False
+    patient: bool = False
 
 
 @attrs.frozen
@@ -125,7 +130,7 @@ class RateLimit:
         period = _number(headers.get("x-ratelimit-period"))
         return cls(
             name=headers.get("x-ratelimit-name"),
-            limit=None if limit is None else int(limit),
+            limit=int(limit) if limit is not None and limit >= 0 else None,
             period=period if period is not None and 0 < period <= _LONGEST_PERIOD else None,
             remaining=None if left is None else max(0, int(left)),
             reset=_later(
@@ -169,7 +174,13 @@ def parse_id(value: object, what: str = "run id") -> int:
 
 
 def status_error(
-    call: Call, url: str, reply: Reply, rate_limit: RateLimit | None, redact: Callable[[str], str]
+    call: Call,
+    url: str,
+    reply: Reply,
+    rate_limit: RateLimit | None,
+    redact: Callable[[str], str],
+    *,
+    now: Callable[[], float] = time.time,
 ) -> StatusError:
     """The error that a reply's status stands for, which is not 2xx."""
     status = reply.status
@@ -184,7 +195,9 @@ def status_error(
         url=url,
         errors=errors,
         body=text.encode()[:BODY_KEPT].decode("utf-8", "ignore"),
-        retry_after=_seconds_until(reply.headers.get("retry-after"), longest=_LONGEST_RETRY_AFTER),
+        retry_after=_seconds_until(
+            reply.headers.get("retry-after"), now, longest=_LONGEST_RETRY_AFTER
+        ),
     )
     if isinstance(error, RateLimitedError):
         error.rate_limit = rate_limit and rate_limit.redacted(redact)

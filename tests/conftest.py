@@ -8,7 +8,7 @@ import heapq
 import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import aiohttp
@@ -18,6 +18,9 @@ from aioresponses import aioresponses
 
 from modellab_async import Clock, ModelLabClient
 from modellab_async.simulator import Simulator
+
+if TYPE_CHECKING:
+    from shells import Shell
 
 EPOCH = 1_779_000_000.0
 
@@ -133,6 +136,16 @@ async def lab(sim: Simulator) -> AsyncIterator[ModelLabClient]:
     """A client on ``sim``, on real time."""
     async with client_for(sim) as client:
         yield client
+
+
+@pytest.fixture
+async def shell() -> AsyncIterator[Shell]:
+    """Starts programs that do not outlive the test."""
+    from shells import Shell  # noqa: PLC0415  # it imports from here
+
+    started = Shell()
+    yield started
+    await started.close()
 
 
 @pytest.fixture

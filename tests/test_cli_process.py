@@ -3,134 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
-import pty
 import re
 import signal
-import struct
 import sys
-import termios
-from asyncio import StreamReader
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from conftest import eventually
+from shells import COLOUR, CURSOR, Shell, environment, finish, first_line, on_terminal
 
-import modellab_async
 from modellab_async.simulator import Fault, Simulator
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
-
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-CURSOR = re.compile(r"\x1b\[\??[0-9;]*[A-KhlJ]")
-
-
-def environment(sim: Simulator | None = None, **more: str) -> dict[str, str]:
-    """A bare environment in which this package can be imported and ``sim`` used."""
-    env = {
-        "PATH": os.defpath,
-        "PYTHONPATH": str(Path(modellab_async.__file__).parents[1]),
-        "PYTHONWARNINGS": "error",
-        "TERM": "xterm-256color",
-        "LC_ALL": "C.UTF-8",
-    }
-    if sim is not None:
-        env |= {
-            "MODELLAB_BASE_URL": sim.base_url,
-            "DD_API_KEY": sim.api_key,
-            "DD_APP_KEY": sim.app_key,
-        }
-    return env | more
-
-
-class Shell:
-    """Starts programs, and sees to it that none outlives its test."""
-
-    def __init__(self) -> None:
-        self.processes: list[Process] = []
-
-    async def python(
-        self, *arguments: object, env: dict[str, str] | None = None, **streams: int
-    ) -> Process:
-        """Start Python, piped unless told otherwise."""
-        streams = {"stdin": PIPE, "stdout": PIPE, "stderr": PIPE} | streams
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *map(str, arguments),
-            env=environment() if env is None else env,
-            **streams,  # type: ignore[arg-type]
-        )
-        self.processes.append(process)
-        return process
-
-    async def modellab(
-        self, *arguments: object, env: dict[str, str] | None = None, **streams: int
-    ) -> Process:
-        """Start a command."""
-        return await self.python("-m", "modellab_async", *arguments, env=env, **streams)
-
-    async def close(self) -> None:
-        for process in self.processes:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-
-
-@pytest.fixture
-async def shell() -> AsyncIterator[Shell]:
-    shell = Shell()
-    yield shell
-    await shell.close()
-
-
-async def finish(process: Process, given: bytes = b"") -> tuple[int, str, str]:
-    """Exit code, standard output and standard error."""
-    async with asyncio.timeout(15):
-        stdout, stderr = await process.communicate(given)
-    assert process.returncode is not None
-    return process.returncode, (stdout or b"").decode(), stderr.decode()
-
-
-async def first_line(stream: StreamReader | None) -> str:
-    """The next line that a process writes."""
-    assert stream is not None
-    async with asyncio.timeout(10):
-        return (await stream.readline()).decode()
-
-
-async def on_terminal(
-    shell: Shell, *arguments: object, env: dict[str, str] | None = None, typed: bytes = b""
-) -> tuple[int, str]:
-    """Run on a terminal of its own; gives the exit code and all that was drawn."""
-    ours, theirs = pty.openpty()
-    os.write(ours, typed)
-    try:
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-        process = await shell.modellab(
-            *arguments, env=env, stdin=theirs, stdout=theirs, stderr=theirs
-        )
-    finally:
-        os.close(theirs)
-
-    def read() -> bytes:
-        drawn = b""
-        try:
-            while chunk := os.read(ours, 65_536):
-                drawn += chunk
-        except OSError:  # Linux: the other side is closed
-            pass
-        return drawn
-
-    try:
-        async with asyncio.timeout(15):
-            drawn = await asyncio.to_thread(read)
-            return await process.wait(), drawn.decode()
-    finally:
-        os.close(ours)
 
 
 async def test_importing_the_package_needs_no_command_line(shell: Shell) -> None:
@@ -360,3 +246,50 @@ async def test_a_download_on_a_terminal_is_summed_up(
     assert code == 0
     assert "1 file, 2.0 MB, in " in COLOUR.sub("", drawn)
     assert drawn.count("\x1b[?25h") == drawn.count("\x1b[?25l")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("command", [["runs", "get", "{run}"], ["doctor"], ["--help"]])
+async def test_a_full_disk_is_one_line(shell: Shell, sim: Simulator, command: list[str]) -> None:
+    """Results that cannot be written are an error line and exit code 1, not a stack trace."""
+    arguments = [part.format(run=sim.run_ids[0]) for part in command]
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        process = await shell.modellab(*arguments, env=environment(sim), stdout=full)
+    finally:
+        os.close(full)
+
+    assert await finish(process) == (1, "", "error: No space left on device\n")
+
+
+async def test_a_directory_that_refuses_is_one_line(
+    shell: Shell, sim: Simulator, tmp_path: Path
+) -> None:
+    """Many files that cannot be written are one error line, and no remark of the event loop."""
+    run_id = sim.insert_run(artifacts={f"d{number}/file": 10 for number in range(20)})
+    (tmp_path / "out").write_text("in the way")
+    arguments = ["artifacts", "download", run_id, tmp_path / "out" / "below"]
+    code, stdout, stderr = await finish(await shell.modellab(*arguments, env=environment(sim)))
+
+    assert (code, stdout) == (1, "")
+    assert stderr.startswith("error: the disk refused")
+    assert len(stderr.splitlines()) == 1
+
+
+async def test_output_that_was_closed_leads_nowhere(shell: Shell, sim: Simulator) -> None:
+    """``>&-`` drops the results; the exit code still tells how it went."""
+    script = 'exec "$0" -m modellab_async runs get "$@" >&-'
+    for run_id, code in ((sim.run_ids[0], 0), (1, 4)):
+        arguments = ["-c", script, sys.executable, run_id]
+        process = await shell.run("/bin/sh", *arguments, env=environment(sim))
+        assert (await finish(process))[:2] == (code, "")
+
+
+async def test_a_terminal_that_cannot_show_all_shows_the_rest(shell: Shell, sim: Simulator) -> None:
+    """Characters that the terminal's encoding lacks are question marks, not an error."""
+    run_id = sim.insert_run(name="größer")
+    env = environment(sim, PYTHONIOENCODING="ascii")
+    code, drawn = await on_terminal(shell, "runs", "get", run_id, env=env)
+
+    assert code == 0
+    assert "gr??er" in drawn

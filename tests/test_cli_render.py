@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console, RenderableType
 
 from modellab_async import MetricSummary, Param, Run, RunStatus, Tag
-from modellab_async.cli.render import clean, duration, run_detail, run_table
+from modellab_async.cli.render import run_detail, run_table
+from modellab_async.display import clean, duration
 
 
 def make_run(**changes: object) -> Run:

@@ -258,6 +258,13 @@ def test_what_is_not_from_the_api(codec: Codec, raw: bytes) -> None:
     assert failure(lambda: codec.open_page(raw, Run)).cut_short
 
 
+@pytest.mark.parametrize("raw", [b"null", b"7", b'"x"', b"[]", b"{}", b'{"data":null}'])
+def test_both_ways_agree_on_what_looks_cut(raw: bytes) -> None:
+    """Whether an answer is asked for again does not depend on the converter."""
+    by_either = {failure(lambda codec=codec: codec.decode(raw, Run)).cut_short for codec in CODECS}  # type: ignore[misc]
+    assert by_either == {not raw.endswith((b"}", b"]"))}
+
+
 @pytest.mark.parametrize("duration", [1.5, math.nan])
 def test_a_body_cut_anywhere(codec: Codec, duration: float) -> None:
     """Each beginning of a body, of a resource or a page, is known to be cut short."""

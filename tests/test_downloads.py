@@ -197,6 +197,22 @@ async def test_a_body_that_breaks_off_is_gone_on_with(fake, tmp_path, ranges):
     assert list(tmp_path.iterdir()) == [target]
 
 
+async def test_the_progress_of_one_file(fake, tmp_path):
+    """It begins with the size that the answer names, never falls, and ends with the file whole."""
+    async with simulator({"weights.bin": 3 * MB}, ranges=False) as sim:
+        async with client_for(sim, clock=fake.clock()) as lab:
+            sim.faults.matching(CONTENT, Fault.cut(after=2 * MB))
+            seen: list[tuple[int, int | None]] = []
+            await lab.artifacts.download(
+                5,
+                "run-42/artifacts/weights.bin",
+                tmp_path / "weights.bin",
+                on_progress=lambda *now: seen.append(now),
+            )
+    assert (seen[0], seen[-1]) == ((0, 3 * MB), (3 * MB, 3 * MB))
+    assert seen == sorted(set(seen))
+
+
 async def test_progress_is_what_makes_another_attempt_worth_it(sim, fake, tmp_path):
     """Breaks are counted from the last progress on, and followed by the policy's back-off."""
     fake.chance = lambda: 0.5

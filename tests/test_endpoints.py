@@ -87,8 +87,7 @@ def test_operations(
     """Each operation has its method, path, query and answer."""
     assert (call.method, call.path, query(call), call.returns) == (method, path, expected, returns)
     assert call.paged is (path in {"/runs", "/projects"})
-    assert call.gone_is_done is (method == "DELETE")
-    assert call.repeatable
+    assert call.effect == {"GET": "none", "POST": "set", "DELETE": "removal"}[method]
 
 
 def test_operations_are_told_apart() -> None:

@@ -23,7 +23,9 @@ from modellab_async.errors import (
     DownloadError,
     ErrorDetail,
     ErrorSource,
+    ExportError,
     InvalidIdError,
+    MissingExtraError,
     ModelLabError,
     NotFoundError,
     PermissionDeniedError,
@@ -54,6 +56,7 @@ STATUS: dict[str, Any] = {
 TREE: dict[type[Exception], tuple[type[BaseException], ...]] = {
     ModelLabError: (Exception,),
     ConfigError: (ModelLabError,),
+    MissingExtraError: (ConfigError, ImportError),
     InvalidIdError: (ModelLabError, ValueError),
     ClientClosedError: (ModelLabError,),
     TransportError: (ModelLabError,),
@@ -61,6 +64,7 @@ TREE: dict[type[Exception], tuple[type[BaseException], ...]] = {
     DecodeError: (ModelLabError,),
     WaitTimeoutError: (ModelLabError, TimeoutError),
     DownloadError: (ModelLabError,),
+    ExportError: (ModelLabError,),
     BulkError: (ModelLabError,),
     StatusError: (ModelLabError,),
     BadRequestError: (StatusError,),
@@ -88,6 +92,7 @@ def tried(error: Any) -> Any:
 SAMPLES = [
     ModelLabError("something"),
     ConfigError("no api_key"),
+    MissingExtraError("frames needs pyarrow"),
     InvalidIdError("not a run id: -1"),
     ClientClosedError("closed"),
     tried(TransportError("no connection", answer_lost=False, permanent=True)),
@@ -95,6 +100,7 @@ SAMPLES = [
     tried(DecodeError("Expected `int`", path="$.data.id", resource_id=7, cut_short=True)),
     WaitTimeoutError("still running", run=RUN),
     DownloadError("path leaves the directory"),
+    ExportError("another export is writing"),
     BulkError({"7": RUN}, {8: NotFoundError("404", status=404, **STATUS), None: DecodeError("x")}),
     tried(StatusError("302 from GET …", status=302, **STATUS)),
     *(
@@ -214,6 +220,7 @@ def test_bulk_error_keeps_everything() -> None:
     runs.clear()
     assert len(error.runs) == 2
     assert str(error) == "1 of 3 ids failed; first 9: 404 for 9"
+    assert str(BulkError({}, {})) == "0 of 0 ids failed"
 
 
 @pytest.mark.parametrize(
@@ -238,3 +245,10 @@ def test_error_details_are_values() -> None:
     assert one != ErrorDetail("t", meta={"a": [2]}, source=ErrorSource("h"))
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         one.title = "u"  # type: ignore[misc]
+
+
+def test_what_a_server_says_cannot_steer_a_terminal() -> None:
+    """Control characters of an answer stand escaped in the text of an error, on one line."""
+    detail = ErrorDetail("bad\x1b]0;owned\x07", "two\nlines \u202e\x9b2J")
+    assert str(detail) == r"bad\x1b]0;owned\x07: two\nlines \u202e\x9b2J"
+    assert str(ErrorDetail("run 7 \u2013 größer")) == "run 7 \u2013 größer"

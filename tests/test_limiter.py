@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modellab_async import RateLimit, RateLimitedError, RetryPolicy
-from modellab_async.limiter import OPENING, Limiter, Quota, QuotaWaitError
+from modellab_async.limiter import Limiter, QuotaWaitError
+from modellab_async.quota import OPENING, Quota
 from modellab_async.simulator import Fault, Simulator
 from modellab_async.simulator import RateLimit as ServerLimit
 
@@ -71,7 +72,7 @@ class TestQuota:
         assert quota.admits(7)
         quota.in_flight = 1
         assert not quota.admits(7)
-        answered(quota, said(99, 10), now=7.1)
+        answered(quota, said(9, 10), now=7.1)
         quota.in_flight = 0
         assert [quota_in_flight(quota, n) for n in (0, 1, 2)] == [True, True, False]
 
@@ -88,9 +89,9 @@ class TestQuota:
         for remaining in (50, 48, 49):
             answered(quota, said(remaining, 7), now=0)
         quota.in_flight = 47
-        assert quota.admits(0)
+        assert not quota.closed(0)
         quota.in_flight = 48
-        assert not quota.admits(0)
+        assert quota.closed(0)
 
     def test_an_answer_of_the_last_period_is_ignored_in_the_next(self):
         """A late answer that names an end long past says nothing of this period."""
@@ -105,7 +106,7 @@ class TestQuota:
         answered(quota, said(1, 1), now=9)
         answered(quota, said(99, 10), now=10)
         quota.in_flight = 98
-        assert quota.admits(10)
+        assert not quota.closed(10)
 
     def test_the_latest_named_time_is_waited_for_while_rounding_is_unknown(self):
         """No attempt is made before any time that the server named."""
@@ -145,6 +146,51 @@ class TestQuota:
         assert pauses[0] == pytest.approx(0.375)
         assert pauses == sorted(pauses)
         assert pauses[-1] <= 60
+
+    def test_one_or_two_429s_that_name_no_time_are_let_pass_amid_good_answers(self):
+        """Only the third without a good answer between closes; those of one pause count once."""
+        quota = Quota()
+        for _ in range(3):
+            answered(quota, None, now=0)
+            answered(quota, None, now=0, status=429)
+            answered(quota, None, now=0, status=429)
+            assert quota.admits(0)
+        answered(quota, None, now=0, status=429)
+        assert not quota.admits(0)
+        opens_at = quota.opens_at
+        for _ in range(50):
+            answered(quota, None, now=0.01, status=429)
+        assert quota.opens_at == opens_at
+
+    def test_what_others_use_is_left_to_them(self):
+        """Where every fourth of the requests counted is ours, part of our quarter is in flight."""
+        quota = Quota()
+        for remaining in range(99, 19, -4):
+            answered(quota, said(remaining, 7), now=0)
+        quota.in_flight = 2
+        assert quota.admits(0)
+        quota.in_flight = 3
+        assert not quota.admits(0)
+        answered(quota, said(2, 7), now=0)
+        quota.in_flight = 0
+        assert not quota.admits(0)
+
+    def test_alone_every_request_of_a_period_is_used(self):
+        """Answers that explain all that was used, in whatever order, leave the last one to us."""
+        quota = Quota()
+        for remaining in (99, 96, 98, 97, *range(95, 0, -1)):
+            answered(quota, said(remaining, 7), now=0)
+        assert quota.admits(0)
+        answered(quota, said(0, 7), now=0)
+        assert not quota.admits(0)
+
+    def test_requests_used_before_our_first_are_no_sign_of_others(self):
+        """A period that was nearly used up before we came is ours for the rest."""
+        quota = Quota()
+        for remaining in (9, 8, 7):
+            answered(quota, said(remaining, 7), now=0)
+        quota.in_flight = 6
+        assert quota.admits(0)
 
     def test_a_429_closes_whatever_its_headers_claim(self):
         """A refusal with quota left is still a refusal."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+from pathlib import Path
+from typing import get_args
 
+import attrs
 import pytest
 from conftest import FakeClock, client_for
 
@@ -17,9 +20,11 @@ from modellab_async import (
     ServerError,
     StatusError,
     TransportError,
+    endpoints,
 )
-from modellab_async.retry import RETRYABLE_STATUSES, is_worth_repeating
+from modellab_async.retry import RETRYABLE_STATUSES, TABLE, Ending, ending_of
 from modellab_async.simulator import Fault, Faults, Simulator
+from modellab_async.wire import Effect
 
 
 def test_back_off_doubles_up_to_the_cap_and_is_drawn_from_zero():
@@ -57,26 +62,97 @@ def test_a_policy_is_frozen_and_comparable():
         policy.attempts = 1  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("status", sorted(RETRYABLE_STATUSES | {400, 401, 403, 404, 409, 501}))
-def test_only_statuses_that_may_pass_are_repeated(status):
-    """408, 429 and the server's own failures are worth another attempt; answers are not."""
-    cls = RateLimitedError if status == 429 else StatusError
-    error = cls("x", status=status, method="GET", url="u")
-    assert is_worth_repeating(error, repeatable=True) is (status in RETRYABLE_STATUSES)
+ENDINGS: dict[Ending, list[Exception]] = {
+    Ending.NEVER_SENT: [TransportError("x", answer_lost=False)],
+    Ending.LIMITED: [RateLimitedError("x", status=429, method="GET", url="u")],
+    Ending.FAILED: [
+        StatusError("x", status=status, method="GET", url="u")
+        for status in (408, 500, 502, 503, 504, 512)
+    ],
+    Ending.LOST: [TransportError("x"), RequestTimeoutError("x")],
+    Ending.SPOILT: [DecodeError("x", cut_short=True)],
+    Ending.GONE_AFTER_LOSS: [],
+    Ending.FINAL: [
+        *(
+            StatusError("x", status=status, method="GET", url="u")
+            for status in (400, 401, 409, 501)
+        ),
+        NotFoundError("x", status=404, method="GET", url="u"),
+        TransportError("x", answer_lost=False, permanent=True),
+        DecodeError("x"),
+        KeyError("x"),
+    ],
+}
 
 
-def test_what_may_have_had_an_effect_is_not_repeated_unless_that_is_harmless():
-    """A call that is not repeatable is sent again only where the server cannot have acted."""
-    assert is_worth_repeating(TransportError("x", answer_lost=False), repeatable=False)
-    assert not is_worth_repeating(TransportError("x"), repeatable=False)
-    assert not is_worth_repeating(TransportError("x", permanent=True), repeatable=True)
-    assert not is_worth_repeating(
-        ServerError("x", status=503, method="POST", url="u"), repeatable=False
-    )
-    assert is_worth_repeating(
-        RateLimitedError("x", status=429, method="POST", url="u"), repeatable=False
-    )
-    assert not is_worth_repeating(KeyError("x"), repeatable=True)
+@pytest.mark.parametrize("ending", Ending, ids=lambda ending: ending.name)
+def test_each_failure_has_its_row_in_the_table(ending):
+    """Every way to end is told by its errors, and has a decision for every effect."""
+    assert {ending_of(error) for error in ENDINGS[ending]} <= {ending}
+    assert set(TABLE[ending]) == set(get_args(Effect))
+
+
+def test_a_404_is_final_unless_an_answer_was_lost():
+    """Only after a lost answer may a 404 be this call's own doing."""
+    gone = NotFoundError("x", status=404, method="DELETE", url="u")
+    assert ending_of(gone) is Ending.FINAL
+    assert ending_of(gone, answer_lost=True) is Ending.GONE_AFTER_LOSS
+
+
+def test_a_wait_that_would_be_too_long_is_not_begun_again():
+    """A 429 that the client gave itself, since quota comes back too late, is final."""
+    error = RateLimitedError("x", status=429, method="GET", url="u")
+    error.too_late = True
+    assert ending_of(error) is Ending.FINAL
+
+
+def test_the_table_is_published_as_it_is():
+    """The page on retries shows every row of the table, decision by decision."""
+    page = (Path(__file__).parents[1] / "docs/explanation/retries-and-limits.md").read_text("utf-8")
+    rows = [
+        f"| {ending.value} | {' | '.join(TABLE[ending][effect] for effect in get_args(Effect))} |"
+        for ending in Ending
+    ]
+    assert "\n".join(rows) in page
+
+
+FAULTS = {
+    Ending.LIMITED: Fault.rate_limited(reset="0"),
+    Ending.FAILED: Fault.status(500),
+    Ending.LOST: Fault.lost(),
+    Ending.SPOILT: Fault.status(200, body="html"),
+    Ending.FINAL: Fault.status(409),
+}
+
+
+@pytest.mark.parametrize("effect", get_args(Effect))
+@pytest.mark.parametrize("ending", FAULTS, ids=lambda ending: ending.name)
+async def test_each_row_is_kept_over_a_socket(
+    sim: Simulator, fake: FakeClock, ending: Ending, effect: Effect
+):
+    """A fault of each kind is repeated, or not, as the table says; the server sees as much."""
+    sim.faults.next(FAULTS[ending])
+    reading = endpoints.get_run(sim.run_ids[0])
+    async with client_for(sim, clock=fake.clock()) as lab:
+        performing = lab.perform(attrs.evolve(reading, effect=effect))
+        if TABLE[ending][effect] == "repeat":
+            assert (await performing).id == sim.run_ids[0]
+        else:
+            with pytest.raises((StatusError, TransportError, DecodeError)):
+                await performing
+        repeated = TABLE[ending][effect] == "repeat"
+        assert lab.stats.attempts == sim.counts.requests == 1 + repeated
+
+
+async def test_a_removal_whose_answer_was_lost_is_done(sim: Simulator, fake: FakeClock):
+    """The 404 to its repeat is no error; after a 503 it is, as then nothing had been done."""
+    sim.faults.next(Fault.lost())
+    async with client_for(sim, clock=fake.clock()) as lab:
+        await lab.runs.delete(sim.run_ids[0])
+        assert sim.counts.requests == 2
+        sim.faults.next(Fault.status(503))
+        with pytest.raises(NotFoundError):
+            await lab.runs.delete(1)
 
 
 async def test_the_schedule_is_exact_under_an_injected_clock(sim: Simulator, fake: FakeClock):

@@ -163,8 +163,8 @@ def test_counts(text: str, limit: int | None, period: float | None, remaining: i
 
 
 def test_below_nothing_is_nothing() -> None:
-    """A negative number of requests left means none."""
-    assert limits(remaining="-1") == RateLimit(remaining=0)
+    """A negative number of requests left means none; a negative limit says nothing."""
+    assert limits(remaining="-1", limit="-1") == RateLimit(remaining=0)
 
 
 def test_the_later_time_counts() -> None:
@@ -370,6 +370,13 @@ def test_retry_after_of_an_error(text: str) -> None:
     assert failure(503, b"", {"retry-after": text}).retry_after == (
         None if text == "garbage" else 0.0
     )
+
+
+def test_a_date_is_read_by_the_clock_given() -> None:
+    """An error's ``Retry-After`` is counted from the same clock as everything else."""
+    reply = Reply(503, {"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}, b"")
+    error = status_error(CALL, URL, reply, None, str, now=lambda: 60.0)
+    assert error.retry_after == 40.0
 
 
 def test_default_clock() -> None:

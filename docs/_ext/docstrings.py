@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 import modellab_async
+import modellab_async.export
+import modellab_async.frames
 import modellab_async.simulator
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-_PACKAGES = (modellab_async, modellab_async.simulator)
+_PACKAGES = (modellab_async, modellab_async.simulator, modellab_async.frames, modellab_async.export)
 
 _GIVEN = {"modellab_async.Fetch", "modellab_async.Pager"}
 """Public classes that users are given and never make."""

@@ -242,7 +242,7 @@ class Work:
     async def _ask(self, index: int, run_id: Any) -> tuple[int, Outcome]:
         """One run by itself."""
         try:
-            run = await self._perform(endpoints.get_run(run_id))
+            run = await self._perform(endpoints.get_run(run_id, patient=True))
         except _PER_ID as error:
             error.__traceback__ = None  # a million kept errors must not keep a million frames
             if isinstance(error, NotFoundError):
@@ -277,7 +277,9 @@ class Work:
         try:
             while wanted:
                 raw = await self._perform(
-                    endpoints.list_runs(run_filter, page_size=size, page_number=number)
+                    endpoints.list_runs(
+                        run_filter, page_size=size, page_number=number, patient=True
+                    )
                 )
                 items = await raw.outcomes()
                 self._prove()

@@ -6,7 +6,9 @@ render.py    how things look on a terminal
 progress.py  live progress
 filters.py   options of listings
 listing.py   listings, as far as they are asked for
-runs.py, projects.py, artifacts.py, demo.py, simulate.py    the commands
+checks.py    what `modellab doctor` looks at
+runs.py, compare.py, export.py, projects.py, artifacts.py, doctor.py, demo.py, simulate.py
+             the commands
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Annotated
 import typer
 
 from modellab_async._version import __version__
-from modellab_async.cli import artifacts, demo, projects, runs, simulate
+from modellab_async.cli import artifacts, compare, demo, doctor, export, projects, runs, simulate
 from modellab_async.cli.common import examples
 from modellab_async.cli.output import write_line
 
@@ -35,7 +37,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for commands in (runs.app, projects.app, artifacts.app, demo.app, simulate.app):
+runs.app.add_typer(compare.app)
+runs.app.command(epilog=export.EXAMPLES)(export.export)
+for commands in (runs.app, projects.app, artifacts.app, doctor.app, demo.app, simulate.app):
     app.add_typer(commands)
 
 

@@ -20,12 +20,14 @@ from modellab_async.cli.common import (
     note,
 )
 from modellab_async.cli.output import Output, is_watched, progress_of, wants_json, write_line
-from modellab_async.cli.render import byte_size, clean, file_table
+from modellab_async.cli.render import byte_size, file_table
+from modellab_async.display import clean
 
 if TYPE_CHECKING:
     from modellab_async import ModelLabClient, RunFile
+    from modellab_async.cli.progress import Show
 
-app = new_group("artifacts", "The files of runs.")
+app = new_group("artifacts", "The files of runs.", "modellab artifacts download 70158 out/")
 
 RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
 
@@ -90,7 +92,7 @@ def download(
             if file is None:
                 paths = await lab.artifacts.download_run(run_id, directory, on_progress=show)
             else:
-                paths = [await _download_file(lab, run_id, file, directory)]
+                paths = [await _download_file(lab, run_id, file, directory, show)]
         sizes = [path.stat().st_size for path in paths]
         if as_json:
             for path, size in zip(paths, sizes, strict=True):
@@ -107,8 +109,12 @@ def _file_json(file: RunFile) -> str:
     return json.dumps(attrs.asdict(file))
 
 
-async def _download_file(lab: ModelLabClient, run_id: str, file: str, directory: Path) -> Path:
+async def _download_file(
+    lab: ModelLabClient, run_id: str, file: str, directory: Path, show: Show
+) -> Path:
     run = await lab.runs.get(run_id)
     listing = await lab.runs.artifacts(run_id)
     artifact_path = f"{listing.path_in_project}/{file}"
-    return await lab.artifacts.download(run.project_id, artifact_path, f"{directory}/")
+    return await lab.artifacts.download(
+        run.project_id, artifact_path, f"{directory}/", on_progress=show
+    )

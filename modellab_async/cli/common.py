@@ -21,11 +21,15 @@ from modellab_async import (
     NotFoundError,
     PermissionDeniedError,
 )
-from modellab_async.cli.render import clean, stderr
+from modellab_async.cli.render import stderr
+from modellab_async.config import SITES
+from modellab_async.display import clean
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
     from typing import Any
+
+    from modellab_async import Outcome, Run
 
 _CHUNK = 65_536
 _CHUNKS_AHEAD = 4
@@ -55,6 +59,15 @@ class ExitCode(IntEnum):
                 return cls.FAILED
 
 
+def choices(*words: str) -> Callable[[str], list[str]]:
+    """Completes an option's value from words that are known, though others may be given."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
+
+
 BaseUrl = Annotated[
     str | None,
     typer.Option(
@@ -72,6 +85,7 @@ Site = Annotated[
         metavar="SITE",
         help="Datadog site: datadoghq.eu, eu1 or a pasted address."
         " By default DD_SITE, else datadoghq.com.",
+        autocompletion=choices(*SITES),
         rich_help_panel="Connection",
     ),
 ]
@@ -90,9 +104,15 @@ def examples(*lines: str) -> str:
     return "\n\n".join(["[dim]Examples[/dim]", *(line.replace("[", r"\[") for line in lines)])
 
 
-def new_group(name: str, summary: str) -> typer.Typer:
-    """A group of commands that shows its help when called without one."""
-    return typer.Typer(name=name, help=summary, no_args_is_help=True, rich_markup_mode="rich")
+def new_group(name: str, summary: str, *lines: str) -> typer.Typer:
+    """A group of commands that shows its help, with these examples, when called without one."""
+    return typer.Typer(
+        name=name,
+        help=summary,
+        epilog=examples(*lines),
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+    )
 
 
 def finish(work: Coroutine[Any, Any, ExitCode]) -> NoReturn:
@@ -132,12 +152,18 @@ def finish_with_client(
 
 def complain(message: object) -> None:
     """Write one ``error:`` line to standard error, above a progress bar where there is one."""
-    stderr().print("[bold red]error:[/]", escape(clean(str(message))), soft_wrap=True)
+    _say("[bold red]error:[/]", escape(clean(str(message))))
 
 
 def note(message: str) -> None:
     """Write a remark for a person to standard error."""
-    stderr().print(message, markup=False, soft_wrap=True)
+    _say(message, markup=False)
+
+
+def _say(*parts: str, markup: bool = True) -> None:
+    """Write to standard error: wrapped between words on a terminal, one line anywhere else."""
+    console = stderr()
+    console.print(*parts, markup=markup, soft_wrap=not console.is_terminal)
 
 
 @attrs.define
@@ -146,6 +172,14 @@ class Tally:
 
     ok: int = 0
     _codes: set[ExitCode] = attrs.field(factory=set, init=False)
+
+    def run_of(self, outcome: Outcome) -> Run | None:
+        """Count an outcome; give its run, or report its error as by :meth:`failed`."""
+        if outcome.error is not None:
+            self.failed(f"run {outcome.run_id}", outcome.error)
+        else:
+            self.ok += 1
+        return outcome.run
 
     def failed(self, label: object, error: ModelLabError) -> None:
         """Count and report a failure.

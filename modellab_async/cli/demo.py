@@ -16,8 +16,9 @@ from rich.table import Table
 from modellab_async import ModelLabClient, NotFoundError
 from modellab_async.cli.common import ExitCode, Json, examples, finish, note
 from modellab_async.cli.output import is_watched, progress_of, wants_json, write_line
-from modellab_async.cli.render import duration, run_table, stdout
+from modellab_async.cli.render import run_table, stdout
 from modellab_async.cli.simulate import FaultRate, Limit, Seed, new_simulator
+from modellab_async.display import duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modellab_async import ConfigError, ModelLabError
+from modellab_async import ROOT_RUNS, ConfigError, ModelLabError, RunFilter, RunStatus
+from modellab_async.cli.common import choices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,6 +23,29 @@ Tags = Annotated[
     list[str] | None,
     typer.Option("--tag", metavar="KEY:VALUE", help="Only those with this tag; may be repeated."),
 ]
+Project = Annotated[
+    str | None, typer.Option("--project", metavar="ID", help="Only runs of this project.")
+]
+Status = Annotated[
+    str | None,
+    typer.Option(
+        "--status",
+        help=f"Only runs in this status: {', '.join(RunStatus)}.",
+        autocompletion=choices(*RunStatus),
+    ),
+]
+Params = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param",
+        metavar="KEY:VALUE",
+        help="Only runs with this parameter; a value such as <0.01 compares; may be repeated.",
+    ),
+]
+Parent = Annotated[
+    str | None, typer.Option("--parent", metavar="ID", help="Only children of this run.")
+]
+Roots = Annotated[bool, typer.Option("--roots", help="Only runs without a parent.")]
 Limit = Annotated[
     int | None,
     typer.Option(
@@ -31,6 +55,40 @@ Limit = Annotated[
         help="How many to give at most. By default all as JSON lines, 50 in a table.",
     ),
 ]
+
+
+def run_filter(
+    *,
+    project: str | None,
+    status: str | None,
+    owner: str | None,
+    text: str | None,
+    tag: Sequence[str] | None,
+    param: Sequence[str] | None,
+    parent: str | None,
+    roots: bool,
+) -> RunFilter:
+    """The runs that the options ask for.
+
+    Raises:
+        typer.BadParameter: for options that are not of their form, that exclude each other, or
+            that the API cannot be asked for.
+    """
+    tags, params = pairs(tag, "--tag"), pairs(param, "--param")
+    if roots and parent is not None:
+        raise typer.BadParameter("--parent and --roots exclude each other")
+    try:
+        return RunFilter(
+            text=text,
+            owner_id=owner,
+            status=status,
+            project_id=project,
+            tags=tags,
+            params=params,
+            parent_run_id=ROOT_RUNS if roots else parent,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def live_progress(
     """Show how far many requests have come, as this is told what is done and in all.
 
     Nothing is shown of what takes less than ``after`` seconds. The unit ``bytes`` is shown in
-    multiples, and with the time that remains.
+    multiples.
     """
     progress = Progress(BarColumn(), *_columns(unit))
     task = progress.add_task("", total=total)
@@ -62,7 +62,7 @@ def _columns(unit: str) -> list[ProgressColumn]:
             TransferSpeedColumn(),
             TimeRemainingColumn(compact=True),
         ]
-    return [_Done(), TaskProgressColumn(), _Rate(unit)]
+    return [_Done(), TaskProgressColumn(), _Rate(unit), TimeRemainingColumn(compact=True)]
 
 
 class _Done(ProgressColumn):

@@ -13,6 +13,7 @@ from modellab_async.cli.common import (
     Json,
     Site,
     Tally,
+    choices,
     each_id,
     examples,
     finish_with_client,
@@ -22,8 +23,9 @@ from modellab_async.cli.filters import Limit, Owner, Tags, Text, pairs, refusals
 from modellab_async.cli.listing import page_size, show_listing
 from modellab_async.cli.output import Output, wants_json
 from modellab_async.cli.render import project_table
+from modellab_async.endpoints import PROJECT_SORT_FIELDS
 
-app = new_group("projects", "Look at projects.")
+app = new_group("projects", "Look at projects.", "modellab projects list --text ranking")
 
 
 @app.command(
@@ -41,7 +43,11 @@ def list_projects(
     tag: Tags = None,
     sort: Annotated[
         str | None,
-        typer.Option("--sort", help="name, created_at or updated_at; -name and so on descend."),
+        typer.Option(
+            "--sort",
+            help="name, created_at or updated_at; -name and so on descend.",
+            autocompletion=choices(*PROJECT_SORT_FIELDS),
+        ),
     ] = None,
     limit: Limit = None,
     as_json: Json = False,

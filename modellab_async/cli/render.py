@@ -1,8 +1,7 @@
-"""How things look on a terminal: consoles, tables, one run in full, units."""
+"""How things look on a terminal: consoles, tables, one run in full."""
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,18 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from modellab_async.display import (
+    NOTHING,
+    STATISTICS,
+    clean,
+    common_metrics,
+    duration,
+    moment,
+    number,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
 
     from rich.console import RenderableType
 
@@ -29,8 +37,6 @@ _STATUS_STYLES = {
     "unresponsive": "yellow",
     "paused": "dim",
 }
-_STATISTICS = ("latest", "min", "max", "mean")
-_NOTHING = "-"
 _WIDE = 100
 
 
@@ -46,11 +52,6 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, emoji=False)
 
 
-def clean(text: str) -> str:
-    """``text`` on one line and without control characters, which could steer the terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
 def plain_table() -> Table:
     """A table without frames, of which a caller adds columns and rows."""
     return Table(
@@ -60,7 +61,7 @@ def plain_table() -> Table:
 
 def run_table(runs: Sequence[Run], metrics: Sequence[str] = ()) -> Table:
     """A line per run, with the latest values of ``metrics``, or of the one most runs have."""
-    metrics = metrics or _most_common_metric(runs)
+    metrics = metrics or common_metrics(runs, 1)
     wide = stdout().width >= _WIDE
     table = plain_table()
     table.add_column("id", justify="right", no_wrap=True)
@@ -109,7 +110,7 @@ def run_detail(run: Run) -> RenderableType:
         ("link", run.external_url),
         ("about", run.description),
     ):
-        if value and value != _NOTHING:
+        if value and value != NOTHING:
             facts.add_row(label, Text(clean(value)))
     title = Text.assemble((str(run.id), "bold"), "  ", (clean(run.name), "bold"), "  ")
     parts: list[RenderableType] = [title.append(status_text(run)), Padding(facts, (1, 0))]
@@ -151,7 +152,7 @@ def file_table(files: Sequence[RunFile]) -> Table:
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("path", overflow="fold")
     for file in files:
-        size = _NOTHING if file.is_dir else byte_size(file.file_size)
+        size = NOTHING if file.is_dir else byte_size(file.file_size)
         table.add_row(size, Text(clean(file.path), style="bold" if file.is_dir else ""))
     return table
 
@@ -161,54 +162,25 @@ def status_text(run: Run) -> Text:
     return Text(clean(run.status), style=_STATUS_STYLES.get(run.status, ""))
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds as a person says them: ``12.3 s``, ``3 m 04 s``, ``1 h 02 m``, ``2 d 03 h``."""
-    if seconds is None:
-        return _NOTHING
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3_600:
-        return f"{whole // 60} m {whole % 60:02} s"
-    if whole < 86_400:
-        return f"{whole // 3_600} h {whole % 3_600 // 60:02} m"
-    return f"{whole // 86_400} d {whole % 86_400 // 3_600:02} h"
-
-
 def byte_size(count: int | None) -> str:
     """A number of bytes in decimal multiples, as the progress bar counts: ``1.2 MB``."""
-    return _NOTHING if count is None else filesize.decimal(count)
-
-
-def moment(when: datetime | None) -> str:
-    """A time to the minute, in UTC."""
-    return _NOTHING if when is None else f"{when:%Y-%m-%d %H:%M}Z"
-
-
-def number(value: float | None) -> str:
-    """A measurement to four significant digits."""
-    return _NOTHING if value is None else f"{value:.4g}"
+    return NOTHING if count is None else filesize.decimal(count)
 
 
 def _latest(metric: MetricSummary | None) -> str:
     return number(metric.latest if metric else None)
 
 
-def _most_common_metric(runs: Iterable[Run]) -> list[str]:
-    keys = Counter(metric.key for run in runs for metric in run.metric_summaries)
-    return [key for key, _ in keys.most_common(1)]
-
-
 def _metric_table(metrics: Iterable[MetricSummary]) -> Table:
     table = plain_table()
     table.add_column("metric", no_wrap=True, overflow="ellipsis")
     table.add_column("values", justify="right")
-    for statistic in _STATISTICS:
+    for statistic in STATISTICS:
         table.add_column(statistic, justify="right", no_wrap=True)
     for metric in metrics:
         table.add_row(
             Text(clean(metric.key)),
             f"{metric.count:,}",
-            *(number(getattr(metric, statistic)) for statistic in _STATISTICS),
+            *(number(getattr(metric, statistic)) for statistic in STATISTICS),
         )
     return table

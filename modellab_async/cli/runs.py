@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.prompt import Confirm
 
-from modellab_async import ROOT_RUNS, ModelLabError, Outcome, RunFilter, RunStatus, to_json
+from modellab_async import ModelLabError, Outcome, RunStatus, to_json
 from modellab_async.cli.common import (
     BaseUrl,
     ExitCode,
@@ -19,16 +19,30 @@ from modellab_async.cli.common import (
     RunIds,
     Site,
     Tally,
+    choices,
     each_id,
     examples,
     finish_with_client,
     new_group,
     note,
 )
-from modellab_async.cli.filters import Limit, Owner, Tags, Text, pairs, refusals
+from modellab_async.cli.filters import (
+    Limit,
+    Owner,
+    Params,
+    Parent,
+    Project,
+    Roots,
+    Status,
+    Tags,
+    Text,
+    refusals,
+    run_filter,
+)
 from modellab_async.cli.listing import page_size, show_listing
 from modellab_async.cli.output import Output, is_watched, progress_of, wants_json, write_line
 from modellab_async.cli.render import run_change, run_detail, run_table, stderr, stdout
+from modellab_async.endpoints import RUN_SORT_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -39,7 +53,12 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 100
 
-app = new_group("runs", "Look at runs, wait for them, change them.")
+app = new_group(
+    "runs",
+    "Look at runs, wait for them, change them.",
+    "modellab runs list --project 2387 --status completed",
+    "modellab runs compare 70158 71354",
+)
 
 Metrics = Annotated[
     list[str] | None,
@@ -83,11 +102,8 @@ def get(
         ):
             async with lab.runs.fetch(each_id(ids), ordered=True, on_progress=show) as outcomes:
                 async for outcome in outcomes:
-                    if outcome.run is not None:
-                        tally.ok += 1
-                        output.add(outcome.run)
-                    elif outcome.error is not None:
-                        tally.failed(f"run {outcome.run_id}", outcome.error)
+                    if (run := tally.run_of(outcome)) is not None:
+                        output.add(run)
         return tally.exit_code
 
     finish_with_client(work, base_url=base_url, site=site)
@@ -103,32 +119,20 @@ def get(
 )
 def list_runs(
     *,
-    project: Annotated[
-        str | None, typer.Option("--project", metavar="ID", help="Only runs of this project.")
-    ] = None,
-    status: Annotated[
-        str | None,
-        typer.Option("--status", help=f"Only runs in this status: {', '.join(RunStatus)}."),
-    ] = None,
+    project: Project = None,
+    status: Status = None,
     owner: Owner = None,
     text: Text = None,
     tag: Tags = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--param",
-            metavar="KEY:VALUE",
-            help="Only runs with this parameter; a value such as <0.01 compares; may be repeated.",
-        ),
-    ] = None,
-    parent: Annotated[
-        str | None, typer.Option("--parent", metavar="ID", help="Only children of this run.")
-    ] = None,
-    roots: Annotated[bool, typer.Option("--roots", help="Only runs without a parent.")] = False,
+    param: Params = None,
+    parent: Parent = None,
+    roots: Roots = False,
     sort: Annotated[
         str | None,
         typer.Option(
-            "--sort", help="name, created_at, updated_at or duration; -name and so on descend."
+            "--sort",
+            help="name, created_at, updated_at or duration; -name and so on descend.",
+            autocompletion=choices(*RUN_SORT_FIELDS),
         ),
     ] = None,
     limit: Limit = None,
@@ -139,21 +143,19 @@ def list_runs(
 ) -> NoReturn:
     """List runs; all that the options ask for must hold."""
     as_json = wants_json(as_json)
-    tags, params = pairs(tag, "--tag"), pairs(param, "--param")
-    if roots and parent is not None:
-        raise typer.BadParameter("--parent and --roots exclude each other")
+    chosen = run_filter(
+        project=project,
+        status=status,
+        owner=owner,
+        text=text,
+        tag=tag,
+        param=param,
+        parent=parent,
+        roots=roots,
+    )
 
     async def work(lab: ModelLabClient) -> ExitCode:
         with refusals():
-            chosen = RunFilter(
-                text=text,
-                owner_id=owner,
-                status=status,
-                project_id=project,
-                tags=tags,
-                params=params,
-                parent_run_id=ROOT_RUNS if roots else parent,
-            )
             pager = lab.runs.list(chosen, sort=sort, page_size=page_size(limit, as_json=as_json))
         return await show_listing(
             lab,
@@ -199,13 +201,9 @@ def wait(
         completed = True
         waits = [asyncio.create_task(end_of(run_id)) async for run_id in each_id(ids)]
         for ended in asyncio.as_completed(waits):
-            outcome = await ended
-            if outcome.run is not None:
-                tally.ok += 1
-                completed &= outcome.run.status == RunStatus.COMPLETED
-                _show_change(outcome.run, as_json=as_json)
-            elif outcome.error is not None:
-                tally.failed(f"run {outcome.run_id}", outcome.error)
+            if (run := tally.run_of(await ended)) is not None:
+                completed &= run.status == RunStatus.COMPLETED
+                _show_change(run, as_json=as_json)
         return tally.exit_code if completed else ExitCode.FAILED
 
     finish_with_client(work, base_url=base_url, site=site)
@@ -234,34 +232,33 @@ def watch(
     finish_with_client(work, base_url=base_url, site=site)
 
 
-@app.command(epilog=examples("modellab runs pin 70158"))
-def pin(
-    ids: RunIds, *, as_json: Json = False, base_url: BaseUrl = None, site: Site = None
-) -> NoReturn:
-    """Pin runs for yourself; pinning again is no error."""
-    _change(
-        ids,
-        lambda lab: lab.runs.pin,
-        done="pinned",
-        as_json=as_json,
-        base_url=base_url,
-        site=site,
+def _add_change(
+    name: str,
+    summary: str,
+    action: Callable[[ModelLabClient], Callable[[str], Awaitable[None]]],
+    *,
+    done: str,
+) -> None:
+    """Add a command that does something to each run, and need not ask."""
+
+    @app.command(
+        name,
+        help=summary,
+        epilog=examples(f"modellab runs {name} 70158 71354", f"modellab runs {name} - < ids.txt"),
     )
+    def change(
+        ids: RunIds, *, as_json: Json = False, base_url: BaseUrl = None, site: Site = None
+    ) -> NoReturn:
+        _change(ids, action, done=done, as_json=as_json, base_url=base_url, site=site)
 
 
-@app.command(epilog=examples("modellab runs unpin 70158"))
-def unpin(
-    ids: RunIds, *, as_json: Json = False, base_url: BaseUrl = None, site: Site = None
-) -> NoReturn:
-    """Take the pins of runs away."""
-    _change(
-        ids,
-        lambda lab: lab.runs.unpin,
-        done="unpinned",
-        as_json=as_json,
-        base_url=base_url,
-        site=site,
-    )
+_add_change(
+    "pin",
+    "Pin runs for yourself; pinning again is no error.",
+    lambda lab: lab.runs.pin,
+    done="pinned",
+)
+_add_change("unpin", "Take the pins of runs away.", lambda lab: lab.runs.unpin, done="unpinned")
 
 
 @app.command(

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import msgspec
 
 from modellab_async.codec.converter import RESOURCE_TYPES, Converter, make_converter
-from modellab_async.codec.parsing import PARSE_ERRORS, identity, located, parse
+from modellab_async.codec.parsing import PARSE_ERRORS, identity, located, parse, take_apart
 from modellab_async.codec.twins import Meta, PageNumbers, twin_of
-from modellab_async.errors import DecodeError
+from modellab_async.errors import ConfigError, DecodeError
 from modellab_async.models import Page, Run
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ BREATH: Final = 25
 """After so many items of a page, the other tasks of the event loop get their turn."""
 
 
+LONGEST_SALVAGED: Final = 4 * 1024 * 1024
+"""A page longer than this, four times a large one, is not searched for its good items."""
+
+
 class _Listing(msgspec.Struct, gc=False):
     data: list[msgspec.Raw]
     meta: Meta | None = None
@@ -56,6 +60,21 @@ class _Identity(msgspec.Struct, gc=False):
 _decode_listing: Final = msgspec.json.Decoder(_Listing).decode
 _decode_raw: Final = msgspec.json.Decoder(msgspec.Raw).decode
 _decode_identity: Final = msgspec.json.Decoder(_Identity).decode
+
+
+def _salvage(body: bytes) -> _Listing | None:
+    """A listing that an item keeps from being parsed; None where that is not the reason."""
+    if len(body) > LONGEST_SALVAGED:
+        return None
+    outline, items = take_apart(body)
+    try:
+        listing = _decode_listing(outline)
+    except PARSE_ERRORS:
+        return None
+    if len(items) != len(listing.data):
+        return None
+    listing.data = [msgspec.Raw(item) for item in items]
+    return listing
 
 
 class RawPage:
@@ -96,9 +115,18 @@ class RawPage:
 
 
 class Codec:
-    """What a client reads answers with."""
+    """What a client reads answers with.
+
+    Raises:
+        ConfigError: where the converter is not one of this package's.
+    """
 
     def __init__(self, converter: Converter | None = None) -> None:
+        if converter is not None and not isinstance(converter, Converter):
+            raise ConfigError(
+                "converter must be what make_converter() gives, with your hooks on it,"
+                f" not a {type(converter).__module__}.{type(converter).__qualname__}"
+            )
         self.converter = converter or make_converter()
 
     def decode(self, body: bytes, model: type[M], *, expects: int | None = None) -> M:
@@ -141,7 +169,10 @@ class Codec:
                 body, _decode_listing, lambda data: msgspec.convert(data, _ParsedListing)
             )
         except DecodeError as error:
-            raise located(error, "$", None) from None
+            # One bad item must not spoil the others; what was cut is better asked for again.
+            listing = None if error.cut_short else _salvage(body)
+            if listing is None:
+                raise located(error, "$", None) from None
         return RawPage(listing, lambda item: converter.resource(item, model))
 
 
@@ -213,7 +244,7 @@ def _identity(item: Any) -> int | None:
         else:
             found = msgspec.convert(item, _Identity, from_attributes=True)
         return identity(found.id)
-    except (msgspec.DecodeError, DecodeError, RecursionError):
+    except (*PARSE_ERRORS, DecodeError):
         return None
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import cattrs
 import msgspec
 
-from modellab_async.codec.parsing import loads
+from modellab_async.codec.parsing import decode_error, loads
 from modellab_async.codec.twins import AwareDatetime, Twin, twin_of
 from modellab_async.errors import DecodeError
 from modellab_async.models import (
@@ -70,7 +70,8 @@ class Converter(cattrs.Converter):
             return twin_of(model).document(body)
         data = loads(body)
         if not isinstance(data, dict) or "data" not in data:
-            raise DecodeError("Expected `object` with the field `data`")
+            said = "Expected `object` with the field `data`"
+            raise decode_error(msgspec.ValidationError(said), body)
         try:
             return self.resource(data["data"], model)
         except DecodeError as error:

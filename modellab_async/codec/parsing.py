@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PARSE_ERRORS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+PARSE_ERRORS: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 """What msgspec raises; a RecursionError for JSON nested too deep."""
+
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+"""A string, whole or not, or a bracket; linear in time, whatever the text."""
 
 _AT: Final = re.compile(r" - at `(?:key in )?(.*?)`$")
 
@@ -55,6 +58,37 @@ def loads(body: bytes) -> Any:
         return json.loads(body.decode())  # given bytes, it would take UTF-16 and surrogates too
     except (ValueError, RecursionError) as error:
         raise decode_error(error, body) from None
+
+
+def take_apart(body: bytes) -> tuple[bytes, list[bytes]]:
+    """A listing's outline, with null for each item of ``data``, and the items by themselves.
+
+    It reads brackets and strings only, so that an item that no parser takes can be told from the
+    others. Neither part is known to be JSON.
+    """
+    outline: list[bytes] = []
+    items: list[bytes] = []
+    depth = begin = done = 0
+    key = b""
+    listed = False
+    for token in _TOKEN.finditer(body):
+        text = token[0]
+        if depth == 2:
+            begin = token.start()
+        if text in b"[{":
+            if depth == 1:
+                listed = text == b"[" and key == b'"data"'
+            depth += 1
+            continue
+        if text in b"]}":
+            depth -= 1
+        elif depth == 1:
+            key = text
+        if listed and depth == 2:
+            outline += (body[done:begin], b"null")
+            done = token.end()
+            items.append(body[begin:done])
+    return b"".join([*outline, body[done:]]), items
 
 
 def decode_error(error: Exception, body: bytes = b"{}") -> DecodeError:

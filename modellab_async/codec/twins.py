@@ -42,6 +42,9 @@ LARGE: Final = 4_096
 Below, sharing them costs more than it saves.
 """
 
+_SAMPLE: Final = 32_768
+"""Bytes of a page that show how large its resources are."""
+
 AwareDatetime: Any = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with its zone, as the API promises; a naive one could not be compared with others."""
 
@@ -135,7 +138,8 @@ class Twin(Generic[M]):
 
     def listing(self, body: bytes) -> Any:
         """A whole listing, its items to be mended one by one; fails on the first bad one."""
-        large = len(body) >= LARGE * body.count(b'"attributes"')
+        beginning = body[:_SAMPLE]  # a whole page takes half a millisecond to search
+        large = len(beginning) >= LARGE * beginning.count(b'"attributes"')
         return (self._sliced if large else self._plain).listing(body)
 
     def mend(self, resource: Any) -> M:

@@ -2,7 +2,8 @@
 
 A file grows beside its target as ``<name>.part`` and is renamed when it is whole. The entity tag
 that the server gave stands in ``<name>.part.etag`` meanwhile, so that a part file is never gone on
-with in another version; without one, the last 4 KiB and the size must agree.
+with in another version; without one, the last 4 KiB and the size must agree. By the same two a
+run's file that is there already is known, and left as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from modellab_async.downloads.transfer import Transfer
 from modellab_async.errors import DownloadError, NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
     from modellab_async.bulk import Perform, Progress
     from modellab_async.clock import Clock
@@ -49,11 +50,17 @@ class Downloads:
         self._transfer = functools.partial(Transfer, perform, policy, clock)
 
     async def file(
-        self, project_id: int | str, artifact_path: str, destination: str | os.PathLike[str]
+        self,
+        project_id: int | str,
+        artifact_path: str,
+        destination: str | os.PathLike[str],
+        on_progress: Progress | None,
     ) -> Path:
         """See :meth:`modellab_async.resources.Artifacts.download`."""
         target = await on_disk(_target, destination, artifact_path)
-        await self._transfer(project_id, artifact_path, Part(target)).run()
+        transfer = self._transfer(project_id, artifact_path, Part(target))
+        transfer.on_advance = _Progress(on_progress, lambda: transfer.total).advance
+        await transfer.run()
         return target
 
     async def run(
@@ -63,7 +70,10 @@ class Downloads:
         run = cast("Run", await self._perform(endpoints.get_run(run_id)))
         files = await _Walk(self._perform, run.id).files()
         targets = await on_disk(_targets, directory, files)
-        progress = _Progress(on_progress, files)
+        sizes = [file.size for file in files if file.size is not None]
+        total = sum(sizes) if len(sizes) == len(files) else None
+        progress = _Progress(on_progress, lambda: total)
+        progress.advance(0)
         failures: list[tuple[str, NotFoundError | DownloadError]] = []
 
         async def bring(file: _File, target: Path) -> None:
@@ -71,7 +81,7 @@ class Downloads:
                 run.project_id, file.artifact_path, Part(target), file.size, progress.advance
             )
             try:
-                await transfer.run()
+                await transfer.run_unless_there()
             except DiskError:
                 raise
             except (NotFoundError, DownloadError) as error:
@@ -137,22 +147,20 @@ class _Walk:
 
 
 class _Progress:
-    """The progress of many files together, which never falls back."""
+    """The progress of one file, or of many together, which never falls back."""
 
-    def __init__(self, callback: Progress | None, files: Sequence[_File]) -> None:
+    def __init__(self, callback: Progress | None, total: Callable[[], int | None]) -> None:
         self._callback = callback
-        sizes = [file.size for file in files if file.size is not None]
-        self._total = sum(sizes) if len(sizes) == len(files) else None
+        self._total = total
         self._done = 0
         self._told = -1
-        self.advance(0)
 
     def advance(self, count: int) -> None:
         """One file came further by so many bytes, or fell back where it starts over."""
         self._done += count
         if self._callback is not None and self._done > self._told:
             self._told = self._done
-            self._callback(self._done, self._total)
+            self._callback(self._done, self._total())
 
 
 def _target(destination: str | os.PathLike[str], artifact_path: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import re
 import stat
@@ -23,6 +24,9 @@ Ts = TypeVarTuple("Ts")
 
 SUFFIXES: Final = (".part", ".part.etag")
 """What is added to a target's name, for its part file and for the version that this is of."""
+
+LONGEST_NAME: Final = 255
+"""Bytes of a name that the usual file systems can hold."""
 
 TAIL: Final = 4096
 """How many bytes of a part file are compared with the server's before it is gone on with."""
@@ -48,7 +52,10 @@ async def on_disk(function: Callable[[*Ts], T], *args: *Ts) -> T:
 
 def begun(function: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
     """Call a function that touches the disk in a thread; to be given to :func:`finished`."""
-    return asyncio.get_running_loop().run_in_executor(None, function, *args)
+    work = asyncio.get_running_loop().run_in_executor(None, function, *args)
+    # Where a cancelled download asks no more, its error is not for the log of the event loop.
+    work.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return work
 
 
 async def finished(work: asyncio.Future[T]) -> T:
@@ -89,6 +96,18 @@ class Held:
         return self.size - len(self.tail) if self.tail else 0
 
 
+def names_beside(name: str) -> tuple[str, ...]:
+    """The names of a target's part file and of its version's, which its own name leaves room for.
+
+    A long name is cut, and what is left told apart by a hash.
+    """
+    encoded = os.fsencode(name)
+    if len(encoded) + max(map(len, SUFFIXES)) > LONGEST_NAME:
+        digest = hashlib.sha256(encoded).hexdigest()[:16]
+        name = f"{encoded[:200].decode('utf-8', 'ignore')}~{digest}"
+    return tuple(name + suffix for suffix in SUFFIXES)
+
+
 class Part:
     """A part file. Everything here blocks; call it by :func:`on_disk`.
 
@@ -97,7 +116,7 @@ class Part:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.path, self._note = (target.with_name(target.name + suffix) for suffix in SUFFIXES)
+        self.path, self._note = map(target.with_name, names_beside(target.name))
         self._file: BinaryIO | None = None
 
     def look(self) -> Held:
@@ -112,15 +131,21 @@ class Part:
             raise DownloadError(f"{self.path} is in the way: it is no regular file")
         if status.st_size <= TAIL:
             return Held(status.st_size)
-        with self.path.open("rb") as file:
-            file.seek(status.st_size - TAIL)
-            return Held(status.st_size, file.read(TAIL), self._noted())
+        return Held(status.st_size, _tail(self.path, status.st_size), self._noted())
+
+    def look_at_target(self, size: int) -> Held:
+        """The target itself, where it has this size and no part file is to be gone on with."""
+        if size <= TAIL or self.path.exists():
+            return Held()
+        if not self.target.is_file() or self.target.stat().st_size != size:
+            return Held()
+        return Held(size, _tail(self.target, size))
 
     def open(self, held: Held, begin: int, etag: str | None) -> None:
         """Make ready to write from ``begin`` on; from 0 on, bytes of the version ``etag``."""
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.fdopen(os.open(self.path, _FLAGS, 0o666), "r+b")
-        if not _lock(self._file) or os.fstat(self._file.fileno()).st_size != held.size:
+        if not lock(self._file) or os.fstat(self._file.fileno()).st_size != held.size:
             raise DownloadError(f"another download is writing {self.path}")
         if begin:
             self._file.seek(begin)
@@ -161,16 +186,23 @@ class Part:
         return etag if _STRONG_ETAG.fullmatch(etag) else None
 
 
+def _tail(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(size - TAIL)
+        return file.read(TAIL)
+
+
 if sys.platform == "win32":
 
-    def _lock(_file: BinaryIO) -> bool:
-        return True  # the second download fails there, as it cannot rename an open file
+    def lock(_file: BinaryIO) -> bool:
+        """Nothing, on Windows: whoever comes second cannot rename what is open, and fails."""
+        return True
 
 else:
     import fcntl
 
-    def _lock(file: BinaryIO) -> bool:
-        """Whether no other download, of any process, has the file; freed when it is closed."""
+    def lock(file: BinaryIO) -> bool:
+        """Whether nobody else, of any process, has the file; freed when it is closed."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

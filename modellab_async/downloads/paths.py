@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Final
 
-from modellab_async.downloads.part import SUFFIXES
+from modellab_async.downloads.part import LONGEST_NAME, names_beside
 from modellab_async.errors import DownloadError
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ def split(path: str) -> tuple[str, ...]:
         if not name or _UNSAFE.search(name):
             raise DownloadError(
                 f"unsafe path {path[:200]!r}: {name[:80]!r} cannot name anything below a directory"
+            )
+        if len(name.encode()) > LONGEST_NAME:
+            raise DownloadError(
+                f"unsafe path {path[:200]!r}: a name in it is longer than {LONGEST_NAME} bytes"
             )
     return names
 
@@ -74,8 +78,8 @@ class Directory:
         return target
 
     def _claim(self, path: str, names: tuple[str, ...]) -> None:
-        *above, last = (unicodedata.normalize("NFC", name).casefold() for name in names)
-        files = {(*above, last + suffix) for suffix in ("", *SUFFIXES)}
+        above = [_folded(name) for name in names[:-1]]
+        files = {(*above, _folded(name)) for name in (names[-1], *names_beside(names[-1]))}
         directories = {tuple(above[:depth]) for depth in range(1, len(names))}
         if (
             not files.isdisjoint(self._files)
@@ -85,3 +89,8 @@ class Directory:
             raise DownloadError(f"{path!r} and another path of the listing are the same on disk")
         self._files |= files
         self._directories |= directories
+
+
+def _folded(name: str) -> str:
+    """A name as file systems see it that have no case, or normalize."""
+    return unicodedata.normalize("NFC", name).casefold()

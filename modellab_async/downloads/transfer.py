@@ -37,6 +37,7 @@ class Transfer:
         size: its size in bytes by the listing, or None where there is none.
         on_advance: told by how many bytes the file came further, or fell back, each time.
         position: how many bytes are on disk and known to be right.
+        total: the size of the whole file, once an answer has told it.
     """
 
     perform: Perform
@@ -48,6 +49,19 @@ class Transfer:
     size: int | None = None
     on_advance: Callable[[int], object] = lambda _count: None
     position: int = attrs.field(default=0, init=False)
+    total: int | None = attrs.field(default=None, init=False)
+
+    async def run_unless_there(self) -> None:
+        """Like `run`, unless the target has the listed size and the server's last 4 KiB already.
+
+        Raises:
+            DownloadError: as `run` does.
+            ModelLabError: where the server cannot be asked.
+        """
+        if await self._is_there():
+            self._advance(self.size or 0)
+        else:
+            await self.run()
 
     async def run(self) -> None:
         """Bring the file, and give it its name once it is whole.
@@ -67,6 +81,19 @@ class Transfer:
                     f" {self.part.path} is kept to go on from"
                 ) from broken
             await self.clock.sleep(self.policy.backoff(failures, self.clock.random()))
+
+    async def _is_there(self) -> bool:
+        held = await on_disk(self.part.look_at_target, self.size or 0)
+        stream = await self._ask(held) if held.offset else None
+        if stream is None:
+            return False
+        try:
+            begin, _ = self._span(stream, held)
+            return begin > 0 and await _matching_head(stream, held.tail) == held.tail
+        except (_StaleError, TransportError):
+            return False
+        finally:
+            stream.close()
 
     async def _attempt(self) -> TransportError | None:
         """Ask once, or twice where the part file is stale; gives what broke the body off."""
@@ -98,6 +125,7 @@ class Transfer:
 
     async def _receive(self, stream: Stream, held: Held) -> TransportError | None:
         begin, total = self._span(stream, held)
+        self.total = total
         head = b""
         if begin:
             try:

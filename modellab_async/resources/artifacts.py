@@ -62,7 +62,12 @@ class Artifacts:
             body.close()
 
     async def download(
-        self, project_id: int | str, artifact_path: str, destination: str | os.PathLike[str]
+        self,
+        project_id: int | str,
+        artifact_path: str,
+        destination: str | os.PathLike[str],
+        *,
+        on_progress: Progress | None = None,
     ) -> Path:
         """A file, brought to disk in bounded memory; gives the path written.
 
@@ -77,13 +82,15 @@ class Artifacts:
             artifact_path: as in :meth:`read`.
             destination: the file to write; directories above it are created. An existing
                 directory, or a path that ends in a slash, takes the file under its own name.
+            on_progress: called with the bytes on disk and in all (None where the server does not
+                say), as the answer begins and then about once a megabyte; never falls.
 
         Raises:
             NotFoundError: where there is no such file; nothing is written then.
             DownloadError: where it breaks off for good, has another size than the server
                 announced (``Content-Length``), or cannot be written.
         """
-        return await self._downloads.file(project_id, artifact_path, destination)
+        return await self._downloads.file(project_id, artifact_path, destination, on_progress)
 
     async def download_run(
         self,
@@ -98,8 +105,9 @@ class Artifacts:
         ``GET /artifacts/content`` for each file. Everything is listed and checked before anything
         is written. Where a file is gone, keeps breaking off or has another size than listed, the
         others are brought before the error is raised; any other error ends all at once. Part
-        files are kept, also on cancellation. Whole files are fetched again by another call. Gives
-        the paths written, in the order of the files' paths.
+        files are kept, also on cancellation. A file that is there already is left as it is where
+        it has the listed size and its last 4 KiB are the server's, which one small request tells;
+        one of up to 4 KiB is fetched again. Gives the paths of all files, in their order.
 
         Args:
             run_id: the run.

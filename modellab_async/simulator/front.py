@@ -16,7 +16,7 @@ from modellab_async.simulator.answers import (
 )
 from modellab_async.simulator.operations import Asked, Operations, Route, route_of
 from modellab_async.simulator.records import Recorder, RequestRecord, open_headers
-from modellab_async.simulator.wire import Sleep, hang_up, send
+from modellab_async.simulator.wire import Sleep, hang_up, is_half_closed, send
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -75,6 +75,8 @@ class Front:
         fault: Fault | None = None
         self.recorder.begin()
         try:
+            if is_half_closed(request):
+                return hang_up(request)
             await self._before(request)
             headers, answer = self._refusal(request, route)
             if answer is None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, TypeAlias
+from weakref import WeakSet
 
 from aiohttp import web
 
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from modellab_async.simulator.faults import Fault
 
 Sleep: TypeAlias = Callable[[float], Awaitable[None]]
+
+_half_closed: Final = WeakSet[asyncio.Transport]()
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
@@ -33,6 +38,11 @@ def hang_up(request: web.BaseRequest, *, reset: bool = False) -> web.StreamRespo
         else:
             transport.close()
     return web.Response()
+
+
+def is_half_closed(request: web.BaseRequest) -> bool:
+    """Whether a request came on a connection whose closing it has crossed."""
+    return request.transport in _half_closed
 
 
 async def send(
@@ -60,18 +70,25 @@ async def send(
     try:
         await response.prepare(request)
         if not whole:
-            async for piece in _pieces(body, fault, sleep):
-                await response.write(piece)
+            async with aclosing(_pieces(body, fault, sleep)) as pieces:
+                async for piece in pieces:
+                    await response.write(piece)
         if kind != "cut":
             await response.write_eof()
     except ConnectionError:
         return response  # the client has hung up: nobody is left to answer
-    if kind in {"cut", "idle_close"}:
+    if kind == "cut":
         hang_up(request)
+    elif kind == "idle_close" and request.transport is not None:
+        # Only this half, so that a request that crosses the closing is seen, if not answered.
+        _half_closed.add(request.transport)
+        request.transport.write_eof()
     return response
 
 
-async def _pieces(body: bytes | Body, fault: Fault | None, sleep: Sleep) -> AsyncIterator[bytes]:
+async def _pieces(
+    body: bytes | Body, fault: Fault | None, sleep: Sleep
+) -> AsyncGenerator[bytes, None]:
     chunks = iter([body]) if isinstance(body, bytes) else body.chunks()
     if fault is not None and fault.kind == "drip":
         for chunk in chunks:

@@ -14,6 +14,7 @@ import doctest
 import functools
 import inspect
 import io
+import os
 import re
 import subprocess
 import sys
@@ -85,6 +86,7 @@ class Examples:
         answer = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
             cwd=self._directory,
+            env={**os.environ, "HOME": str(self._directory)},
             check=False,
             capture_output=True,
             text=True,

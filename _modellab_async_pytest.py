@@ -1,0 +1,89 @@
+"""pytest fixtures for the users' own tests, described in docs/how-to/testing-your-own-code.md.
+
+It stands beside the package, not in it: pytest loads it at every start for all who have the package
+installed, and importing the package would take them a quarter of a second each time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+try:
+    from pytest_asyncio import fixture as async_fixture  # which its strict mode insists on
+except ImportError:
+    async_fixture = pytest.fixture  # type: ignore[assignment]  # as anyio's plugin takes them
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+
+    from modellab_async import ModelLabClient
+    from modellab_async.simulator import Simulator
+
+
+@pytest.fixture
+def modellab_runs() -> Iterable[Mapping[str, Any]]:
+    """The runs there are, each as arguments of `Simulator.insert_run`; yours replace these."""
+    return ()
+
+
+@async_fixture
+async def modellab_sim(modellab_runs: Iterable[Mapping[str, Any]]) -> AsyncIterator[Simulator]:
+    """A simulator of the API on this machine that has the declared runs and no others."""
+    from modellab_async.simulator import Simulator  # noqa: PLC0415
+
+    async with Simulator(runs=0) as simulator:
+        for run in modellab_runs:
+            simulator.insert_run(**run)
+        yield simulator
+
+
+@pytest.fixture
+def modellab_no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries follow at once, in every client; how many there are stays as it is."""
+    from modellab_async import RetryPolicy  # noqa: PLC0415
+
+    monkeypatch.setattr(RetryPolicy, "backoff", lambda *_: 0.0)
+
+
+@async_fixture
+async def modellab(
+    modellab_sim: Simulator,
+    modellab_no_backoff: None,  # noqa: ARG001
+) -> AsyncIterator[ModelLabClient]:
+    """A client on the simulator, whose retries follow at once."""
+    from modellab_async import ModelLabClient  # noqa: PLC0415
+
+    sim = modellab_sim
+    async with ModelLabClient(
+        base_url=sim.base_url, api_key=sim.api_key, app_key=sim.app_key
+    ) as client:
+        yield client
+
+
+@pytest.fixture
+def modellab_fail(modellab_sim: Simulator) -> Callable[..., None]:
+    """Have the next requests fail: ``modellab_fail(503, 429, "reset")``, one each.
+
+    With ``run=70158`` it is the next requests for that run by itself. A number is a status; the
+    names are those of `Fault`: close, cut, drip, lost, reset, stall.
+    """
+    from modellab_async.simulator import Fault  # noqa: PLC0415
+
+    kinds = (Fault.close, Fault.cut, Fault.drip, Fault.lost, Fault.reset, Fault.stall)
+    named = {kind.__name__: kind for kind in kinds}
+
+    def made(fault: int | str) -> Fault:
+        if fault == 429:
+            return Fault.rate_limited(reset=0)  # over by the time that it is heard of
+        return Fault.status(fault) if isinstance(fault, int) else named[fault]()
+
+    def fail(*faults: int | str, run: int | None = None) -> None:
+        script = [made(fault) for fault in faults]
+        if run is None:
+            modellab_sim.faults.next(*script)
+        else:
+            modellab_sim.faults.for_run(run, *script)
+
+    return fail

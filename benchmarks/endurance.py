@@ -1,0 +1,346 @@
+"""What a client must survive: each function is a row of the published soak results.
+
+All run the client against a simulator in a process of its own (``witness``), seeded. ``Scale`` says
+how large; ``SHORT`` shows in seconds that a row works, and is what the tests run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import resource
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from attrs import frozen
+from witness import Witness, witness
+
+from modellab_async import ModelLabClient, ModelLabError, RetryPolicy
+
+LATENCY = 0.02
+SLOW = 0.1
+"""Seconds of latency where a rate is measured: it must not be the machine's that is."""
+
+
+@frozen
+class Scale:
+    """How large the rows are."""
+
+    ids: int
+    many: int
+    outage: float
+    tasks: int
+    limit: int
+    period: int
+    asked: int
+    policy: RetryPolicy
+
+
+FULL = Scale(65_614, 1_000_000, 60.0, 200, 200, 10, 1_000, RetryPolicy())
+SHORT = Scale(300, 4_000, 1.5, 200, 50, 2, 100, RetryPolicy(base=0.02, cap=0.2))
+
+
+@frozen
+class Figure:
+    """One figure beside what it must be and what was aimed at; all three in ``unit``."""
+
+    row: str
+    what: str
+    measured: float
+    must: float | None
+    aim: float | None = None
+    unit: str = ""
+    at_least: bool = False
+    """Whether more is better."""
+
+    @property
+    def holds(self) -> bool:
+        return self._within(self.must)
+
+    @property
+    def verdict(self) -> str:
+        if not self.holds:
+            return "misses"
+        return "aim" if self.aim is not None and self._within(self.aim) else "must"
+
+    def _within(self, bound: float | None) -> bool:
+        if bound is None:
+            return True
+        return self.measured >= bound if self.at_least else self.measured <= bound
+
+
+@frozen
+class _Fetched:
+    good: int
+    lost: int
+    repeated: int
+    seconds: float
+    grown: float
+    attempts: int
+    seen: int
+
+
+async def _fetch(sim: Witness, route: Any, policy: RetryPolicy) -> _Fetched:
+    """Fetch all runs of a simulator; nothing but the ids still missing is kept."""
+    missing, good, repeated, early = set(sim.ids), 0, 0, 0.0
+    async with sim.client(retry=policy) as lab:
+        started = time.perf_counter()
+        async with lab.runs.fetch(sim.ids, route=route) as outcomes:
+            async for outcome in outcomes:
+                repeated += outcome.run_id not in missing
+                missing.discard(outcome.run_id)
+                good += outcome.ok
+                if not early and len(missing) < 0.8 * len(sim.ids):
+                    early = _peak()
+        seconds = time.perf_counter() - started
+        seen = (await sim.seen()).requests
+        return _Fetched(
+            good, len(missing), repeated, seconds, _peak() - early, lab.stats.attempts, seen
+        )
+
+
+def _peak() -> float:
+    """The most memory that this process ever held, in megabytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+async def faults(scale: Scale) -> list[Figure]:
+    """Every kind of fault, 30 % of requests, on both routes."""
+    figures = []
+    for route in ("single", "batch"):
+        async with witness(runs=scale.ids, rate=0.3) as sim:
+            done = await _fetch(sim, route, scale.policy)
+        row = f"{scale.ids:,} ids under 30 % mixed faults, {route} route"
+        figures += [
+            Figure(row, "ids without exactly one outcome", done.lost + done.repeated, 0, 0),
+            Figure(row, "fetched", 100 * done.good / scale.ids, 99.9, 100, "%", at_least=True),
+            Figure(row, "ids per second", scale.ids / done.seconds, None, at_least=True),
+            Figure(
+                row,
+                "requests sent that the server never saw",
+                100 * (done.attempts - done.seen) / done.attempts,
+                None,
+                unit="%",
+            ),
+        ]
+    return figures
+
+
+async def million(scale: Scale) -> list[Figure]:
+    """Many ids under 5 % faults: memory, and time against the same without faults."""
+    row = f"{scale.many:,} ids under 5 % mixed faults, batch route"
+    async with witness(runs=scale.many) as sim:
+        calm = await _fetch(sim, "batch", scale.policy)
+    async with witness(runs=scale.many, rate=0.05) as sim:
+        done = await _fetch(sim, "batch", scale.policy)
+    return [
+        Figure(row, "ids lost", scale.many - done.good, 0, 0),
+        Figure(row, "outcomes repeated", done.repeated, 0, 0),
+        Figure(row, "peak memory gained after the first fifth", done.grown, 16, 4, "MB"),
+        Figure(row, "time against no faults", done.seconds / calm.seconds, None, 1.2, "x"),
+    ]
+
+
+async def outage(scale: Scale) -> list[Figure]:
+    """No request succeeds for a while, and everybody goes on asking."""
+    return [figure for how in (503, "reset", "refused") for figure in await _outage(scale, how)]
+
+
+async def _outage(scale: Scale, how: int | str) -> list[Figure]:
+    asked, good, going = 0, list[float](), True
+    async with witness(runs=scale.tasks, latency=SLOW) as sim, sim.client() as lab:
+
+        async def task(run_id: int) -> None:
+            nonlocal asked
+            while going:
+                asked += 1
+                try:
+                    await lab.runs.get(run_id)
+                except ModelLabError:
+                    continue
+                good.append(time.perf_counter())
+
+        tasks = [asyncio.create_task(task(run_id)) for run_id in sim.ids]
+        await asyncio.sleep(1 + min(2, scale.outage))
+        former = sum(at > time.perf_counter() - 1 for at in good)
+        asked_before, before = asked, await sim.seen()
+        await sim.down(how)
+        await asyncio.sleep(scale.outage)
+        asked_during, during = asked - asked_before, await sim.seen()
+        await sim.up()
+        over = time.perf_counter()
+        await asyncio.sleep(4)
+        going = False
+        await asyncio.gather(*tasks)
+    after = [at - over for at in good if at > over]
+    back = next(
+        (k / 10 for k in range(1, 40) if sum(k / 10 - 0.5 < at <= k / 10 for at in after)
+         >= 0.9 * former * 0.5),
+        math.inf,
+    )  # fmt: skip
+    row = f"outage of {scale.outage:g} s ({how}), {scale.tasks} tasks asking all the time"
+    figures = [
+        Figure(row, "calls asked for meanwhile", asked_during, None),
+        Figure(row, "first success after it", min(after, default=math.inf), 1, 0.3, "s"),
+        Figure(row, "90 % of the former rate after", back, 2, 1, "s"),
+    ]
+    if how != "refused":
+        # Whoever was being answered when it began was asked for before.
+        beyond = max(0, during.requests - before.requests - 50 - scale.tasks)
+        figures.insert(
+            1,
+            Figure(
+                row, "requests seen, after 50, per call asked for", beyond / asked_during, 1.1, 1.05
+            ),
+        )
+    return figures
+
+
+async def storm(scale: Scale) -> list[Figure]:
+    """All tasks start at once on a quota that grants a fifth of them."""
+    figures = []
+    for rounding in ("ceil", "floor"):
+        setup = {"limit": scale.limit, "period": scale.period, "rounding": rounding}
+        async with witness(runs=scale.asked, latency=LATENCY, **setup) as sim, sim.client() as lab:
+            began = await _at_phase(scale.period)
+            runs = await asyncio.gather(*map(lab.runs.get, sim.ids))
+            ended = time.time()
+            seen = await sim.seen()
+        window = began // scale.period
+        late = sum(
+            status == 429 and at // scale.period > window for at, status in seen.arrivals
+        )  # fmt: skip
+        row = f"429 storm, {scale.limit} per {scale.period} s, Reset by {rounding}"
+        figures += [
+            Figure(row, "calls failed", scale.asked - len(runs), 0, 0),
+            Figure(row, "refused after the first window", 100 * late / scale.asked, 1, 0, "%"),
+            Figure(row, "refused in all", 100 * seen.refused / scale.asked, None, 0, "%"),
+            Figure(
+                row,
+                "time against the quota's minimum",
+                (ended - began) / _least(began, scale),
+                1.15,
+                1.03,
+                "x",
+            ),
+            _after_window(row, seen.arrivals, scale.period, window),
+        ]
+    return figures
+
+
+def _after_window(row: str, arrivals: list[Any], period: int, window: float) -> Figure:
+    """How long after the turn of a window the first success of it came, at the worst."""
+    first: dict[float, float] = {}
+    for at, status in arrivals:
+        if status == 200 and at // period > window:
+            first[at // period] = min(first.get(at // period, period), at % period)
+    return Figure(row, "first success after a window's turn", max(first.values()), 1, 0.3, "s")
+
+
+async def crew(scale: Scale) -> list[Figure]:
+    """Four processes, each with a quarter of the calls, on one quota."""
+    figures = []
+    for rounding in ("ceil", "floor"):
+        setup = {"limit": scale.limit, "period": scale.period, "rounding": rounding}
+        async with witness(runs=scale.asked, latency=LATENCY, **setup) as sim:
+            script, part = str(Path(__file__).with_name("crew.py")), scale.asked // 4
+            members = [
+                await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    script,
+                    json.dumps([sim.base_url, sim.ids[k * part : (k + 1) * part]]),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.PIPE,
+                )
+                for k in range(4)
+            ]
+            for member in members:
+                assert member.stdout
+                await member.stdout.readline()
+            began = await _at_phase(scale.period)
+            told = await asyncio.gather(*(member.communicate(b"go\n") for member in members))
+            reports = [json.loads(out) for out, _ in told]
+            refused = (await sim.seen()).refused
+        row = f"four processes on {scale.limit} per {scale.period} s, Reset by {rounding}"
+        ended = max(report["ended"] for report in reports)
+        failed = scale.asked - sum(report["fetched"] for report in reports)
+        figures += [
+            Figure(row, "calls failed", failed, 0, 0),
+            Figure(row, "refused", 100 * refused / scale.asked, 3, 1, "%"),
+            Figure(
+                row,
+                "time against the quota's minimum",
+                (ended - began) / _least(began, scale),
+                None,
+                unit="x",
+            ),
+        ]
+    return figures
+
+
+async def _at_phase(period: int) -> float:
+    """Wait for a fifth of a second after a window's turn."""
+    await asyncio.sleep((0.2 - time.time()) % period)
+    return time.time()
+
+
+def _least(began: float, scale: Scale) -> float:
+    """Seconds until the window in which the quota grants the last request."""
+    windows = math.ceil(scale.asked / scale.limit)
+    return (began // scale.period + windows - 1) * scale.period - began
+
+
+async def unreachable(_: Scale) -> list[Figure]:
+    """Servers that cannot be reached: a clear error in time."""
+    deadline = 1.0
+    policy = RetryPolicy(deadline=deadline)
+    keys: dict[str, Any] = {"api_key": "api-key", "app_key": "app-key", "retry": policy}
+    figures = []
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        closed = taken.getsockname()[1]
+    async with witness(runs=1) as sim:
+        port = int(sim.base_url.rpartition(":")[2])
+        lost = aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=_NoSuchHost()))
+        cases = {
+            "connection refused": ({"base_url": f"http://127.0.0.1:{closed}"}, "Connect call"),
+            "DNS failure": ({"base_url": "https://nowhere.invalid", "session": lost}, "not known"),
+            "TLS failure": ({"base_url": f"https://127.0.0.1:{port}"}, "SSL"),
+            "proxy failure": (
+                {"base_url": "https://127.0.0.1:1", "proxy": f"http://127.0.0.1:{closed}"},
+                "ClientProxyConnectionError",
+            ),
+        }
+        for name, (options, cause) in cases.items():
+            host = options["base_url"].partition("//")[2]
+            async with ModelLabClient(**keys, **options) as lab:
+                started = time.perf_counter()
+                try:
+                    await lab.runs.get(1)
+                except ModelLabError as error:
+                    said = str(error)
+                took = time.perf_counter() - started
+            silent = [word for word in (host, cause) if word not in said]
+            figures += [
+                Figure(name, "error after, within the deadline", took, deadline, unit="s"),
+                Figure(name, "of host and cause not named", len(silent), 0, 0),
+            ]
+        await lost.close()
+    return figures
+
+
+class _NoSuchHost(aiohttp.abc.AbstractResolver):
+    """Resolves nothing, as the system's resolver does where a name is wrong."""
+
+    async def resolve(self, *_: Any, **__: Any) -> Any:
+        raise OSError(None, "Name or service not known")
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+ROWS = {row.__name__: row for row in (faults, million, outage, storm, crew, unreachable)}

@@ -1,0 +1,213 @@
+"""``modellab runs export``, inside this process and as a process that can be killed."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+from conftest import eventually
+from test_cli import invoke, settings
+from test_cli_process import COLOUR, Shell, environment, finish, on_terminal
+from test_export import names_in
+
+from modellab_async import Run, frames, from_dict
+from modellab_async.simulator import Fault, Simulator
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
+
+
+@pytest.fixture
+async def shell() -> AsyncIterator[Shell]:
+    shell = Shell()
+    yield shell
+    await shell.close()
+
+
+def spooled(path: Path) -> int:
+    """How many runs an export that is under way has brought to disk."""
+    spool = path.with_name(f"{path.name}.part") / "runs.jsonl"
+    return spool.read_bytes().count(b"\n") if spool.exists() else 0
+
+
+async def test_ids_and_columns(sim: Simulator, tmp_path: Path) -> None:
+    """The runs named go to the file, in the columns named, and a line of JSON sums up."""
+    path = tmp_path / "runs.csv"
+    ids = list(sim.run_ids[:3])
+    columns = "status, metrics.eval_loss.min"
+
+    result = await invoke(
+        "runs", "export", *ids, "-o", path, "--columns", columns, env=settings(sim)
+    )
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    summary = json.loads(result.stdout)
+    assert (summary["path"], summary["runs"], summary["failed"]) == (str(path), 3, 0)
+    frame = pl.read_csv(path)
+    assert frame.columns == ["id", "status", "metrics.eval_loss.min"]
+    assert sorted(frame["id"]) == sorted(ids)
+
+
+async def test_ids_from_a_file(sim: Simulator, tmp_path: Path) -> None:
+    """Any space parts the ids of a file; what fails is told of, named, and makes the code 1."""
+    path, ids = tmp_path / "runs.jsonl", tmp_path / "ids.txt"
+    ids.write_text(f"{sim.run_ids[0]}\n\n {sim.run_ids[1]} 1\r\n")
+
+    result = await invoke("runs", "export", "-o", path, "--ids-from", ids, env=settings(sim))
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: 1 could not be fetched, see ")
+    assert "--retry-failed" in result.stderr
+    assert len(path.read_text().splitlines()) == 2
+
+
+async def test_ids_from_standard_input(shell: Shell, sim: Simulator, tmp_path: Path) -> None:
+    """A dash stands for the ids on standard input, among others."""
+    path = tmp_path / "runs.csv"
+    first, *rest = sim.run_ids[:150]
+    process = await shell.modellab("runs", "export", first, "-", "-o", path, env=environment(sim))
+    code, _, stderr = await finish(process, "\n".join(map(str, rest)).encode())
+    assert (code, stderr) == (0, "")
+    assert sorted(pl.read_csv(path)["id"]) == sorted([first, *rest])
+
+
+async def test_a_filter_in_the_long_shape(sim: Simulator, tmp_path: Path) -> None:
+    """Options choose runs and shape as they do in the library."""
+    path = tmp_path / "runs.txt"
+    arguments = ["--status", "failed", "--shape", "long", "--columns", "status"]
+
+    result = await invoke(
+        "runs", "export", "-o", path, "--format", "jsonl", *arguments, env=settings(sim)
+    )
+
+    assert result.exit_code == 0
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {(row["key"], row["value"]) for row in rows} == {("status", "failed")}
+
+
+async def test_since_last_and_retry_failed(sim: Simulator, tmp_path: Path) -> None:
+    """A nightly command fetches what is new; a retry fetches what failed."""
+    path = tmp_path / "runs.jsonl"
+    command = ["runs", "export", "-o", path]
+    assert (await invoke(*command, env=settings(sim))).exit_code == 0
+    new = sim.insert_run(name="new")
+    result = await invoke(*command, "--since-last", env=settings(sim))
+    assert json.loads(result.stdout)["runs"] == 2_001
+    (tmp_path / "runs.jsonl.failed.jsonl").write_text(f'{{"run_id": {new}}}\n')
+    result = await invoke(*command, "--retry-failed", env=settings(sim))
+    summary = json.loads(result.stdout)
+    assert (summary["runs"], summary["fetched"], summary["failed"]) == (2_001, 1, 0)
+    sim.delete_run(new)
+    result = await invoke(*command, "--since-last", env=settings(sim))
+    assert result.stderr.startswith("Rows of runs that are no longer listed: 1;")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-o", "runs.xlsx"],
+        ["-o", "runs.csv", "--columns", "learning_rate"],
+        ["-o", "runs.csv", "--shape", "tall"],
+        ["-o", "runs.csv", "--statistic", "median"],
+        ["-o", "runs.csv", "--format", "xlsx"],
+        ["-o", "runs.csv", "1", "--project", "2"],
+        ["-o", "runs.csv", "1", "--since-last"],
+        ["-o", "runs.csv", "--tag", "a:b,c"],
+        ["-o", "runs.csv", "--parent", "1", "--roots"],
+        [],
+    ],
+)
+async def test_mistakes_are_told_in_a_line(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    """What cannot be asked for is exit code 2, without a stack trace or a file."""
+    monkeypatch.chdir(tmp_path)
+    result = await invoke("runs", "export", *arguments, env=settings(sim))
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+    assert names_in(tmp_path) == []
+
+
+@posix
+@pytest.mark.parametrize("by_id", [False, True])
+async def test_a_killed_export_is_resumed(
+    shell: Shell, sim: Simulator, tmp_path: Path, by_id: bool
+) -> None:
+    """After ``kill -9``, --resume neither loses nor repeats a run, and reads no run twice."""
+    path, ids = tmp_path / "runs.parquet", tmp_path / "ids.txt"
+    ids.write_text("\n".join(map(str, sim.run_ids)))
+    command = ["runs", "export", "-o", path, *(["--ids-from", ids] if by_id else [])]
+    sim.faults.matching("*/runs", *[None] * 12)
+    sim.faults.always(Fault.stall(), where="*/runs")
+    sim.faults.always(Fault.stall(), where="*/runs/*")
+
+    process = await shell.modellab(*command, env=environment(sim))
+    await eventually(lambda: spooled(path) > 0, seconds=15)
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+
+    kept = spooled(path)
+    assert 0 < kept < 2_000
+    assert not path.exists()
+    sim.faults.clear()
+    before = sim.counts.requests
+    process = await shell.modellab(*command, "--resume", env=environment(sim))
+    code, stdout, stderr = await finish(process)
+
+    assert (code, stderr) == (0, "")
+    assert json.loads(stdout)["runs"] == 2_000
+    runs = [from_dict(sim.resource(run_id), Run) for run_id in sim.run_ids]
+    assert pl.read_parquet(path).sort("id").equals(pl.DataFrame(frames.to_table(runs)).sort("id"))
+    if by_id:
+        assert sim.counts.requests - before <= (2_000 - kept) // 100 + 2
+
+
+@posix
+async def test_an_interrupted_export_is_resumed(
+    shell: Shell, sim: Simulator, tmp_path: Path
+) -> None:
+    """Ctrl-C is exit code 130, says how to go on, and keeps all that was fetched."""
+    path = tmp_path / "runs.csv"
+    sim.faults.matching("*/runs", *[None] * 12)
+    sim.faults.always(Fault.stall(), where="*/runs")
+    process = await shell.modellab("runs", "export", "-o", path, env=environment(sim))
+    await eventually(lambda: spooled(path) > 0, seconds=15)
+    process.send_signal(signal.SIGINT)
+    code, stdout, stderr = await finish(process)
+
+    assert (code, stdout) == (130, "")
+    assert stderr == f"What was fetched is in {path}.part; --resume goes on with it.\n"
+    assert 0 < spooled(path) < 2_000
+    sim.faults.clear()
+    process = await shell.modellab("runs", "export", "-o", path, "--resume", env=environment(sim))
+    assert (await finish(process))[0] == 0
+    assert pl.read_csv(path)["id"].to_list() == list(sim.run_ids)
+
+
+@posix
+async def test_progress_on_a_terminal(shell: Shell, tmp_path: Path) -> None:
+    """Somebody who watches sees how much is done, how fast, and the time that remains."""
+    async with Simulator(runs=2_000, latency=0.2) as sim:
+        code, drawn = await on_terminal(
+            shell, "runs", "export", "-o", tmp_path / "runs.csv", env=environment(sim)
+        )
+    text = COLOUR.sub("", drawn)
+    assert code == 0
+    assert re.search(r"[\d,]+/2,000 .*\d+% [\d,]+ runs/s (\d\d|--):(\d\d|--)", text)
+    assert "2,000 runs, 2,000 of them fetched, " in text
+
+
+async def test_parquet_without_pyarrow(shell: Shell, sim: Simulator, tmp_path: Path) -> None:
+    """One line names the extra, before anything is fetched."""
+    run = "from modellab_async.__main__ import main; main()"
+    hidden = f"import sys; sys.modules['pyarrow'] = None; {run}"
+    path = tmp_path / "runs.parquet"
+    process = await shell.python("-c", hidden, "runs", "export", "-o", path, env=environment(sim))
+    expected = "error: Parquet needs pyarrow: pip install 'modellab_async[arrow]'\n"
+    assert await finish(process) == (2, "", expected)
+    assert sim.counts.requests == 0

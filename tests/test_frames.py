@@ -1,0 +1,322 @@
+"""Runs as Arrow tables, read by the libraries that users read them with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modellab_async import (
+    MetricSummary,
+    ModelLabClient,
+    Param,
+    Run,
+    RunStatus,
+    Tag,
+    frames,
+    from_dict,
+)
+from modellab_async.simulator import Simulator
+
+MADE = datetime(2026, 5, 15, 2, 57, 3, 79_000, tzinfo=UTC)
+
+
+def make_run(number: int = 1, params: dict[str, str] | None = None, **fields: Any) -> Run:
+    """A run that has what a test cares about."""
+    given_fields: dict[str, Any] = {
+        "name": f"run-{number}",
+        "project_id": 7,
+        "status": RunStatus.COMPLETED,
+        "created_at": MADE,
+        "params": tuple(Param(key, value) for key, value in (params or {}).items()),
+    }
+    return Run(id=number, **(given_fields | fields))
+
+
+def params_table(*values: str | None) -> pa.ChunkedArray:
+    """The column of a param that takes these values; None for a run that has it not."""
+    runs = [
+        make_run(number, {} if value is None else {"p": value})
+        for number, value in enumerate(values)
+    ]
+    return frames.to_table(runs, columns=["params.p"]).column("params.p")
+
+
+async def one_by_one(runs: Iterable[Run]) -> AsyncIterator[Run]:
+    for run in runs:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[Run]:
+    """Some of the simulator's runs, with all their quirks."""
+    sim = Simulator(runs=300)
+    return [from_dict(sim.resource(run_id), Run) for run_id in sim.run_ids]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["1", "-20", "0"], pa.int64()),
+        (["9223372036854775807", None], pa.int64()),
+        (["1", "2.5"], pa.float64()),
+        (["1e-5", ".5", "5.", "-inf", "NaN"], pa.float64()),
+        (["9223372036854775808"], pa.string()),
+        (["9007199254740993", "0.5"], pa.string()),
+        (["1", "x"], pa.string()),
+        (["0.1", ""], pa.string()),
+        (["007"], pa.string()),
+        (["+1"], pa.string()),
+        (["1_000"], pa.string()),
+        (["١"], pa.string()),  # a digit, but no ASCII one
+        ([None], pa.string()),
+    ],
+)
+def test_a_param_is_numeric_where_every_value_parses(values: list[str | None], kind: pa.DataType):
+    """A column has the narrowest type that holds every value without loss."""
+    assert params_table(*values).type == kind
+
+
+@given(st.lists(st.integers(-(2**70), 2**70) | st.floats(), min_size=1, max_size=5))
+def test_no_number_changes_its_value(numbers: list[int | float]):
+    """Whatever type a column gets, its values are equal to those that the params were made from."""
+    found = params_table(*map(str, numbers)).to_pylist()
+    assert [str(type(n)(f)) for n, f in zip(numbers, found, strict=True)] == list(map(str, numbers))
+
+
+def test_a_wide_table_has_all_of_a_run():
+    """Fields are typed columns, params, tags and metrics maps; the first of a key counts."""
+    loss = MetricSummary("loss", 3, latest=0.5, min=0.25)
+    run = make_run(
+        9,
+        params=None,
+        duration=2.5,
+        tags=(Tag("team", "ranking"), Tag("team", "other")),
+        metric_summaries=(loss, attrs.evolve(loss, count=4)),
+    )
+
+    (row,) = frames.to_table([run]).to_pylist()
+
+    assert row["id"] == 9
+    assert (row["status"], row["created_at"], row["duration"]) == ("completed", MADE, 2.5)
+    assert (row["params"], row["tags"]) == ([], [("team", "ranking")])
+    ((key, summary),) = row["metrics"]
+    assert key == "loss"
+    assert summary == {name: value for name, value in attrs.asdict(loss).items() if name != "key"}
+
+
+def test_named_columns():
+    """A name says field, param, tag or metric and statistic; a dot in a key is no matter."""
+    run = make_run(
+        params={"optim.lr": "0.1"},
+        tags=(Tag("team", "ads"),),
+        metric_summaries=(
+            MetricSummary("eval.loss", 5, latest=1.0, min=0.5),
+            MetricSummary("best.min", 7, latest=3.0),
+        ),
+    )
+    names = [
+        "name", "params.optim.lr", "tags.team", "metrics.eval.loss", "metrics.eval.loss.min",
+        "metrics.best.min.count", "params.none", "metrics.none.count",
+    ]  # fmt: skip
+
+    (row,) = frames.to_table([run], columns=names).to_pylist()
+
+    expected = ["run-1", 0.1, "ads", 1.0, 0.5, 7, None, None]
+    assert row == {"id": 1} | dict(zip(names, expected, strict=True))
+
+
+def test_the_statistic_can_be_chosen_for_all():
+    """Metrics that name no statistic give the chosen one."""
+    run = make_run(metric_summaries=(MetricSummary("loss", 5, latest=1.0, mean=0.75),))
+    table = frames.to_table([run], columns=["name", "metrics.loss"], statistic="mean")
+    assert table.to_pylist() == [{"id": 1, "name": "run-1", "metrics.loss": 0.75}]
+
+
+def test_a_star_gives_a_column_for_each_key():
+    """Keys come sorted, those named by themselves keep their place."""
+    first = make_run(1, {"b": "x", "a": "1"}, metric_summaries=(MetricSummary("m", 1, max=2.0),))
+    second = make_run(2, {"c": "2"})
+    table = frames.to_table(
+        [first, second], columns=["name", "params.c", "params.*", "metrics.*.max"]
+    )
+    assert table.column_names == ["id", "name", "params.c", "params.a", "params.b", "metrics.m.max"]
+    assert table.to_pylist()[0] == {
+        "id": 1, "name": "run-1", "params.c": None, "params.a": 1, "params.b": "x",
+        "metrics.m.max": 2.0,
+    }  # fmt: skip
+
+
+def test_fields_come_unless_some_are_named():
+    """Columns of params alone leave all fields of the run in place."""
+    names = frames.to_table([make_run()], columns=["params.p"]).column_names
+    assert names[:2] == ["id", "name"]
+    assert names[-1] == "params.p"
+    assert "params" not in names
+
+
+def test_the_long_shape_keeps_everything():
+    """A row for each value that there is, as text, repeated keys included."""
+    run = make_run(
+        4,
+        duration=0.1,
+        has_children=True,
+        params=None,
+        tags=(Tag("t", "1"), Tag("t", "2")),
+        metric_summaries=(MetricSummary("loss", 3, min=1e-7),),
+    )
+
+    rows = frames.to_table([run], shape="long").to_pylist()
+
+    assert {row["run"] for row in rows} == {4}
+    found = [(row["key"], row["value"]) for row in rows]
+    assert ("duration", "0.1") in found
+    assert ("has_children", "true") in found
+    assert ("created_at", "2026-05-15T02:57:03.079000Z") in found
+    assert [pair for pair in found if "." in pair[0]] == [
+        ("tags.t", "1"),
+        ("tags.t", "2"),
+        ("metrics.loss.count", "3"),
+        ("metrics.loss.min", "1e-07"),
+    ]
+    assert "owner_id" not in dict(found)
+
+
+def test_the_long_shape_gives_the_keys_that_are_named():
+    """Columns choose keys, a star among them."""
+    run = make_run(params={"a": "1", "b": "2"}, metric_summaries=(MetricSummary("m", 3, min=0.5),))
+    table = frames.to_table([run], shape="long", columns=["params.*", "metrics.m"])
+    assert [(row["key"], row["value"]) for row in table.to_pylist()] == [
+        ("params.a", "1"),
+        ("params.b", "2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"columns": ["learning_rate"]}, "no column 'learning_rate'"),
+        ({"columns": ["params."]}, "no column 'params.'"),
+        ({"columns": ["name.x"]}, "no column 'name.x'"),
+        ({"columns": []}, "columns is empty"),
+        ({"columns": ["name", "name"]}, "named twice"),
+        ({"statistic": "median"}, "statistic must be one of"),
+        ({"shape": "tall"}, "shape must be"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: dict[str, Any], message: str):
+    """A bad name or option is a ValueError that says what would be right."""
+    with pytest.raises(ValueError, match=message):
+        frames.to_table([], **options)
+
+
+def test_a_lone_string_is_no_collection_of_columns():
+    """A string would be taken for its letters."""
+    with pytest.raises(TypeError, match="collection of names"):
+        frames.to_table([], columns="name")
+
+
+def test_no_runs_make_an_empty_table():
+    """The columns are there all the same."""
+    table = frames.to_table([])
+    assert table.num_rows == 0
+    assert table.column_names[-3:] == ["params", "tags", "metrics"]
+
+
+def test_batches_are_made_as_they_are_asked_for(runs: list[Run]):
+    """No run is read before its batch is wanted, and all batches have one schema."""
+    read = 0
+
+    def source() -> Iterator[Run]:
+        nonlocal read
+        for run in runs:
+            read += 1
+            yield run
+
+    batches = frames.to_batches(source(), rows=100)
+    assert read == 0
+    first = next(batches)
+    assert (read, first.num_rows) == (100, 100)
+    table = pa.Table.from_batches([first, *batches])
+    assert table.equals(frames.to_table(runs))
+
+
+async def test_batches_of_an_async_iterator(sim: Simulator, lab: ModelLabClient, runs: list[Run]):
+    """A pager's runs go into batches as they come; params are text, whatever may still come."""
+    pager = lab.runs.list(sort="created_at")
+    batches = [
+        batch async for batch in frames.to_batches_async(pager, columns=["params.seed"], rows=900)
+    ]
+    assert [batch.num_rows for batch in batches] == [900, 900, 200]
+    assert batches[0].schema.field("params.seed").type == pa.string()
+    ids = [number for batch in batches for number in batch.column("id").to_pylist()]
+    assert ids == list(sim.run_ids)
+
+
+async def test_a_table_of_an_async_iterator(runs: list[Run]):
+    """It is the table of the same runs in a list."""
+    table = await frames.to_table_async(one_by_one(runs), columns=["params.*"])
+    assert table.equals(frames.to_table(runs, columns=["params.*"]))
+
+
+def test_batches_refuse_what_only_the_end_could_tell():
+    """A star needs all runs to be seen first."""
+    with pytest.raises(ValueError, match="name the columns"):
+        frames.to_batches([], columns=["params.*"])
+    with pytest.raises(ValueError, match="at least 1"):
+        frames.to_batches_async(one_by_one([]), rows=0)
+
+
+def test_polars_and_duckdb_read_a_table(runs: list[Run]):
+    """Both see the same numbers as the runs have, without a copy of our own making."""
+    table = frames.to_table(
+        runs, columns=["status", "params.learning_rate", "metrics.eval_loss.min"]
+    )
+    expected = [
+        (run.id, str(run.status), metric.min if (metric := run.metric("eval_loss")) else None)
+        for run in runs
+    ]
+
+    columns = ["id", "status", "metrics.eval_loss.min"]
+    assert pl.DataFrame(table).select(columns).rows() == expected
+    with duckdb.connect() as connection:
+        connection.register("runs", table)
+        found = connection.sql('SELECT id, status, "metrics.eval_loss.min" FROM runs')
+        assert found.fetchall() == expected
+
+
+def test_without_pyarrow_the_error_names_the_extra():
+    """The room can be imported, and says what to install when it is used."""
+    code = (
+        "import sys; sys.modules['pyarrow'] = None\n"
+        "from modellab_async import MissingExtraError, frames\n"
+        "try: frames.to_table([])\n"
+        "except MissingExtraError as error: print(isinstance(error, ImportError), error)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert answer.stdout == (
+        "True modellab_async.frames needs pyarrow: pip install 'modellab_async[arrow]'\n"
+    )
+
+
+def test_importing_frames_and_export_imports_no_pyarrow():
+    """CSV and JSON lines need no extra."""
+    code = (
+        "import sys, modellab_async.frames, modellab_async.export; print('pyarrow' in sys.modules)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert answer.stdout == "False\n"
