@@ -83,8 +83,9 @@ class Examples:
         lines = [
             re.sub(r"\bmodellab ", f"{COMMAND} ", line) for line in example.parsed.splitlines()
         ]
+        # The last line keeps bash from giving its place to the one before: completion asks for it.
         answer = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
+            ["bash", "-euo", "pipefail", "-c", "\n".join([*lines, ":"])],
             cwd=self._directory,
             env={**os.environ, "HOME": str(self._directory)},
             check=False,
