@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING, cast
 
 from modellab_async import endpoints
-from modellab_async.downloads import Downloads
 
 if TYPE_CHECKING:
     import os
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from modellab_async.bulk import Perform, Progress
     from modellab_async.clock import Clock
+    from modellab_async.downloads import Downloads
     from modellab_async.retry import RetryPolicy
     from modellab_async.transport import Stream
 
@@ -24,7 +25,14 @@ class Artifacts:
 
     def __init__(self, perform: Perform, policy: RetryPolicy, clock: Clock) -> None:
         self._perform = perform
-        self._downloads = Downloads(perform, policy, clock)
+        self._policy = policy
+        self._clock = clock
+
+    @functools.cached_property
+    def _downloads(self) -> Downloads:
+        from modellab_async.downloads import Downloads  # noqa: PLC0415 - few programs download
+
+        return Downloads(self._perform, self._policy, self._clock)
 
     async def read(self, project_id: int | str, artifact_path: str) -> bytes:
         """A file's bytes, read into memory.
