@@ -7,7 +7,7 @@ import shutil
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.sessions = ["lint", "typing", "tests", "docs"]
 nox.options.error_on_external_run = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -46,6 +46,14 @@ def tests(session: nox.Session) -> None:
         *session.posargs,
         env={"PYTHONDEVMODE": "1"},
     )
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, with warnings as errors and every link inside it checked."""
+    session.install("-e", ".[cli,arrow]", *group("docs"))
+    session.run("sphinx-build", "-W", "--keep-going", "-E", "-q", "docs", "docs/_build/html")
+    session.run("python", "docs/check_links.py", "docs/_build/html")
 
 
 @nox.session(default=False)

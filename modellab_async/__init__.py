@@ -1,7 +1,12 @@
 """An asyncio-first client for Datadog's Model Lab API.
 
-async with ModelLabClient() as lab:
-    run = await lab.runs.get(70158)
+Example:
+    ```python
+    from modellab_async import ModelLabClient
+
+    async with ModelLabClient() as lab:
+        run = await lab.runs.get(70158)
+    ```
 """
 
 # The rooms, from facts to edges; each imports only rooms above it:

@@ -31,10 +31,7 @@ def large_results() -> Iterator[None]:
 
     The collector looks at everything that is kept, again and again as it grows: with 50,000 runs
     kept, it takes most of the time and stops the event loop for half a second at a time. Inside
-    this context manager the cost per run stays the same from the first to the last::
-
-        with large_results():
-            runs = await lab.runs.get_many(ids)
+    this context manager the cost per run stays the same from the first to the last.
 
     The collector is the whole process's: while it is paused, garbage that refers to itself in a
     circle is not freed, of whichever library it is; all other garbage is freed as always. The
@@ -42,6 +39,14 @@ def large_results() -> Iterator[None]:
 
     It may be nested, and used in several tasks and threads at once; when the last one leaves, the
     collector is as it was before the first one came.
+
+    Example:
+        ```python
+        from modellab_async import large_results
+
+        with large_results():
+            runs = await lab.runs.get_many([70158, 71354])
+        ```
 
     Source: https://docs.python.org/3/library/gc.html
     """

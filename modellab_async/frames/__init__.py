@@ -1,6 +1,13 @@
 """Runs as Arrow tables, and from there as polars', pandas' or DuckDB's. Needs the extra ``arrow``.
 
-table = frames.to_table(runs, columns=["name", "params.learning_rate", "metrics.eval_loss.min"])
+Example:
+    ```python
+    from modellab_async import frames
+
+    runs = await lab.runs.get_many([70158, 71354])
+    columns = ["name", "params.learning_rate", "metrics.eval_loss.min"]
+    table = frames.to_table(runs, columns=columns)
+    ```
 
 ``columns`` says what columns are called and hold, ``layout`` makes rows, ``survey`` learns what a
 layout needs from the runs, ``arrow`` makes rows Arrow's. Importing this imports none of pyarrow.

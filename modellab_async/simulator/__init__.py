@@ -4,11 +4,15 @@ It shares no code with the client, so that it can bear witness to what the clien
 
 Example:
     ```python
+    from modellab_async import ModelLabClient
     from modellab_async.simulator import Fault, RateLimit, Simulator
 
     async with Simulator(rate_limit=RateLimit(limit=100, period=10)) as sim:
         sim.faults.next(Fault.status(503), Fault.reset())
-        ...  # requests to sim.base_url with sim.headers
+        async with ModelLabClient(
+            base_url=sim.base_url, api_key=sim.api_key, app_key=sim.app_key
+        ) as lab:
+            await lab.runs.get(70158)
         assert sim.counts.by_status == {503: 1, None: 1, 200: 1}
     ```
 """

@@ -164,6 +164,8 @@ class Faults:
 
     Example:
         ```python
+        from modellab_async.simulator import Fault
+
         sim.faults.next(Fault.status(503), Fault.reset())
         sim.faults.for_run(70158, Fault.cut())
         sim.faults.always(Fault.status(512), where="*/runs")

@@ -32,10 +32,12 @@ class Simulator:
 
     Example:
         ```python
+        from modellab_async.simulator import Faults, Simulator
+
         async with Simulator(faults=Faults(rate=0.3)) as sim:
-            sim.insert_run(name="mine", status="running")
+            run_id = sim.insert_run(name="mine", status="running")
             ...  # requests to sim.base_url with sim.api_key and sim.app_key
-            assert sim.counts.peak_in_flight <= 100
+            assert sim.resource(run_id)["attributes"]["name"] == "mine"
         ```
     """
 
