@@ -268,7 +268,7 @@ class ModelLabClient(Closing):
                 limiter.leave(quota, overloaded=overloaded)
             else:
                 limiter.admit()
-                stream.on_close(lambda: limiter.leave(quota, overloaded=overloaded))
+                stream.on_close(lambda _: limiter.leave(quota, overloaded=overloaded))
         if reply.status == 429:
             self._counters.rate_limited += 1
         if not 200 <= reply.status < 300:

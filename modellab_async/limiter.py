@@ -194,6 +194,12 @@ class Limiter:
         if self._waiting:
             self._admit()
 
+    def paused_since(self, operation: str, moment: float) -> tuple[bool, RateLimit | None]:
+        """Whether an operation's quota paused at some time after a moment; what is known of it."""
+        quota = self._quotas[operation]
+        paused = self._queues[quota].due > moment
+        return paused, quota.last if paused else None
+
     def close(self, error: Exception) -> None:
         """Send everyone who waits away with an error."""
         for queue in self._queues.values():

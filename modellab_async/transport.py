@@ -315,28 +315,28 @@ class Stream:
         self._response = response
         self._transport = transport
         self._timeout = timeout
-        self._on_close: Callable[[], None] | None = None
+        self._on_close: list[Callable[[Exception | None], None]] = []
         self._aborted: Exception | None = None
 
-    def on_close(self, callback: Callable[[], None]) -> None:
-        """Have a function called once, when the stream is closed."""
-        self._on_close = callback
+    def on_close(self, callback: Callable[[Exception | None], None]) -> None:
+        """Have a function called once, when the stream is closed, with what it broke off with."""
+        self._on_close.append(callback)
 
     def abort(self, error: Exception) -> None:
         """Have whoever reads this stream hear of an error: aiohttp would leave them waiting."""
         self._aborted = error
         self._response.content.set_exception(aiohttp.ClientConnectionError(str(error)))
 
-    def close(self) -> None:
+    def close(self, failure: Exception | None = None) -> None:
         """Let go of the connection; it is kept for others only where the body was read whole."""
         self._transport.forget(self)
         if self._response.content.at_eof():
             self._response.release()
         else:
             self._response.close()
-        callback, self._on_close = self._on_close, None
-        if callback is not None:
-            callback()
+        callbacks, self._on_close = self._on_close, []
+        for callback in callbacks:
+            callback(failure)
 
     def __aiter__(self) -> Self:
         return self
@@ -354,5 +354,5 @@ class Stream:
                 raise StopAsyncIteration
             self._transport.received(len(chunk))
             return chunk
-        self.close()
+        self.close(failure)
         raise failure
