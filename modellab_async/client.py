@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import os
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
-import attrs
 from yarl import URL
 
 from modellab_async import wire
@@ -35,6 +35,7 @@ from modellab_async.errors import (
     StatusError,
     TransportError,
 )
+from modellab_async.hooks import Journey, Listeners, Watch
 from modellab_async.limiter import Limiter, QuotaWaitError
 from modellab_async.resources import Artifacts, Projects, Runs
 from modellab_async.retry import RETRYABLE_STATUSES, TABLE, RetryPolicy, ending_of, repeat
@@ -43,6 +44,7 @@ from modellab_async.transport import Transport
 from modellab_async.wire import Call, RateLimit
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from ssl import SSLContext
 
     import aiohttp
@@ -88,6 +90,8 @@ class ModelLabClient(Closing):
         allow_http: allow a plain-HTTP ``base_url`` that is not this machine's own.
         converter: the cattrs converter to use, see :func:`make_converter`.
         clock: where time, sleep and randomness come from, for tests.
+        hooks: what is told of calls, attempts, retries and waits: an object with methods of
+            :class:`Hooks`, or a sequence of such.
 
     Attributes:
         runs: the operations on runs.
@@ -120,6 +124,7 @@ class ModelLabClient(Closing):
         allow_http: bool = False,
         converter: Converter | None = None,
         clock: Clock | None = None,
+        hooks: object = None,
     ) -> None:
         # From here on, a traceback that renders local variables shows no key, wherever it was put.
         api_key, app_key, bearer_token = hidden(api_key), hidden(app_key), hidden(bearer_token)
@@ -152,6 +157,7 @@ class ModelLabClient(Closing):
         )
         self._pauses: set[asyncio.Future[None]] = set()
         self._owner = True
+        self._listeners = Listeners.of(hooks)
         self._configure(retry or RetryPolicy(), DEFAULT_TIMEOUT if timeout is None else timeout)
 
     def _configure(self, retry: RetryPolicy, timeout: float) -> None:
@@ -164,9 +170,13 @@ class ModelLabClient(Closing):
         self.artifacts = Artifacts(self.perform, self._retry, self._clock)
 
     def with_options(
-        self, *, retry: RetryPolicy | None = None, timeout: float | None = None
+        self,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        hooks: object = None,
     ) -> ModelLabClient:
-        """A view of this client with other options; what is not given stays.
+        """A view of this client with other options; what is not given stays (``hooks=()``: none).
 
         It shares connections, limiter, retry budget and counters, and is not closed by itself.
 
@@ -176,6 +186,7 @@ class ModelLabClient(Closing):
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         view._owner = False
+        view._listeners = self._listeners if hooks is None else Listeners.of(hooks)
         view._configure(retry or self._retry, self._timeout if timeout is None else timeout)
         return view
 
@@ -206,7 +217,7 @@ class ModelLabClient(Closing):
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client is not pickled; make one in the process that uses it")
 
-    async def perform(self, call: Call) -> Any:
+    def perform(self, call: Call) -> Coroutine[Any, Any, Any]:
         """Send a call, repeating it as the retry policy says, and decode its answer.
 
         This is the one path of all operations, and the way to an operation that has no method.
@@ -214,40 +225,55 @@ class ModelLabClient(Closing):
         Raises:
             ModelLabError: one of this package's errors.
         """
+        journey = Journey(call)
+        if self._listeners is None:
+            return self._perform(journey)
+        redact = self._credentials.redact
+        journey.watch = Watch(
+            self._listeners, journey, self._shown(call), clock=self._clock, redact=redact
+        )
+        return journey.watch.over(self._perform(journey))
+
+    async def _perform(self, journey: Journey) -> Any:
         self._counters.calls += 1
-        journey = _Journey(call)
+        watch = journey.watch
         try:
-            return await self._attempt(journey)
+            if watch is None:
+                return await self._attempt(journey)
+            return await watch.attempt(self._attempt, journey)
         except ModelLabError as error:
             first_error = error
+        attempt = (
+            self._attempt if watch is None else functools.partial(watch.attempt, self._attempt)
+        )
         try:
             return await repeat(
                 first_error,
-                lambda: self._attempt(journey),
+                functools.partial(attempt, journey),
                 policy=self._retry,
                 clock=self._clock,
                 sleep=self._back_off,
                 budget=self._budget,
-                effect=call.effect,
-                patient=call.patient,
+                effect=journey.call.effect,
+                patient=journey.call.patient,
                 give_up_at=journey.give_up_at,
                 on_retry=lambda error, pause: self._note_retry(journey, error, pause),
             )
         except (StatusError, TransportError, DecodeError) as error:
             ending = ending_of(error, answer_lost=journey.answer_lost)
-            if TABLE[ending][call.effect] == "done":
+            if TABLE[ending][journey.call.effect] == "done":
                 return None
             error.attempts = journey.attempts
             raise
         finally:
             del first_error  # it holds this frame
 
-    async def _attempt(self, journey: _Journey) -> Any:
+    async def _attempt(self, journey: Journey) -> Any:
         """One attempt: wait for admission, send, learn from the answer, decode it."""
         call, transport, limiter = journey.call, self._transport, self._limiter
         transport.check_usable()
         quota = limiter.enter_at_once(call.operation) or await self._queue(journey)
-        now = self._budget.last_sent = self._clock.monotonic()
+        now = journey.sent_at = self._budget.last_sent = self._clock.monotonic()
         journey.attempts += 1
         if journey.attempts > 1:
             self._counters.retries += 1
@@ -259,6 +285,7 @@ class ModelLabClient(Closing):
             reply, stream = await transport.send(call, min(self._timeout, journey.give_up_at - now))
             rate_limit = RateLimit.from_headers(reply.headers, now=self._clock.time)
             limiter.learn(call.operation, reply.status, rate_limit)
+            journey.status = reply.status
             overloaded = reply.status == 503
         except RequestTimeoutError:
             overloaded = True
@@ -276,7 +303,7 @@ class ModelLabClient(Closing):
                 self._budget.earn(repeated=journey.attempts > 1)  # a missing run is an answer too
             raise wire.status_error(
                 call,
-                transport.url(call),
+                self._shown(call),
                 reply,
                 rate_limit,
                 self._credentials.redact,
@@ -302,21 +329,25 @@ class ModelLabClient(Closing):
             pause.cancel()
         self._transport.check_usable()
 
-    async def _queue(self, journey: _Journey) -> Quota:
+    async def _queue(self, journey: Journey) -> Quota:
         """Wait for a place in the limiter."""
-        policy = self._retry
-        give_up_at = journey.give_up_at
+        policy, operation = self._retry, journey.call.operation
+        give_up_at, since = journey.give_up_at, self._clock.monotonic()
         if policy.max_rate_limit_wait is not None:
-            give_up_at = min(give_up_at, self._clock.monotonic() + policy.max_rate_limit_wait)
+            give_up_at = min(give_up_at, since + policy.max_rate_limit_wait)
         try:
             return await self._limiter.enter(
-                journey.call.operation,
+                operation,
                 again=journey.attempts > 0,
                 give_up_at=give_up_at,
                 longest_pause=math.inf if policy.deadline is None else policy.deadline,
             )
         except QuotaWaitError as wait:
             refusal = self._too_late(journey, wait)
+        finally:
+            if journey.watch is not None:
+                paused, rate_limit = self._limiter.paused_since(operation, since)
+                journey.watch.waited(since, for_quota=paused, rate_limit=rate_limit)
         raise refusal
 
     def _decode(self, call: Call, reply: Reply) -> Any:
@@ -332,11 +363,16 @@ class ModelLabClient(Closing):
             return self._codec.open_page(reply.body, call.returns)
         return self._codec.decode(reply.body, call.returns, expects=call.expects)
 
-    def _too_late(self, journey: _Journey, wait: QuotaWaitError) -> RateLimitedError:
+    def _shown(self, call: Call) -> str:
+        """A call's address, without a key that a user may have put into it."""
+        root = self._transport.root
+        return root + self._credentials.redact(self._transport.url(call).removeprefix(root))
+
+    def _too_late(self, journey: Journey, wait: QuotaWaitError) -> RateLimitedError:
         """The error of a call that would have to wait for quota longer than it may."""
         limit = wait.rate_limit and wait.rate_limit.redacted(self._credentials.redact)
         name = f" {limit.name!r}" if limit and limit.name else ""
-        url = self._transport.url(journey.call)
+        url = self._shown(journey.call)
         error = RateLimitedError(
             f"429 for {journey.call.method} {url}: the rate limit{name} is used up for another"
             f" {wait.seconds:.1f} s, longer than deadline or max_rate_limit_wait allow",
@@ -349,7 +385,7 @@ class ModelLabClient(Closing):
         error.too_late = True
         return error
 
-    def _note_retry(self, journey: _Journey, error: ModelLabError, pause: float) -> None:
+    def _note_retry(self, journey: Journey, error: ModelLabError, pause: float) -> None:
         journey.answer_lost |= isinstance(error, TransportError) and error.answer_lost
         _log.info(
             "%s: attempt %d failed, next in %.2f s: %s",
@@ -358,22 +394,8 @@ class ModelLabClient(Closing):
             pause,
             error,
         )
-
-
-@attrs.define
-class _Journey:
-    """Where a call stands between its attempts.
-
-    Attributes:
-        attempts: how many were let out.
-        give_up_at: the call's deadline (monotonic); it counts from the first admission.
-        answer_lost: whether the server may have acted on an attempt without our knowing.
-    """
-
-    call: Call
-    attempts: int = 0
-    give_up_at: float = math.inf
-    answer_lost: bool = False
+        if journey.watch is not None:
+            journey.watch.retry(error, pause)
 
 
 def _positive(value: Any, name: str) -> float:

@@ -58,6 +58,7 @@ class Transport:
 
     Attributes:
         origin: scheme, host and port of the base URL.
+        root: what the address of every call begins with.
         deadlines: what bounds every wait for the server.
     """
 
@@ -72,7 +73,7 @@ class Transport:
         ssl: SSLContext | aiohttp.Fingerprint | bool | None,
         max_body_bytes: int,
     ) -> None:
-        self._root = str(base_url).rstrip("/") + API_PREFIX
+        self.root = str(base_url).rstrip("/") + API_PREFIX
         self.origin = str(base_url.origin())
         self._base = base_url
         self._prefix = base_url.raw_path.rstrip("/") + API_PREFIX
@@ -103,7 +104,7 @@ class Transport:
 
     def url(self, call: Call) -> str:
         """The address that a call is sent to."""
-        return f"{self._root}{call.path}?{call.query}" if call.query else self._root + call.path
+        return f"{self.root}{call.path}?{call.query}" if call.query else self.root + call.path
 
     def check_usable(self) -> None:
         """Make sure that requests can be sent from here and now.
