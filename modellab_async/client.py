@@ -331,23 +331,22 @@ class ModelLabClient(Closing):
 
     async def _queue(self, journey: Journey) -> Quota:
         """Wait for a place in the limiter."""
-        policy, operation = self._retry, journey.call.operation
-        give_up_at, since = journey.give_up_at, self._clock.monotonic()
+        policy, operation, watch = self._retry, journey.call.operation, journey.watch
+        give_up_at = journey.give_up_at
         if policy.max_rate_limit_wait is not None:
-            give_up_at = min(give_up_at, since + policy.max_rate_limit_wait)
+            give_up_at = min(give_up_at, self._clock.monotonic() + policy.max_rate_limit_wait)
+        place = self._limiter.enter(
+            operation,
+            again=journey.attempts > 0,
+            give_up_at=give_up_at,
+            longest_pause=math.inf if policy.deadline is None else policy.deadline,
+        )
+        if watch is not None:
+            place = watch.in_line(place, functools.partial(self._limiter.paused_since, operation))
         try:
-            return await self._limiter.enter(
-                operation,
-                again=journey.attempts > 0,
-                give_up_at=give_up_at,
-                longest_pause=math.inf if policy.deadline is None else policy.deadline,
-            )
+            return await place
         except QuotaWaitError as wait:
             refusal = self._too_late(journey, wait)
-        finally:
-            if journey.watch is not None:
-                paused, rate_limit = self._limiter.paused_since(operation, since)
-                journey.watch.waited(since, for_quota=paused, rate_limit=rate_limit)
         raise refusal
 
     def _decode(self, call: Call, reply: Reply) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import math
@@ -101,7 +102,9 @@ class RetryInfo(_Event):
 
 @attrs.frozen(kw_only=True)
 class WaitInfo(_Event):
-    """A call has waited in the client's line before an attempt; those let out at once have none.
+    """A call has waited in the client's line before an attempt, until let out or cancelled.
+
+    Calls that are let out at once, or turned away, have none.
 
     Attributes:
         call: the call.
@@ -312,8 +315,20 @@ class Watch:
             ),
         )
 
-    def waited(self, since: float, *, for_quota: bool, rate_limit: RateLimit | None) -> None:
-        """Tell that the call was in line since then (monotonic)."""
+    async def in_line(
+        self, work: Awaitable[T], paused_since: Callable[[float], tuple[bool, RateLimit | None]]
+    ) -> T:
+        """Wait for a place, and tell of it, unless the call is turned away: its error does."""
+        since = self._clock.monotonic()
+        try:
+            place = await work
+        except asyncio.CancelledError:
+            self._waited(since, *paused_since(since))
+            raise
+        self._waited(since, *paused_since(since))
+        return place
+
+    def _waited(self, since: float, for_quota: bool, rate_limit: RateLimit | None) -> None:  # noqa: FBT001
         self._tell(
             "on_wait",
             WaitInfo(

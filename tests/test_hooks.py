@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
-from conftest import EPOCH, FakeClock, client_for, eventually
+from conftest import EPOCH, FakeClock, client_for, eventually, settled
 
 from modellab_async import (
     AttemptInfo,
@@ -167,8 +167,22 @@ class TestWhatIsTold:
         async with client_for(sim, hooks=record, retry=policy, clock=fake.clock()) as lab:
             with pytest.raises(RateLimitedError):
                 await lab.runs.get(sim.run_ids[0])
-        assert [attempt.status for attempt in record.of("attempt")] == [429]
+        assert record.names == ["call", "attempt", "retry", "done"]
         assert record.of("done")[0].error.too_late
+
+    async def test_a_wait_that_is_cancelled(self, sim: Simulator, record: Record):
+        """It is told for as long as it lasted."""
+        sim.faults.next(Fault.rate_limited(reset=3600))
+        policy = RetryPolicy(deadline=None)
+        async with client_for(sim, hooks=record, retry=policy) as lab:
+            task = asyncio.create_task(lab.runs.get(sim.run_ids[0]))
+            await eventually(lambda: lab.stats.rate_limited == 1)
+            await settled()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert record.names == ["call", "attempt", "retry", "wait", "done"]
+        assert record.of("wait")[0].for_quota
 
     async def test_a_wait_for_a_place(self, sim: Simulator, record: Record):
         """Calls that wait only for each other are no waits for quota."""
