@@ -29,7 +29,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Types, by mypy in strict mode and by pyright."""
-    session.install("-e", ".[cli,arrow]", *group("typing"))
+    session.install("-e", ".[cli,arrow,otel]", *group("typing"))
     session.run("mypy")
     session.run("mypy", "--allow-untyped-defs", "--allow-incomplete-defs", "tests")
     session.run("pyright")
@@ -38,7 +38,7 @@ def typing(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, with coverage."""
-    session.install("-e", ".[cli,arrow]", *group("test"))  # in place, for coverage to see it
+    session.install("-e", ".[cli,arrow,otel]", *group("test"))  # in place, for coverage to see it
     session.run(
         "pytest",
         "--cov",

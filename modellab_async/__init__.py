@@ -15,10 +15,12 @@ Example:
 #   clock, closing, collector, stats, idset     small things that all rooms share
 #   comparison                                  pure: runs side by side
 #   config, wire, codec, endpoints              pure: settings, HTTP, JSON, the operations
+#   hooks                                       what is told of calls, and to whom
 #   quota, limiter, budget, retry, deadlines, transport    a request in motion
 #   bulk, paging, waiting, downloads            many requests as one piece of work
 #   resources, client                           what users hold
 #   frames, export                              runs as tables and files
+#   otel                                        calls as spans and metrics
 #   cli, simulator                              edges; the simulator imports nothing of ours
 
 from typing import TYPE_CHECKING
@@ -52,6 +54,7 @@ from modellab_async.errors import (
     TransportError,
     WaitTimeoutError,
 )
+from modellab_async.hooks import AttemptInfo, CallInfo, DoneInfo, Hooks, RetryInfo, WaitInfo
 from modellab_async.models import (
     ROOT_RUNS,
     FacetKeys,
@@ -82,15 +85,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ROOT_RUNS",
+    "AttemptInfo",
     "AuthenticationError",
     "BadRequestError",
     "BulkError",
+    "CallInfo",
     "ClientClosedError",
     "Clock",
     "Comparison",
     "ConfigError",
     "Converter",
     "DecodeError",
+    "DoneInfo",
     "DownloadError",
     "ErrorDetail",
     "ErrorSource",
@@ -98,6 +104,7 @@ __all__ = [
     "FacetKeys",
     "FacetValues",
     "Fetch",
+    "Hooks",
     "InvalidIdError",
     "MetricStatRange",
     "MetricSummary",
@@ -118,6 +125,7 @@ __all__ = [
     "RateLimit",
     "RateLimitedError",
     "RequestTimeoutError",
+    "RetryInfo",
     "RetryPolicy",
     "Run",
     "RunArtifacts",
@@ -129,6 +137,7 @@ __all__ = [
     "StatusError",
     "Tag",
     "TransportError",
+    "WaitInfo",
     "WaitTimeoutError",
     "__version__",
     "compare",

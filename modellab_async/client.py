@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import os
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
-import attrs
 from yarl import URL
 
 from modellab_async import wire
@@ -22,6 +22,8 @@ from modellab_async.config import (
     check_proxy,
     environment_proxy,
     hidden,
+    positive,
+    positive_int,
     resolve_base_url,
     resolve_site,
 )
@@ -35,7 +37,8 @@ from modellab_async.errors import (
     StatusError,
     TransportError,
 )
-from modellab_async.limiter import Limiter, QuotaWaitError
+from modellab_async.hooks import Journey, Listeners, Watch
+from modellab_async.limiter import LateError, Limiter, QuotaWaitError
 from modellab_async.resources import Artifacts, Projects, Runs
 from modellab_async.retry import RETRYABLE_STATUSES, TABLE, RetryPolicy, ending_of, repeat
 from modellab_async.stats import Counters, Stats
@@ -43,6 +46,7 @@ from modellab_async.transport import Transport
 from modellab_async.wire import Call, RateLimit
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from ssl import SSLContext
 
     import aiohttp
@@ -88,6 +92,8 @@ class ModelLabClient(Closing):
         allow_http: allow a plain-HTTP ``base_url`` that is not this machine's own.
         converter: the cattrs converter to use, see :func:`make_converter`.
         clock: where time, sleep and randomness come from, for tests.
+        hooks: what is told of calls, attempts, retries and waits: an object with methods of
+            :class:`Hooks`, or a sequence of such.
 
     Attributes:
         runs: the operations on runs.
@@ -120,6 +126,7 @@ class ModelLabClient(Closing):
         allow_http: bool = False,
         converter: Converter | None = None,
         clock: Clock | None = None,
+        hooks: object = None,
     ) -> None:
         # From here on, a traceback that renders local variables shows no key, wherever it was put.
         api_key, app_key, bearer_token = hidden(api_key), hidden(app_key), hidden(bearer_token)
@@ -148,25 +155,33 @@ class ModelLabClient(Closing):
             session=session,
             proxy=check_proxy(proxy, url, allow_http=allow_http) if proxy else None,
             ssl=ssl,
-            max_body_bytes=_positive_int(max_body_bytes, "max_body_bytes"),
+            max_body_bytes=positive_int(max_body_bytes, "max_body_bytes"),
         )
         self._pauses: set[asyncio.Future[None]] = set()
         self._owner = True
-        self._configure(retry or RetryPolicy(), DEFAULT_TIMEOUT if timeout is None else timeout)
+        self._listeners = Listeners.of(hooks)
+        self._retry, self._timeout = RetryPolicy(), DEFAULT_TIMEOUT
+        self._configure(retry, timeout)
 
-    def _configure(self, retry: RetryPolicy, timeout: float) -> None:
-        if not isinstance(retry, RetryPolicy):
-            raise ConfigError(f"retry must be a RetryPolicy, not {type(retry).__name__}")
-        self._retry = retry
-        self._timeout = _positive(timeout, "timeout")
+    def _configure(self, retry: RetryPolicy | None, timeout: float | None) -> None:
+        if retry is not None:
+            if not isinstance(retry, RetryPolicy):
+                raise ConfigError(f"retry must be a RetryPolicy, not {type(retry).__name__}")
+            self._retry = retry
+        if timeout is not None:
+            self._timeout = positive(timeout, "timeout")
         self.runs = Runs(self.perform, self._limiter.cap, self._clock)
         self.projects = Projects(self.perform)
         self.artifacts = Artifacts(self.perform, self._retry, self._clock)
 
     def with_options(
-        self, *, retry: RetryPolicy | None = None, timeout: float | None = None
+        self,
+        *,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        hooks: object = None,
     ) -> ModelLabClient:
-        """A view of this client with other options; what is not given stays.
+        """A view of this client with other options; what is not given stays (``hooks=()``: none).
 
         It shares connections, limiter, retry budget and counters, and is not closed by itself.
 
@@ -176,7 +191,8 @@ class ModelLabClient(Closing):
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         view._owner = False
-        view._configure(retry or self._retry, self._timeout if timeout is None else timeout)
+        view._listeners = self._listeners if hooks is None else Listeners.of(hooks)
+        view._configure(retry, timeout)
         return view
 
     @property
@@ -206,7 +222,7 @@ class ModelLabClient(Closing):
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client is not pickled; make one in the process that uses it")
 
-    async def perform(self, call: Call) -> Any:
+    def perform(self, call: Call) -> Coroutine[Any, Any, Any]:
         """Send a call, repeating it as the retry policy says, and decode its answer.
 
         This is the one path of all operations, and the way to an operation that has no method.
@@ -214,40 +230,60 @@ class ModelLabClient(Closing):
         Raises:
             ModelLabError: one of this package's errors.
         """
+        journey = Journey(call)
+        if self._listeners is None:
+            return self._perform(journey)
+        redact = self._credentials.redact
+        journey.watch = Watch(
+            self._listeners, journey, self._shown(call), clock=self._clock, redact=redact
+        )
+        return journey.watch.over(self._perform(journey))
+
+    async def _perform(self, journey: Journey) -> Any:
         self._counters.calls += 1
-        journey = _Journey(call)
+        watch = journey.watch
         try:
-            return await self._attempt(journey)
+            if watch is None:
+                return await self._attempt(journey)
+            return await watch.attempt(self._attempt, journey)
         except ModelLabError as error:
             first_error = error
+        attempt = (
+            self._attempt if watch is None else functools.partial(watch.attempt, self._attempt)
+        )
         try:
             return await repeat(
                 first_error,
-                lambda: self._attempt(journey),
+                functools.partial(attempt, journey),
                 policy=self._retry,
                 clock=self._clock,
                 sleep=self._back_off,
                 budget=self._budget,
-                effect=call.effect,
-                patient=call.patient,
+                effect=journey.call.effect,
+                patient=journey.call.patient,
                 give_up_at=journey.give_up_at,
                 on_retry=lambda error, pause: self._note_retry(journey, error, pause),
             )
         except (StatusError, TransportError, DecodeError) as error:
             ending = ending_of(error, answer_lost=journey.answer_lost)
-            if TABLE[ending][call.effect] == "done":
+            if TABLE[ending][journey.call.effect] == "done":
                 return None
             error.attempts = journey.attempts
             raise
         finally:
             del first_error  # it holds this frame
+            journey.failure = None
 
-    async def _attempt(self, journey: _Journey) -> Any:
+    async def _attempt(self, journey: Journey) -> Any:
         """One attempt: wait for admission, send, learn from the answer, decode it."""
         call, transport, limiter = journey.call, self._transport, self._limiter
         transport.check_usable()
         quota = limiter.enter_at_once(call.operation) or await self._queue(journey)
-        now = self._budget.last_sent = self._clock.monotonic()
+        now = self._clock.monotonic()
+        if journey.failure is not None and now >= journey.give_up_at:
+            limiter.leave(quota)
+            raise journey.failure
+        journey.sent_at = self._budget.last_sent = now
         journey.attempts += 1
         if journey.attempts > 1:
             self._counters.retries += 1
@@ -259,6 +295,7 @@ class ModelLabClient(Closing):
             reply, stream = await transport.send(call, min(self._timeout, journey.give_up_at - now))
             rate_limit = RateLimit.from_headers(reply.headers, now=self._clock.time)
             limiter.learn(call.operation, reply.status, rate_limit)
+            journey.status = reply.status
             overloaded = reply.status == 503
         except RequestTimeoutError:
             overloaded = True
@@ -268,7 +305,7 @@ class ModelLabClient(Closing):
                 limiter.leave(quota, overloaded=overloaded)
             else:
                 limiter.admit()
-                stream.on_close(lambda: limiter.leave(quota, overloaded=overloaded))
+                stream.on_close(lambda _: limiter.leave(quota, overloaded=overloaded))
         if reply.status == 429:
             self._counters.rate_limited += 1
         if not 200 <= reply.status < 300:
@@ -276,7 +313,7 @@ class ModelLabClient(Closing):
                 self._budget.earn(repeated=journey.attempts > 1)  # a missing run is an answer too
             raise wire.status_error(
                 call,
-                transport.url(call),
+                self._shown(call),
                 reply,
                 rate_limit,
                 self._credentials.redact,
@@ -292,6 +329,7 @@ class ModelLabClient(Closing):
         Raises:
             ClientClosedError: as soon as it is.
         """
+        self._transport.check_usable()
         self._counters.backoff_wait_s += seconds
         pause = asyncio.ensure_future(self._clock.sleep(seconds))
         self._pauses.add(pause)
@@ -302,21 +340,27 @@ class ModelLabClient(Closing):
             pause.cancel()
         self._transport.check_usable()
 
-    async def _queue(self, journey: _Journey) -> Quota:
+    async def _queue(self, journey: Journey) -> Quota:
         """Wait for a place in the limiter."""
-        policy = self._retry
+        policy, operation, watch = self._retry, journey.call.operation, journey.watch
         give_up_at = journey.give_up_at
         if policy.max_rate_limit_wait is not None:
             give_up_at = min(give_up_at, self._clock.monotonic() + policy.max_rate_limit_wait)
+        place = self._limiter.enter(
+            operation,
+            again=journey.attempts > 0,
+            give_up_at=give_up_at,
+            longest_pause=math.inf if policy.deadline is None else policy.deadline,
+        )
+        if watch is not None:
+            place = watch.in_line(place, functools.partial(self._limiter.paused_since, operation))
         try:
-            return await self._limiter.enter(
-                journey.call.operation,
-                again=journey.attempts > 0,
-                give_up_at=give_up_at,
-                longest_pause=math.inf if policy.deadline is None else policy.deadline,
-            )
+            return await place
         except QuotaWaitError as wait:
-            refusal = self._too_late(journey, wait)
+            refusal: ModelLabError | None = self._too_late(journey, wait)
+        except LateError:
+            refusal = journey.failure
+        assert refusal is not None  # only a retry is late, and it has failed before
         raise refusal
 
     def _decode(self, call: Call, reply: Reply) -> Any:
@@ -332,11 +376,16 @@ class ModelLabClient(Closing):
             return self._codec.open_page(reply.body, call.returns)
         return self._codec.decode(reply.body, call.returns, expects=call.expects)
 
-    def _too_late(self, journey: _Journey, wait: QuotaWaitError) -> RateLimitedError:
+    def _shown(self, call: Call) -> str:
+        """A call's address, without a key that a user may have put into it."""
+        root = self._transport.root
+        return root + self._credentials.redact(self._transport.url(call).removeprefix(root))
+
+    def _too_late(self, journey: Journey, wait: QuotaWaitError) -> RateLimitedError:
         """The error of a call that would have to wait for quota longer than it may."""
         limit = wait.rate_limit and wait.rate_limit.redacted(self._credentials.redact)
         name = f" {limit.name!r}" if limit and limit.name else ""
-        url = self._transport.url(journey.call)
+        url = self._shown(journey.call)
         error = RateLimitedError(
             f"429 for {journey.call.method} {url}: the rate limit{name} is used up for another"
             f" {wait.seconds:.1f} s, longer than deadline or max_rate_limit_wait allow",
@@ -345,11 +394,11 @@ class ModelLabClient(Closing):
             url=url,
             retry_after=wait.seconds,
         )
-        error.rate_limit = limit
-        error.too_late = True
+        error.rate_limit, error.too_late = limit, True
         return error
 
-    def _note_retry(self, journey: _Journey, error: ModelLabError, pause: float) -> None:
+    def _note_retry(self, journey: Journey, error: ModelLabError, pause: float) -> None:
+        journey.failure = error
         journey.answer_lost |= isinstance(error, TransportError) and error.answer_lost
         _log.info(
             "%s: attempt %d failed, next in %.2f s: %s",
@@ -358,39 +407,13 @@ class ModelLabClient(Closing):
             pause,
             error,
         )
-
-
-@attrs.define
-class _Journey:
-    """Where a call stands between its attempts.
-
-    Attributes:
-        attempts: how many were let out.
-        give_up_at: the call's deadline (monotonic); it counts from the first admission.
-        answer_lost: whether the server may have acted on an attempt without our knowing.
-    """
-
-    call: Call
-    attempts: int = 0
-    give_up_at: float = math.inf
-    answer_lost: bool = False
-
-
-def _positive(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigError(f"{name} must be a positive number, not {value!r}")
-    return value
-
-
-def _positive_int(value: Any, name: str) -> int:
-    if not isinstance(value, int):
-        raise ConfigError(f"{name} must be a positive integer, not {value!r}")
-    return int(_positive(value, name))
+        if journey.watch is not None:
+            journey.watch.retry(error, pause)
 
 
 def _concurrency(asked: int | None, session: aiohttp.ClientSession | None) -> int:
     """The cap on requests in flight; a borrowed session's own limit counts, as it would queue."""
-    cap = _positive_int(DEFAULT_CONCURRENCY if asked is None else asked, "max_concurrency")
+    cap = positive_int(DEFAULT_CONCURRENCY if asked is None else asked, "max_concurrency")
     connector = session.connector if session is not None else None
     if connector is None:
         return cap

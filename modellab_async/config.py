@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import ipaddress
 import json
+import math
 import re
 import urllib.request
 from collections import deque
@@ -285,3 +286,25 @@ def check_proxy(proxy: Any, base_url: URL, *, allow_http: bool) -> URL:
             " use https://, or pass allow_http=True if you mean it"
         )
     return url
+
+
+def positive(value: Any, name: str) -> float:
+    """An option that must be a positive number.
+
+    Raises:
+        ConfigError: where it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigError(f"{name} must be a positive number, not {value!r}")
+    return value
+
+
+def positive_int(value: Any, name: str) -> int:
+    """An option that must be a positive integer.
+
+    Raises:
+        ConfigError: where it is not.
+    """
+    if not isinstance(value, int):
+        raise ConfigError(f"{name} must be a positive integer, not {value!r}")
+    return int(positive(value, name))

@@ -82,6 +82,13 @@ class Deadlines:
         """Watch it no longer."""
         self._open.discard(deadline)
 
+    def expire_all(self) -> None:
+        """End all waits now."""
+        for deadline in self._open:
+            deadline.expire()
+        self._open.clear()
+        self._set(math.inf)
+
     def _set(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()

@@ -28,6 +28,9 @@ NARROWING: Final = 0.7
 WIDENING: Final = 1 / 32
 """How the window moves: times 0.7 after an overloaded round, by cap / 32 after a good one."""
 
+MOST_QUOTAS: Final = 32
+"""Limits that are remembered beyond those that operations count against at this moment."""
+
 STAGGER: Final = 0.05
 """Seconds within which a probe goes out, so that the processes of one quota do not act as one."""
 
@@ -39,6 +42,10 @@ class QuotaWaitError(Exception):
         super().__init__(rate_limit, seconds)
         self.rate_limit = rate_limit
         self.seconds = seconds
+
+
+class LateError(Exception):
+    """No place came free before the call's deadline. Only the client sees this."""
 
 
 @attrs.define(eq=False)
@@ -66,6 +73,10 @@ class _Waiter:
     give_up_at: float
     longest_pause: float
     again: bool
+
+    def turn_away(self) -> None:
+        if not self.future.done():
+            self.future.set_exception(LateError())
 
     def accepts(self, now: float, opens_at: float) -> bool:
         return opens_at <= self.give_up_at and opens_at - now <= self.longest_pause
@@ -134,6 +145,7 @@ class Limiter:
 
         Raises:
             QuotaWaitError: as soon as it is known that the quota comes back too late.
+            LateError: when a retry has waited for a place until ``give_up_at``.
         """
         free = self.enter_at_once(operation)
         if free is not None:
@@ -145,7 +157,10 @@ class Limiter:
         waiter = _Waiter(future, give_up_at, longest_pause, again)
         if quota.closed(now) and not waiter.accepts(now, quota.opens_at):
             raise QuotaWaitError(quota.last, quota.opens_at - now)
+        bell: Timer | None = None
         if again:
+            if give_up_at < math.inf:
+                bell = self._clock.call_later(give_up_at - now, waiter.turn_away)
             queue.waiters.insert(sum(1 for _ in takewhile(_is_again, queue.waiters)), waiter)
         else:
             queue.waiters.append(waiter)
@@ -158,6 +173,8 @@ class Limiter:
                 self.leave(future.result())  # the place was given in the moment of cancellation
             raise
         finally:
+            if bell is not None:
+                bell.cancel()
             self._waiting -= 1
             if not self._waiting:
                 for queue in self._queues.values():
@@ -193,6 +210,12 @@ class Limiter:
         """Let in whoever may go by what was learned, while a place is kept for long."""
         if self._waiting:
             self._admit()
+
+    def paused_since(self, operation: str, moment: float) -> tuple[bool, RateLimit | None]:
+        """Whether an operation's quota paused at some time after a moment; what is known of it."""
+        quota = self._quotas[operation]
+        paused = self._queues[quota].due > moment
+        return paused, quota.last if paused else None
 
     def close(self, error: Exception) -> None:
         """Send everyone who waits away with an error."""
@@ -258,7 +281,8 @@ class Limiter:
             shared = Quota(name)
             self._queues[shared] = _Queue()
         self._quotas[operation] = shared
-        if quota not in self._quotas.values():
+        forgettable = quota.name is None or len(self._queues) > MOST_QUOTAS
+        if forgettable and quota not in self._quotas.values():
             queue = self._queues.pop(quota)
             queue.stop_timer()
             self._queues[shared].waiters.extend(queue.waiters)

@@ -166,7 +166,10 @@ class Quota:
         if self._answers == 0:
             self._used_before = used - 1
         self._answers += 1
-        self._ours = min(1.0, self._answers / max(1, used - self._used_before))
+        used -= self._used_before
+        # Those on their way may be counted already: answers come in any order.
+        alone = used < self._answers + self.in_flight
+        self._ours = 1.0 if alone else min(1.0, self._answers / used)
         # The lowest of a period counts: the answers to a burst of ours come in a row.
         self._share = min(self._ours, self._share)
 

@@ -58,7 +58,7 @@ class RetryPolicy:
         cap: no pause is drawn longer than this.
         deadline: how long a call may take, counted from the moment it is first let out, waits
             included; None for as long as its attempts take.
-        max_rate_limit_wait: how long a call may wait for quota before it is first let out;
+        max_rate_limit_wait: how long a call may wait for quota at a time;
             None for as long as it takes. A single pause longer than ``deadline`` is never waited.
     """
 

@@ -11,7 +11,8 @@ class Stats:
 
     Attributes:
         calls: operations asked for, however often each was sent.
-        attempts: requests sent, as the server saw them.
+        attempts: requests let out; the server saw them all, but for those that found no connection
+            or one that was closing.
         retries: attempts beyond the first of their call.
         retries_refused: repeats that were not made, since the client's retry budget was empty.
         rate_limited: answers with status 429.

@@ -58,6 +58,7 @@ class Transport:
 
     Attributes:
         origin: scheme, host and port of the base URL.
+        root: what the address of every call begins with.
         deadlines: what bounds every wait for the server.
     """
 
@@ -72,7 +73,7 @@ class Transport:
         ssl: SSLContext | aiohttp.Fingerprint | bool | None,
         max_body_bytes: int,
     ) -> None:
-        self._root = str(base_url).rstrip("/") + API_PREFIX
+        self.root = str(base_url).rstrip("/") + API_PREFIX
         self.origin = str(base_url.origin())
         self._base = base_url
         self._prefix = base_url.raw_path.rstrip("/") + API_PREFIX
@@ -103,7 +104,7 @@ class Transport:
 
     def url(self, call: Call) -> str:
         """The address that a call is sent to."""
-        return f"{self._root}{call.path}?{call.query}" if call.query else self._root + call.path
+        return f"{self.root}{call.path}?{call.query}" if call.query else self.root + call.path
 
     def check_usable(self) -> None:
         """Make sure that requests can be sent from here and now.
@@ -135,33 +136,35 @@ class Transport:
             TransportError: where there was no complete answer for another reason.
             DecodeError: where the body is larger than ``max_body_bytes``.
         """
-        if timeout <= 0:
-            raise RequestTimeoutError(f"the deadline passed before {call.operation} could be sent")
-        headers = self._headers_sent
-        if self._credentials.changes:
-            headers = await self._add_token(headers, timeout)
-        if call.headers:
-            headers = {**(headers or {}), **call.headers}
-        self._counters.attempts += 1
         response: aiohttp.ClientResponse | None = None
         stream: Stream | None = None
+        sent = False
         failure: ModelLabError
         try:
-            if call.streamed:
-                response = await self._open(call, headers, _silence(timeout))
-                if response.status < 300:
+            with self.deadlines.within(timeout):
+                headers = self._headers_sent
+                if self._credentials.changes:
+                    headers = {**(headers or {}), **await self._token()}
+                    self.check_usable()
+                if call.headers:
+                    headers = {**(headers or {}), **call.headers}
+                self._counters.attempts += 1
+                sent = True
+                response = await self._open(call, headers)
+                if call.streamed and response.status < 300:
                     stream = Stream(response, self, timeout)
                     self._streams.add(stream)
                     return Reply(response.status, response.headers, b""), stream
-            with self.deadlines.within(timeout):
-                if response is None:
-                    response = await self._open(call, headers, _UNLIMITED)
                 body = await self._read(response)
             return Reply(response.status, response.headers, body), None
         except TransportError as error:
             failure = error.with_traceback(None)  # from _send_once, through aiohttp's frames
         except (aiohttp.ClientError, OSError) as error:
             failure = self.translate(error, timeout)
+            if not sent:
+                failure = RequestTimeoutError(
+                    f"the function given as bearer_token gave no token within {timeout:.3g} s"
+                )
         except RuntimeError:
             if self._session is None or not self._session.closed:
                 raise
@@ -170,6 +173,8 @@ class Transport:
             # At the end of a body, aiohttp has let go of the connection by itself.
             if response is not None and stream is None and not response.content.at_eof():
                 response.release()
+        if self._closed and self._owned:
+            failure = ClientClosedError("this client was closed while the call was under way")
         raise failure  # outside the handler: aiohttp's errors hold the request's headers
 
     def forget(self, stream: Stream) -> None:
@@ -185,8 +190,10 @@ class Transport:
         self._closed = True
         for stream in list(self._streams):
             stream.abort(ClientClosedError("this client was closed while a body was being read"))
-        if self._owned and self._session is not None:
-            await self._session.close()
+        if self._owned:
+            self.deadlines.expire_all()  # aiohttp would leave whoever reads a body waiting
+            if self._session is not None:
+                await self._session.close()
 
     def _address(self, call: Call) -> URL:
         """The same, for aiohttp; a path on a known root is ten times cheaper than a parse."""
@@ -194,24 +201,28 @@ class Transport:
             return URL(self.url(call), encoded=True)
         return self._base.with_path(self._prefix + call.path, encoded=True)
 
-    async def _add_token(
-        self, headers: dict[str, str] | None, timeout: float
-    ) -> dict[str, str] | None:
-        """Ask the user's function for a token, in time."""
+    async def _token(self) -> dict[str, str]:
+        """Ask the user's function for a token."""
+        task = asyncio.current_task()
         try:
-            async with asyncio.timeout(timeout):
-                return {**(headers or {}), **await self._credentials.current_headers()}
-        except ConfigError:
+            return await self._credentials.current_headers()
+        except (ConfigError, TimeoutError):
             raise
-        except Exception as error:
-            raise ConfigError(
-                f"the function given as bearer_token failed ({type(error).__name__})"
-            ) from error
+        except asyncio.CancelledError as error:
+            if task is not None and task.cancelling():
+                raise
+            failure: BaseException = error  # what it waited for was cancelled, not this call
+        except Exception as error:  # noqa: BLE001  # it may raise anything
+            failure = error
+        raise ConfigError(
+            f"the function given as bearer_token failed ({type(failure).__name__})"
+        ) from failure
 
     def _open(
-        self, call: Call, headers: dict[str, str] | None, timeout: aiohttp.ClientTimeout
+        self, call: Call, headers: dict[str, str] | None
     ) -> Awaitable[aiohttp.ClientResponse]:
         if self._session is None:
+            self.check_usable()
             self._session = aiohttp.ClientSession(
                 # The limiter bounds what is in flight; a second queue would only hide it.
                 connector=aiohttp.TCPConnector(limit=0),
@@ -222,7 +233,7 @@ class Transport:
             call.method,
             self._address(call),
             headers=headers,
-            timeout=timeout,
+            timeout=_UNLIMITED,
             proxy=self._proxy,
             ssl=self._ssl,
             middlewares=self._middlewares,
@@ -293,10 +304,6 @@ class Transport:
         return kind(f"{message} ({cause})", answer_lost=not certain, permanent=permanent)
 
 
-def _silence(seconds: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(sock_connect=seconds, sock_read=seconds)
-
-
 class Stream:
     """The body of one answer, still on its way: an async iterator of bytes, to be closed.
 
@@ -315,28 +322,28 @@ class Stream:
         self._response = response
         self._transport = transport
         self._timeout = timeout
-        self._on_close: Callable[[], None] | None = None
+        self._on_close: list[Callable[[Exception | None], None]] = []
         self._aborted: Exception | None = None
 
-    def on_close(self, callback: Callable[[], None]) -> None:
-        """Have a function called once, when the stream is closed."""
-        self._on_close = callback
+    def on_close(self, callback: Callable[[Exception | None], None]) -> None:
+        """Have a function called once, when the stream is closed, with what it broke off with."""
+        self._on_close.append(callback)
 
     def abort(self, error: Exception) -> None:
         """Have whoever reads this stream hear of an error: aiohttp would leave them waiting."""
         self._aborted = error
         self._response.content.set_exception(aiohttp.ClientConnectionError(str(error)))
 
-    def close(self) -> None:
+    def close(self, failure: Exception | None = None) -> None:
         """Let go of the connection; it is kept for others only where the body was read whole."""
         self._transport.forget(self)
         if self._response.content.at_eof():
             self._response.release()
         else:
             self._response.close()
-        callback, self._on_close = self._on_close, None
-        if callback is not None:
-            callback()
+        callbacks, self._on_close = self._on_close, []
+        for callback in callbacks:
+            callback(failure)
 
     def __aiter__(self) -> Self:
         return self
@@ -354,5 +361,5 @@ class Stream:
                 raise StopAsyncIteration
             self._transport.received(len(chunk))
             return chunk
-        self.close()
+        self.close(failure)
         raise failure

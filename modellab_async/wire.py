@@ -158,15 +158,15 @@ def parse_id(value: object, what: str = "run id") -> int:
     elif isinstance(value, SupportsIndex) and not isinstance(value, bool):
         try:
             number = operator.index(value)
-        except TypeError:  # an array has __index__ too, but only one of size 1 an index
+        except Exception:  # noqa: BLE001  # an array has __index__ too, but only one of size 1 an index
             number = -1
     else:
         number = -1
     if not 0 <= number <= _MAX_ID:
         try:
             shown = _shorten(repr(value), 80)
-        except ValueError:  # Python refuses to print an integer of thousands of digits
-            shown = f"a huge {type(value).__name__}"
+        except Exception:  # noqa: BLE001  # such as for an integer of thousands of digits
+            shown = f"a {type(value).__name__} that cannot be shown"
         raise InvalidIdError(
             f"not a {what}: {shown}; give a non-negative integer or a string of digits"
         )

@@ -93,10 +93,11 @@ async def collect(
     """Fetch runs into a list in the order asked, repeats included.
 
     Raises:
-        BulkError: where any failed; it carries all that did not.
+        BulkError: where any failed, or the ids could not be read to their end; it carries all
+            that was fetched.
         TypeError: for a lone string or bytes.
     """
-    runs: list[Run] = []
+    given: list[Any] = []
     done: dict[Any, Run] = {}
     errors: dict[Any, ModelLabError] = {}
     outcomes = fetch(
@@ -108,12 +109,28 @@ async def collect(
         on_progress=None,
     )
     async with outcomes:
-        async for outcome in outcomes:
-            if outcome.run is not None:
-                runs.append(outcome.run)
-                done[outcome.run_id] = outcome.run
-            elif outcome.error is not None:
-                errors[outcome.run_id] = outcome.error
-    if errors:
-        raise BulkError(done, errors)
-    return runs
+        try:
+            async for outcome in outcomes:
+                run_id = _key(outcome.run_id)
+                given.append(run_id)
+                if outcome.run is not None:
+                    done[run_id] = outcome.run
+                elif outcome.error is not None:
+                    errors[run_id] = outcome.error
+        except Exception as error:
+            if not given:
+                raise
+            raise BulkError(done, errors) from error  # the ids could not be read to their end
+    failed = {run_id: error for run_id, error in errors.items() if run_id not in done}
+    if failed:
+        raise BulkError(done, failed)
+    return [done[run_id] for run_id in given]
+
+
+def _key(run_id: Any) -> Any:
+    """An id as a key; what cannot be one, such as a list, in writing."""
+    try:
+        hash(run_id)
+    except TypeError:
+        return repr(run_id)
+    return run_id

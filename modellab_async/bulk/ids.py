@@ -33,7 +33,7 @@ class Ids:
         self.total = hint if hint >= 0 else None
         self.read = 0
         self.exhausted = False
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._now: Iterator[Any] | None = None
         self._later: AsyncIterator[Any] | None = None
         if isinstance(source, Iterable):
@@ -52,7 +52,7 @@ class Ids:
         ids: list[Any] = []
         try:
             ids.extend(itertools.islice(self._now, limit))  # what comes before an error is kept
-        except Exception as error:  # noqa: BLE001  # an iterable may raise anything
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # it may raise anything
             self.error = error
         self.exhausted = len(ids) < limit
         self.read += len(ids)
@@ -97,6 +97,10 @@ class Ids:
         try:
             async for run_id in source:
                 await self._queue.put(run_id)
+        except asyncio.CancelledError as error:
+            if self.exhausted:
+                raise
+            self.error = error  # the iterable's own
         except Exception as error:  # noqa: BLE001  # an iterable may raise anything
             self.error = error
         await self._queue.put(_END)

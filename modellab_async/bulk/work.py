@@ -12,6 +12,7 @@ import attrs
 from modellab_async import endpoints
 from modellab_async.errors import (
     AuthenticationError,
+    ConfigError,
     DecodeError,
     InvalidIdError,
     ModelLabError,
@@ -44,7 +45,7 @@ SPARE_PAGES: Final = 4
 LONGEST_ID_LIST: Final = 1_500
 """Characters of ids in one listing call, well below what any proxy takes for an address."""
 
-_PER_ID: Final = (StatusError, TransportError, DecodeError, InvalidIdError)
+_PER_ID: Final = (StatusError, TransportError, DecodeError, InvalidIdError, ConfigError)
 """What becomes an id's outcome; anything else ends the fetch."""
 
 _OF_ANY_REQUEST: Final = frozenset({401, 408, 429})
@@ -193,7 +194,11 @@ class Work:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        failure = None if task.cancelled() else task.exception()
+        failure: BaseException | None
+        if task.cancelled():
+            failure = None if self._stopped else asyncio.CancelledError("a worker was cancelled")
+        else:
+            failure = task.exception()
         if failure is not None:
             self._failure = failure
             self.cancel()
@@ -272,7 +277,7 @@ class Work:
 
     async def _list(self, wanted: dict[int, list[Asked]]) -> None:
         number: int | None = None
-        size = len(wanted)
+        size, asked = len(wanted), frozenset(wanted)
         run_filter = RunFilter(ids=tuple(wanted))
         try:
             while wanted:
@@ -283,7 +288,7 @@ class Work:
                 )
                 items = await raw.outcomes()
                 self._prove()
-                if not self._take_page(items, wanted):
+                if not self._take_page(items, wanted, asked):
                     self._paged = self._paged and self._route == "batch"
                     break
                 following = raw.numbers.next_number
@@ -301,27 +306,33 @@ class Work:
                 return
         self._alone.extend(entry for entries in wanted.values() for entry in entries)
 
-    def _take_page(self, items: list[Any], wanted: dict[int, list[Asked]]) -> bool:
-        """Deliver what a page holds; False where it holds runs that nobody asked for."""
+    def _take_page(
+        self, items: list[Any], wanted: dict[int, list[Asked]], asked: frozenset[int]
+    ) -> bool:
+        """Deliver what a page holds; False where it holds anything that nobody asked for."""
         as_asked = True
         outcomes: list[tuple[int, Outcome]] = []
         for item in items:
             if isinstance(item, Run):
                 entries = wanted.pop(item.id, None)
                 if entries is None:
-                    as_asked = False
+                    as_asked &= item.id in asked
                     continue
                 for index, given in entries:
                     outcomes.append((index, Outcome(given, item)))
-            else:
+            elif isinstance(item, DecodeError):
                 item.__traceback__ = None
-                for index, given in wanted.pop(item.resource_id, ()):
+                for index, given in wanted.pop(
+                    -1 if item.resource_id is None else item.resource_id, ()
+                ):
                     outcomes.append((index, Outcome(given, error=item)))
+            else:
+                as_asked = False  # of a user's hook: only an answer of its own tells whose it is
         self._deliver(outcomes)
         return as_asked
 
     def _note_refusal(self, error: ModelLabError) -> None:
-        refused = isinstance(error, AuthenticationError | PermissionDeniedError)
+        refused = isinstance(error, AuthenticationError | PermissionDeniedError | ConfigError)
         if refused and not self._proven:
             self._refusal = self._refusal or error
 

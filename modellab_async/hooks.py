@@ -1,0 +1,377 @@
+"""What happens to calls, told to whoever wants to know: hooks, and the events they are given."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import attrs
+
+from modellab_async.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from modellab_async.clock import Clock
+    from modellab_async.errors import ModelLabError
+    from modellab_async.wire import Call, RateLimit
+
+T = TypeVar("T")
+
+_log: Final = logging.getLogger("modellab_async")
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class CallInfo:
+    """A call; all its events share this one object, which is equal to itself only.
+
+    Attributes:
+        operation: its name, such as ``runs.get``.
+        method: the HTTP method.
+        url: the whole address, without any key or token.
+        started: when it began, in seconds since the epoch.
+    """
+
+    operation: str
+    method: str
+    url: str
+    started: float
+
+
+@attrs.frozen(kw_only=True)
+class _Event:
+    call: CallInfo
+
+    @property
+    def operation(self) -> str:
+        """The call's operation, such as ``runs.get``."""
+        return self.call.operation
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        return self.call.method
+
+    @property
+    def url(self) -> str:
+        """The whole address, without any key or token."""
+        return self.call.url
+
+
+@attrs.frozen(kw_only=True)
+class AttemptInfo(_Event):
+    """One request has ended, well or badly; that of a stream ends when the stream is closed.
+
+    Attributes:
+        call: the call that it belongs to.
+        number: which of the call's attempts it was, from 1.
+        started: when it was let out, in seconds since the epoch.
+        seconds: how long it took from there, its body included.
+        status: the answer's HTTP status; None where there was no answer.
+        error: what it raised, also a cancellation; None where all went well.
+    """
+
+    number: int
+    started: float
+    seconds: float
+    status: int | None
+    error: BaseException | None
+
+
+@attrs.frozen(kw_only=True)
+class RetryInfo(_Event):
+    """An attempt failed, and the call will be repeated unless the retry budget is empty.
+
+    Attributes:
+        call: the call.
+        number: the attempt that failed, from 1.
+        at: the moment of this event, in seconds since the epoch.
+        pause: seconds of back-off before the next attempt; 0 where only a rate limit is waited for.
+        error: what the attempt raised.
+    """
+
+    number: int
+    at: float
+    pause: float
+    error: ModelLabError
+
+
+@attrs.frozen(kw_only=True)
+class WaitInfo(_Event):
+    """A call has waited in the client's line before an attempt, until let out or cancelled.
+
+    Calls that are let out at once, or turned away, have none.
+
+    Attributes:
+        call: the call.
+        started: when it got in line, in seconds since the epoch.
+        seconds: how long it waited.
+        for_quota: whether the server's quota was used up meanwhile; else it waited for one of the
+            client's own places (``max_concurrency``).
+        rate_limit: what the server last said of that quota; None where it said nothing, or where
+            the wait was not for quota.
+    """
+
+    started: float
+    seconds: float
+    for_quota: bool
+    rate_limit: RateLimit | None
+
+
+@attrs.frozen(kw_only=True)
+class DoneInfo(_Event):
+    """A call has ended, whichever way; that of a stream ends when the stream is closed.
+
+    Attributes:
+        call: the call.
+        attempts: how many requests it took.
+        seconds: how long it took, waits included.
+        error: what it raised, also a cancellation; None where all went well.
+    """
+
+    attempts: int
+    seconds: float
+    error: BaseException | None
+
+
+class Hooks:
+    """What can be heard of a client's calls: ``ModelLabClient(hooks=...)``.
+
+    Override what you need; an object that merely has one of these methods will do as well. They
+    are plain functions, called on the event loop within the task that makes the call (for streams,
+    the one that closes it), and should return fast. One that raises is logged at ERROR, once for
+    each hook object, and does no harm to the call.
+    """
+
+    def on_call(self, call: CallInfo) -> None:
+        """A call begins."""
+
+    def on_attempt(self, attempt: AttemptInfo) -> None:
+        """A request has ended."""
+
+    def on_retry(self, retry: RetryInfo) -> None:
+        """An attempt failed, and another will follow."""
+
+    def on_wait(self, wait: WaitInfo) -> None:
+        """A call has waited for a place or for quota."""
+
+    def on_done(self, done: DoneInfo) -> None:
+        """A call has ended: well, badly or by cancellation."""
+
+
+EVENTS: Final = ("on_call", "on_attempt", "on_retry", "on_wait", "on_done")
+
+
+class Listeners:
+    """The hooks of a client, as one."""
+
+    def __init__(self, hooks: Iterable[object]) -> None:
+        self._methods: dict[str, list[tuple[object, Callable[[Any], object]]]] = {
+            event: [] for event in EVENTS
+        }
+        self._failed: set[int] = set()
+        for hook in hooks:
+            for event, method in _methods_of(hook):
+                self._methods[event].append((hook, method))
+
+    @classmethod
+    def of(cls, hooks: object) -> Listeners | None:
+        """Those of what a user gave: nothing, one object, or a sequence of them.
+
+        Raises:
+            ConfigError: for what has no method of a hook, or an async one.
+        """
+        if hooks is None:
+            return None
+        several: Sequence[object] = hooks if isinstance(hooks, Sequence) else [hooks]
+        return cls(several) if several else None
+
+    def tell(self, event: str, info: object) -> None:
+        """Call that method of every hook; their errors are logged and go no further."""
+        for hook, method in self._methods[event]:
+            try:
+                method(info)
+            except Exception:  # noqa: BLE001 - whatever it is, the call is not to blame
+                if id(hook) not in self._failed:
+                    self._failed.add(id(hook))
+                    _log.exception(
+                        "%s.%s raised; no more errors of this hook are logged",
+                        type(hook).__name__,
+                        event,
+                    )
+
+
+def _methods_of(hook: object) -> list[tuple[str, Callable[[Any], object]]]:
+    """What a hook listens to: methods of ``Hooks`` that are not overridden are left out."""
+    name = getattr(hook, "__name__", type(hook).__name__)
+    found = [(event, getattr(hook, event)) for event in EVENTS if hasattr(hook, event)]
+    if not found or isinstance(hook, type):
+        raise ConfigError(
+            f"hooks must be objects with one of the methods {', '.join(EVENTS)}, not {name}"
+        )
+    for event, method in found:
+        if inspect.iscoroutinefunction(method):
+            raise ConfigError(f"{name}.{event} must be a plain function, not an async one")
+    return [
+        (event, method)
+        for event, method in found
+        if getattr(method, "__func__", method) is not getattr(Hooks, event)
+    ]
+
+
+@attrs.define
+class Journey:
+    """Where a call stands between its attempts.
+
+    Attributes:
+        attempts: how many were let out.
+        give_up_at: the call's deadline (monotonic); it counts from the first admission.
+        answer_lost: whether the server may have acted on an attempt without our knowing.
+        failure: what the last attempt that is repeated failed with.
+        sent_at: when the last attempt was let out (monotonic).
+        status: the status of its answer.
+        watch: tells hooks of all this, where there are any.
+    """
+
+    call: Call
+    attempts: int = 0
+    give_up_at: float = math.inf
+    answer_lost: bool = False
+    failure: ModelLabError | None = None
+    sent_at: float = 0.0
+    status: int | None = None
+    watch: Watch | None = None
+
+
+class Closable(Protocol):
+    """A stream."""
+
+    def on_close(self, callback: Callable[[Exception | None], None]) -> None:
+        """Have a function called when it is closed, with what it broke off with."""
+
+
+class Watch:
+    """One call as its hooks hear of it; only calls of a client with hooks have one.
+
+    Args:
+        listeners: the hooks.
+        journey: the call, and where it stands.
+        url: its address, without secrets.
+        clock: where time comes from.
+        redact: takes secrets out of a text.
+    """
+
+    def __init__(
+        self,
+        listeners: Listeners,
+        journey: Journey,
+        url: str,
+        *,
+        clock: Clock,
+        redact: Callable[[str], str],
+    ) -> None:
+        self._tell = listeners.tell
+        self._journey = journey
+        self._clock = clock
+        self._redact = redact
+        self._since = clock.monotonic()
+        call = journey.call
+        self._info = CallInfo(
+            operation=call.operation, method=call.method, url=url, started=clock.time()
+        )
+
+    async def over(self, work: Awaitable[T]) -> T:
+        """Do the work of the whole call between ``on_call`` and ``on_done``."""
+        self._tell("on_call", self._info)
+        try:
+            answer = await work
+        except BaseException as error:
+            self._done(error)
+            raise
+        self._at_end(answer, self._done)
+        return answer
+
+    async def attempt(self, work: Callable[[Journey], Awaitable[T]], journey: Journey) -> T:
+        """Make one attempt, and tell of it if it was let out."""
+        before, journey.status = journey.attempts, None
+        try:
+            answer = await work(journey)
+        except BaseException as error:
+            if journey.attempts > before:
+                self._attempted(error)
+            raise
+        self._at_end(answer, self._attempted)
+        return answer
+
+    def retry(self, error: ModelLabError, pause: float) -> None:
+        """Tell that the call goes on after a pause."""
+        at = self._epoch(self._clock.monotonic())
+        self._tell(
+            "on_retry",
+            RetryInfo(
+                call=self._info, number=self._journey.attempts, at=at, pause=pause, error=error
+            ),
+        )
+
+    async def in_line(
+        self, work: Awaitable[T], paused_since: Callable[[float], tuple[bool, RateLimit | None]]
+    ) -> T:
+        """Wait for a place, and tell of it, unless the call is turned away: its error does."""
+        since = self._clock.monotonic()
+        try:
+            place = await work
+        except asyncio.CancelledError:
+            self._waited(since, *paused_since(since))
+            raise
+        self._waited(since, *paused_since(since))
+        return place
+
+    def _waited(self, since: float, for_quota: bool, rate_limit: RateLimit | None) -> None:  # noqa: FBT001
+        self._tell(
+            "on_wait",
+            WaitInfo(
+                call=self._info,
+                started=self._epoch(since),
+                seconds=self._clock.monotonic() - since,
+                for_quota=for_quota,
+                rate_limit=rate_limit and rate_limit.redacted(self._redact),
+            ),
+        )
+
+    def _at_end(self, answer: Any, tell: Callable[[BaseException | None], None]) -> None:
+        if self._journey.call.streamed:
+            stream: Closable = answer
+            stream.on_close(tell)
+        else:
+            tell(None)
+
+    def _attempted(self, error: BaseException | None) -> None:
+        self._tell(
+            "on_attempt",
+            AttemptInfo(
+                call=self._info,
+                number=self._journey.attempts,
+                started=self._epoch(self._journey.sent_at),
+                seconds=self._clock.monotonic() - self._journey.sent_at,
+                status=self._journey.status,
+                error=error,
+            ),
+        )
+
+    def _done(self, error: BaseException | None) -> None:
+        seconds = self._clock.monotonic() - self._since
+        self._tell(
+            "on_done",
+            DoneInfo(
+                call=self._info, attempts=self._journey.attempts, seconds=seconds, error=error
+            ),
+        )
+        self._journey.watch = None  # no circle is left to the garbage collector
+
+    def _epoch(self, moment: float) -> float:
+        """A monotonic time in seconds since the epoch, as the call's beginning ties them."""
+        return self._info.started + (moment - self._since)
