@@ -7,7 +7,7 @@ import shutil
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "typing", "tests"]
+nox.options.sessions = ["lint", "typing", "tests", "ray"]
 nox.options.error_on_external_run = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -46,6 +46,13 @@ def tests(session: nox.Session) -> None:
         *session.posargs,
         env={"PYTHONDEVMODE": "1"},
     )
+
+
+@nox.session
+def ray(session: nox.Session) -> None:
+    """Reads by a local Ray cluster of two workers."""
+    session.install("-e", ".[ray]", *group("pytest"))
+    session.run("pytest", "tests/cluster.py", *session.posargs)
 
 
 @nox.session(default=False)
