@@ -7,7 +7,7 @@ import shutil
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "typing", "tests", "docs"]
+nox.options.sessions = ["lint", "typing", "tests", "docs", "ray"]
 nox.options.error_on_external_run = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -54,6 +54,13 @@ def docs(session: nox.Session) -> None:
     session.install("-e", ".[cli,arrow]", *group("docs"))
     session.run("sphinx-build", "-W", "--keep-going", "-E", "-q", "docs", "docs/_build/html")
     session.run("python", "docs/check_links.py", "docs/_build/html")
+
+
+@nox.session
+def ray(session: nox.Session) -> None:
+    """Reads by a local Ray cluster of two workers."""
+    session.install("-e", ".[ray]", *group("pytest"))
+    session.run("pytest", "tests/cluster.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -11,7 +11,7 @@ from faultserver import FaultServer, send
 
 from modellab_async import ClientClosedError, ConfigError, ModelLabClient, RetryPolicy
 
-KEYS = {"api_key": "a" * 32, "app_key": "b" * 40}
+KEYS: dict[str, Any] = {"api_key": "a" * 32, "app_key": "b" * 40}
 STALLED = send(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello", "stall")
 SILENT = send(b"", "stall")
 
