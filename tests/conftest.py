@@ -8,6 +8,8 @@ import heapq
 import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -16,13 +18,25 @@ import attrs
 import pytest
 from aioresponses import aioresponses
 
-from modellab_async import Clock, ModelLabClient
+from modellab_async import Clock, MetricSummary, ModelLabClient, Run, RunStatus
 from modellab_async.simulator import Simulator
 
 if TYPE_CHECKING:
     from shells import Shell
 
 EPOCH = 1_779_000_000.0
+
+NEED_AN_EXTRA = {
+    "rich": ("test_secrets.py",),
+    "pyarrow": ("test_export*.py", "test_frames.py"),
+    "typer": ("test_cli*.py", "test_doctor.py", "test_export_docs.py"),
+}
+collect_ignore_glob = [
+    pattern
+    for module, patterns in NEED_AN_EXTRA.items()
+    if find_spec(module) is None
+    for pattern in patterns
+]
 
 
 @attrs.define
@@ -156,6 +170,20 @@ def canned() -> Iterator[aioresponses]:
     )
     with mock.patch("aioresponses.core.ClientResponse", response_class), aioresponses() as mocked:
         yield mocked
+
+
+def make_run(**changes: object) -> Run:
+    """A finished run with one metric, other than that as the arguments say."""
+    values = {
+        "id": 70158,
+        "name": "calm-otter-7",
+        "project_id": 2387,
+        "status": RunStatus.COMPLETED,
+        "created_at": datetime(2026, 5, 15, 2, 57, 3, tzinfo=UTC),
+        "duration": 3725.0,
+        "metric_summaries": (MetricSummary("eval_loss", count=3, latest=0.123456),),
+    }
+    return Run(**(values | changes))  # type: ignore[arg-type]
 
 
 async def settled(turns: int = 20) -> None:

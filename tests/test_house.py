@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "modellab_async"
+MODULES = [*sorted(PACKAGE.rglob("*.py")), ROOT / "_modellab_async_pytest.py"]
 
 
 def drawn_rooms() -> list[str]:
@@ -74,9 +75,40 @@ def test_the_simulator_is_an_independent_witness():
     assert {imported for room, imported in edges() if room == "simulator"} <= {"simulator"}
 
 
-@pytest.mark.parametrize(
-    "file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE))
-)
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_no_module_is_too_long_to_be_one_room(file: Path):
     """A room that grows past about 400 lines becomes a package."""
     assert len(file.read_text("utf-8").splitlines()) <= 420
+
+
+def documented(node: ast.AST, *, prefix: str = "") -> Iterator[tuple[str, str | None]]:
+    """Each public class and function that is not within a function, and its docstring."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if child.name.startswith("_"):
+                continue
+            yield prefix + child.name, ast.get_docstring(child)
+            if isinstance(child, ast.ClassDef):
+                yield from documented(child, prefix=f"{child.name}.")
+        elif not isinstance(child, ast.expr):
+            yield from documented(child, prefix=prefix)
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_public_name_has_a_docstring(file: Path):
+    """A module, and each class, function and method of it that is public, says what it is."""
+    tree = ast.parse(file.read_text("utf-8"))
+    assert ast.get_docstring(tree)
+    assert [name for name, said in documented(tree) if not said] == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tests").glob("*.py")), ids=lambda file: file.name)
+def test_every_test_says_what_it_expects(file: Path):
+    """A test begins with a sentence that states the behaviour it expects."""
+    tree = ast.parse(file.read_text("utf-8"))
+    said = {
+        name: (docstring or "").partition("\n\n")[0].strip()
+        for name, docstring in documented(tree)
+        if name.rpartition(".")[2].startswith("test")
+    }
+    assert [name for name, first in said.items() if not first.endswith((".", ":"))] == []

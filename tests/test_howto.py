@@ -61,6 +61,7 @@ async def test_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX")
 async def test_the_shell(shell: Shell, tmp_path: Path) -> None:
     """Every block of the page runs as a script, without a stack trace."""
+    pytest.importorskip("typer")
     bash = shutil.which("bash") or "/bin/sh"
     outputs = []
     async with Simulator() as sim:
