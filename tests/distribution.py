@@ -87,7 +87,8 @@ def test_the_sdist_holds_what_a_packager_needs():
     assert [name for name in names if "__pycache__" in name or "/_build/" in name] == []
     assert {name.partition("/")[0] for name in names} <= {
         *needed,
-        *("modellab_async", "tests", "docs", "examples", "benchmarks", ".gitignore"),
+        *("modellab_async", "tests", "docs", "examples", "benchmarks", ".github", ".gitignore"),
+        *("CONTRIBUTING.md", "SECURITY.md", ".pre-commit-config.yaml", ".python-version"),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,3 +113,21 @@ def test_every_test_says_what_it_expects(file: Path):
         if name.rpartition(".")[2].startswith("test")
     }
     assert [name for name, first in said.items() if not first.endswith((".", ":"))] == []
+
+
+def test_the_workflow_runs_what_nox_runs():
+    """Continuous integration has a job for each session of the default run, and no other."""
+    noxfile = (ROOT / "noxfile.py").read_text("utf-8")
+    listed = re.search(r"nox\.options\.sessions = (\[.*?\])", noxfile, flags=re.DOTALL)
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text("utf-8")
+    jobs = {name.partition("-")[0] for name in re.findall(r"session: ([\w.-]+)", workflow)}
+    assert listed is not None
+    assert jobs == set(ast.literal_eval(listed[1]))
+
+
+def test_hooks_run_the_linters_of_the_lint_session():
+    """The pre-commit hooks pin the versions that pyproject.toml pins."""
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text("utf-8")
+    pinned = set(re.findall(r"additional_dependencies: \[(\S+)\]", hooks))
+    assert pinned == set(pyproject["dependency-groups"]["lint"])
