@@ -14,7 +14,8 @@ nox.options.error_on_missing_interpreters = False  # CI names the one it has
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
-DEV_MODE = {"PYTHONDEVMODE": "1"}
+EXTRAS = ("cli", "arrow")
+IN_PLACE = ("-e", f".[{','.join(EXTRAS)}]")  # for coverage and pyright to see it
 PARALLEL = ("-n", "auto", "--maxprocesses", "4")
 
 
@@ -24,10 +25,10 @@ def group(*names: str) -> list[str]:
 
 
 def lowest_allowed() -> list[str]:
-    """What the package and its extras need, each in the oldest version that they say will do."""
-    project = PROJECT["project"]
-    extras = project["optional-dependencies"].values()
-    needed = [*project["dependencies"], *(each for extra in extras for each in extra)]
+    """What the package and these extras need, each in the oldest version that they allow."""
+    needed = list(PROJECT["project"]["dependencies"])
+    for extra in EXTRAS:
+        needed += PROJECT["project"]["optional-dependencies"][extra]
     return [requirement.replace(">=", "==") for requirement in needed]
 
 
@@ -43,7 +44,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Types, by mypy and pyright; the public surface also as a user writes it, and completely."""
-    session.install("-e", ".[cli,arrow]", *group("typing"))
+    session.install(*IN_PLACE, *group("typing"))
     session.run("mypy")
     session.run("mypy", "--allow-untyped-defs", "--allow-incomplete-defs", "tests")
     session.run("pyright")
@@ -52,16 +53,18 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """All tests, on each Python there is; with coverage on the oldest."""
-    session.install("-e", ".[cli,arrow]", *group("test"))  # in place, for coverage to see it
-    coverage = ("--cov", "--cov-report=term") if session.python == PYTHONS[0] else ()
-    session.run("pytest", *PARALLEL, *coverage, *session.posargs, env=DEV_MODE)
+    """All tests on the oldest Python, with coverage, and the newest; most on those between."""
+    session.install(*IN_PLACE, *group("test"))
+    scope = {PYTHONS[0]: ("--cov", "--cov-report=term"), PYTHONS[-1]: ()}.get(
+        str(session.python), ("-m", "not process")
+    )
+    session.run("pytest", *PARALLEL, *scope, *session.posargs, env={"PYTHONDEVMODE": "1"})
 
 
 @nox.session(python=PYTHONS[0])
 def lowest(session: nox.Session) -> None:
     """All tests with the oldest versions of everything that the package needs."""
-    session.install("-e", ".[cli,arrow]", *lowest_allowed(), *group("test"))
+    session.install(*IN_PLACE, *lowest_allowed(), *group("test"))
     session.run("pytest", *PARALLEL, *session.posargs)
 
 

@@ -39,6 +39,13 @@ collect_ignore_glob = [
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start programs, which half of the time goes to."""
+    for item in items:
+        if not {"shell", "pytester"}.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.process)
+
+
 @attrs.define
 class _Alarm:
     """Something that a fake clock will do; cancelling it is as with a timer handle."""
@@ -192,7 +199,7 @@ async def settled(turns: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-async def eventually(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
     """Wait until a condition holds, such as the server having noticed a closed connection."""
     async with asyncio.timeout(seconds):
         while not condition():
