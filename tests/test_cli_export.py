@@ -12,8 +12,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 from conftest import eventually
+from shells import COLOUR, Shell, environment, finish, on_terminal
 from test_cli import invoke, settings
-from test_cli_process import COLOUR, Shell, environment, finish, on_terminal
 from test_export import names_in
 
 from modellab_async import Run, frames, from_dict
