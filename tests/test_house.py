@@ -60,6 +60,15 @@ def test_every_room_is_drawn_and_every_drawn_room_exists():
     assert rooms == set(drawn_rooms())
 
 
+def test_the_package_says_how_it_is_laid_out():
+    """The comment at the top of the package names the same rooms as the table."""
+    comment = re.findall(
+        r"^#   (\w+(?:, \w+)*)  ", (PACKAGE / "__init__.py").read_text("utf-8"), re.MULTILINE
+    )
+    named = {room for line in comment for room in line.split(", ")}
+    assert named == {room for room in drawn_rooms() if not room.startswith("_")}
+
+
 def test_rooms_import_only_rooms_above_them():
     """No import points down the table, so there is no circle."""
     order = {room: number for number, room in enumerate(drawn_rooms())}
