@@ -131,7 +131,7 @@ def test_the_workflow_runs_what_nox_runs():
     workflow = (ROOT / ".github/workflows/ci.yml").read_text("utf-8")
     jobs = {name.partition("-")[0] for name in re.findall(r"session: ([\w.-]+)", workflow)}
     assert listed is not None
-    assert jobs == set(ast.literal_eval(listed[1]))
+    assert jobs == {name.partition("-")[0] for name in ast.literal_eval(listed[1])}
 
 
 def test_hooks_run_the_linters_of_the_lint_session():
