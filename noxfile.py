@@ -1,16 +1,31 @@
-"""The project's checks: ``nox`` runs them all; ``nox -s tests -- -k name`` runs one test."""
+"""The project's checks: ``nox`` runs them all; ``nox -s tests-3.11 -- -k name`` runs one test."""
 
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import nox
 
 nox.needs_version = ">=2025.2.9"
-nox.options.sessions = ["lint", "typing", "tests", "docs", "ray"]
+nox.options.sessions = [
+    "lint",
+    "typing",
+    "tests-3.11",
+    "tests-3.13",
+    "core",
+    "build",
+    "docs",
+    "ray",
+]
 nox.options.error_on_external_run = True
+nox.options.error_on_missing_interpreters = False  # CI names the one it has
 
 PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+EXTRAS = ("cli", "arrow", "otel")
+IN_PLACE = ("-e", f".[{','.join(EXTRAS)}]")  # for coverage and pyright to see it
+PARALLEL = ("-n", "auto", "--maxprocesses", "4")
 
 
 def group(*names: str) -> list[str]:
@@ -18,40 +33,82 @@ def group(*names: str) -> list[str]:
     return list(nox.project.dependency_groups(PROJECT, *names))
 
 
+def lowest_allowed() -> list[str]:
+    """What the package and these extras need, each in the oldest version that they allow."""
+    needed = list(PROJECT["project"]["dependencies"])
+    for extra in EXTRAS:
+        needed += PROJECT["project"]["optional-dependencies"][extra]
+    return [requirement.replace(">=", "==") for requirement in needed]
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, likely bugs, and formatting, by ruff."""
+    """Style, likely bugs and formatting, by ruff; dead code, by vulture."""
     session.install(*group("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("vulture")
 
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Types, by mypy in strict mode and by pyright."""
-    session.install("-e", ".[cli,arrow,otel]", *group("typing"))
+    """Types, by mypy and pyright; the public surface also as a user writes it, and completely."""
+    session.install(*IN_PLACE, *group("typing"))
     session.run("mypy")
     session.run("mypy", "--allow-untyped-defs", "--allow-incomplete-defs", "tests")
     session.run("pyright")
+    session.run("pyright", "--verifytypes", "modellab_async", "--ignoreexternal")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """All tests: with coverage on the oldest Python, in development mode on the newest."""
+    session.install(*IN_PLACE, *group("test"))
+    coverage = ("--cov", "--cov-report=term") if session.python == PYTHONS[0] else ()
+    env = {"PYTHONDEVMODE": "1"} if session.python == PYTHONS[-1] else {}
+    session.run("pytest", *PARALLEL, *coverage, *session.posargs, env=env)
+
+
+@nox.session(python=PYTHONS[0])
+def lowest(session: nox.Session) -> None:
+    """All tests with the oldest versions of everything that the package needs."""
+    session.install(*IN_PLACE, *lowest_allowed(), *group("test"))
+    session.run("pytest", *PARALLEL, *session.posargs)
+
+
+@nox.session(python=PYTHONS[1])
+def core(session: nox.Session) -> None:
+    """All tests that need no extra, with none installed, on a Python between the two."""
+    session.install("-e", ".", *group("test"))
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session
-def tests(session: nox.Session) -> None:
-    """All tests, with coverage."""
-    session.install("-e", ".[cli,arrow,otel]", *group("test"))  # in place, for coverage to see it
+def build(session: nox.Session) -> None:
+    """What users get: built, looked into, and tried in an environment with nothing else in it."""
+    session.install(*group("build"))
+    direct, both = Path(session.create_tmp(), "direct"), Path(session.create_tmp(), "dist")
+    for directory in (direct, both):
+        shutil.rmtree(directory, ignore_errors=True)
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(direct), silent=True)
+    session.run("python", "-m", "build", "--outdir", str(both), silent=True)
+    [wheel] = both.glob("*.whl")
+    [sdist] = both.glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
     session.run(
-        "pytest",
-        "--cov",
-        "--cov-report=term",
-        *session.posargs,
-        env={"PYTHONDEVMODE": "1"},
+        *("pytest", "--noconftest", "tests/distribution.py"),
+        env={
+            "MODELLAB_SDIST": str(sdist),
+            "MODELLAB_WHEEL": str(wheel),
+            "MODELLAB_DIRECT_WHEEL": str(next(direct.glob("*.whl"))),
+        },
     )
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
     """The site, with warnings as errors and every link inside it checked."""
-    session.install("-e", ".[cli,arrow]", *group("docs"))
+    session.install(*IN_PLACE, *group("docs"))
     session.run("sphinx-build", "-W", "--keep-going", "-E", "-q", "docs", "docs/_build/html")
     session.run("python", "docs/check_links.py", "docs/_build/html")
 

@@ -28,8 +28,8 @@ class Deadline:
         self._deadlines = deadlines
         self._task = task
         self._cancelling = task.cancelling()
-        self.at = at
-        self.passed = False
+        self.at: float = at
+        self.passed: bool = False
 
     def __enter__(self) -> None:
         self._deadlines.add(self)

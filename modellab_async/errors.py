@@ -145,9 +145,11 @@ class BulkError(ModelLabError):
         errors: every failure, by the id as it was given.
     """
 
-    def __init__(self, runs: Mapping[Any, Run], errors: Mapping[Any, ModelLabError]) -> None:
-        self.runs = dict(runs)
-        self.errors = dict(errors)
+    def __init__(
+        self, runs: Mapping[int | str, Run], errors: Mapping[int | str, ModelLabError]
+    ) -> None:
+        self.runs: dict[int | str, Run] = dict(runs)
+        self.errors: dict[int | str, ModelLabError] = dict(errors)
         message = f"{len(self.errors)} of {len(self.runs) + len(self.errors)} ids failed"
         if self.errors:
             first_id, first = next(iter(self.errors.items()))
@@ -212,7 +214,7 @@ class StatusError(_CallError):
         self.status = status
         self.method = method
         self.url = url
-        self.errors = tuple(errors)
+        self.errors: tuple[ErrorDetail, ...] = tuple(errors)
         self.body = body
         self.retry_after = retry_after
 

@@ -102,11 +102,12 @@ class Limiter:
 
     def __init__(self, cap: int, clock: Clock) -> None:
         self.cap = cap
-        self.in_flight = 0
-        self.pauses = 0
-        self.paused_for = 0.0
+        self.in_flight: int = 0
+        self.pauses: int = 0
+        self.paused_for: float = 0.0
         self._clock = clock
-        self.window = self._threshold = float(cap)
+        self.window: float = float(cap)
+        self._threshold = self.window
         self._answers = self._overloaded = 0
         self._waiting = 0
         self._quotas: dict[str, Quota] = {}

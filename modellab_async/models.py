@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003  # the codec reads the hints
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 import attrs
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 T_co = TypeVar("T_co", covariant=True)
+
+FilterValue: TypeAlias = "str | float | bool"
+"""What a filter compares a param with."""
 
 # Instances are kept by the ten thousand: slots, and none for weak references.
 
@@ -302,7 +305,14 @@ def _id_tuple(value: Iterable[int | str] | None) -> tuple[int | str, ...] | None
     return ids
 
 
-def _copied(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
+# One for each type of value: checkers take a filter's arguments to be what these take.
+
+
+def _texts(value: Mapping[str, str] | None) -> dict[str, str] | None:
+    return None if value is None else dict(value)
+
+
+def _values(value: Mapping[str, FilterValue] | None) -> dict[str, FilterValue] | None:
     return None if value is None else dict(value)
 
 
@@ -332,10 +342,10 @@ class RunFilter:
     status: RunStatus | str | None = None
     project_id: int | str | None = None
     tags: Mapping[str, str] | None = attrs.field(
-        default=None, converter=_copied, validator=_plain_pairs, hash=False
+        default=None, converter=_texts, validator=_plain_pairs, hash=False
     )
-    params: Mapping[str, str | float | bool] | None = attrs.field(
-        default=None, converter=_copied, validator=_plain_pairs, hash=False
+    params: Mapping[str, FilterValue] | None = attrs.field(
+        default=None, converter=_values, validator=_plain_pairs, hash=False
     )
     parent_run_id: int | str | _RootRuns | None = None
 
@@ -356,5 +366,5 @@ class ProjectFilter:
     text: str | None = None
     owner_id: str | None = None
     tags: Mapping[str, str] | None = attrs.field(
-        default=None, converter=_copied, validator=_plain_pairs, hash=False
+        default=None, converter=_texts, validator=_plain_pairs, hash=False
     )

@@ -50,7 +50,7 @@ class Quota:
     other; so the first request after a pause is a probe, and its answer tells which way.
     """
 
-    name: str | None = None
+    name: str | None = attrs.field(default=None, repr=False)  # the server may echo a key in it
     in_flight: int = 0
     last: RateLimit | None = None
     _allowed: float = OPENING

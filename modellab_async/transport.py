@@ -73,8 +73,8 @@ class Transport:
         ssl: SSLContext | aiohttp.Fingerprint | bool | None,
         max_body_bytes: int,
     ) -> None:
-        self.root = str(base_url).rstrip("/") + API_PREFIX
-        self.origin = str(base_url.origin())
+        self.root: str = str(base_url).rstrip("/") + API_PREFIX
+        self.origin: str = str(base_url.origin())
         self._base = base_url
         self._prefix = base_url.raw_path.rstrip("/") + API_PREFIX
         way = f" through the proxy {proxy.host_port_subcomponent}" if proxy else ""
@@ -94,7 +94,7 @@ class Transport:
         self._ssl = True if ssl is None else ssl
         # Middlewares of a request replace the session's: a borrowed session keeps its own.
         self._middlewares = (*getattr(session, "_middlewares", ()), self._send_once)
-        self.deadlines = Deadlines()
+        self.deadlines: Deadlines = Deadlines()
         self._headers = {
             hdrs.ACCEPT: "application/json",
             hdrs.USER_AGENT: USER_AGENT,
@@ -317,7 +317,7 @@ class Stream:
     def __init__(
         self, response: aiohttp.ClientResponse, transport: Transport, timeout: float
     ) -> None:
-        self.status = response.status
+        self.status: int = response.status
         self.headers: Mapping[str, str] = response.headers
         self._response = response
         self._transport = transport

@@ -104,7 +104,7 @@ class RateLimit:
         reset: seconds until the period ends; None where the server named no believable time.
     """
 
-    name: str | None = None
+    name: str | None = attrs.field(default=None, repr=False)  # the server may echo a key in it
     limit: int | None = None
     period: float | None = None
     remaining: int | None = None

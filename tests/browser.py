@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
+from conftest import make_run
 from playwright.async_api import Page as Tab
 from playwright.async_api import async_playwright
-from test_cli_render import make_run
 from test_notebook import EVIL, hostile
 
 from modellab_async import MetricSummary, ModelLabClient, compare

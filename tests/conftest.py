@@ -8,6 +8,8 @@ import heapq
 import itertools
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -16,13 +18,32 @@ import attrs
 import pytest
 from aioresponses import aioresponses
 
-from modellab_async import Clock, ModelLabClient
+from modellab_async import Clock, MetricSummary, ModelLabClient, Run, RunStatus
 from modellab_async.simulator import Simulator
 
 if TYPE_CHECKING:
     from shells import Shell
 
 EPOCH = 1_779_000_000.0
+
+NEED_AN_EXTRA = {
+    "rich": ("test_secrets.py",),
+    "pyarrow": ("test_export*.py", "test_frames.py", "test_documents.py", "test_docs.py"),
+    "typer": ("test_cli*.py", "test_doctor.py"),
+}
+collect_ignore_glob = [
+    pattern
+    for module, patterns in NEED_AN_EXTRA.items()
+    if find_spec(module) is None
+    for pattern in patterns
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start programs, which half of the time goes to."""
+    for item in items:
+        if not {"shell", "pytester"}.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.process)
 
 
 @attrs.define
@@ -158,13 +179,27 @@ def canned() -> Iterator[aioresponses]:
         yield mocked
 
 
+def make_run(**changes: object) -> Run:
+    """A finished run with one metric, other than that as the arguments say."""
+    values = {
+        "id": 70158,
+        "name": "calm-otter-7",
+        "project_id": 2387,
+        "status": RunStatus.COMPLETED,
+        "created_at": datetime(2026, 5, 15, 2, 57, 3, tzinfo=UTC),
+        "duration": 3725.0,
+        "metric_summaries": (MetricSummary("eval_loss", count=3, latest=0.123456),),
+    }
+    return Run(**(values | changes))  # type: ignore[arg-type]
+
+
 async def settled(turns: int = 20) -> None:
     """Let everything that is ready run; no time passes."""
     for _ in range(turns):
         await asyncio.sleep(0)
 
 
-async def eventually(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
     """Wait until a condition holds, such as the server having noticed a closed connection."""
     async with asyncio.timeout(seconds):
         while not condition():

@@ -28,6 +28,8 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 """Makes the terminal one that Ctrl-C interrupts from, and becomes the program."""
 
+_PATIENCE = 60  # seconds for a program on a machine that is busy with other tests
+
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CURSOR = re.compile(r"\x1b\[\??[0-9;]*[A-KhlJ]")
 
@@ -102,7 +104,7 @@ class Shell:
 
 async def finish(process: Process, given: bytes = b"") -> tuple[int, str, str]:
     """Exit code, standard output and standard error."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(_PATIENCE):
         stdout, stderr = await process.communicate(given)
     assert process.returncode is not None
     return process.returncode, (stdout or b"").decode(), stderr.decode()
@@ -111,7 +113,7 @@ async def finish(process: Process, given: bytes = b"") -> tuple[int, str, str]:
 async def first_line(stream: StreamReader | None) -> str:
     """The next line that a process writes."""
     assert stream is not None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(_PATIENCE):
         return (await stream.readline()).decode()
 
 
@@ -146,7 +148,7 @@ async def on_terminal(
         return drawn
 
     try:
-        async with asyncio.timeout(15), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(_PATIENCE), asyncio.TaskGroup() as group:
             reading = group.create_task(asyncio.to_thread(read))
             if interrupt is not None:
                 await eventually(interrupt)

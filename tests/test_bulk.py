@@ -311,10 +311,10 @@ async def test_streaming_holds_a_bounded_number_of_runs(sim: Simulator, lab: Mod
             assert outcome.ok
         return tracemalloc.get_traced_memory()[1] - before
 
-    await peak(600)
+    await peak(300)
     tracemalloc.start()
     try:
-        few, many = await peak(600), await peak(3_000)
+        few, many = await peak(300), await peak(1_500)
     finally:
         tracemalloc.stop()
     assert many < few + 3_000_000

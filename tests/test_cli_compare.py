@@ -6,9 +6,10 @@ import json
 import re
 
 import pytest
+from conftest import make_run
 from shells import COLOUR, Shell, environment, on_terminal
 from test_cli import invoke, settings
-from test_cli_render import drawn, make_run
+from test_cli_render import drawn
 
 from modellab_async import MetricSummary, Param, compare
 from modellab_async.cli.compare import comparison_table

@@ -1,26 +1,12 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
+from conftest import make_run
 from rich.console import Console, RenderableType
 
-from modellab_async import MetricSummary, Param, Run, RunStatus, Tag
+from modellab_async import MetricSummary, Param, RunStatus, Tag
 from modellab_async.cli.render import run_detail, run_table
 from modellab_async.display import clean, duration
-
-
-def make_run(**changes: object) -> Run:
-    values = {
-        "id": 70158,
-        "name": "calm-otter-7",
-        "project_id": 2387,
-        "status": RunStatus.COMPLETED,
-        "created_at": datetime(2026, 5, 15, 2, 57, 3, tzinfo=UTC),
-        "duration": 3725.0,
-        "metric_summaries": (MetricSummary("eval_loss", count=3, latest=0.123456),),
-    }
-    return Run(**(values | changes))  # type: ignore[arg-type]
 
 
 def drawn(renderable: RenderableType, width: int = 80) -> str:

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from test_cli_render import make_run
+from conftest import make_run
 
 from modellab_async import Comparison, MetricSummary, Param, compare
 from modellab_async.display import shares

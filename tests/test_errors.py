@@ -101,7 +101,7 @@ SAMPLES = [
     WaitTimeoutError("still running", run=RUN),
     DownloadError("path leaves the directory"),
     ExportError("another export is writing"),
-    BulkError({"7": RUN}, {8: NotFoundError("404", status=404, **STATUS), None: DecodeError("x")}),
+    BulkError({"7": RUN}, {8: NotFoundError("404", status=404, **STATUS), "x": DecodeError("x")}),
     tried(StatusError("302 from GET …", status=302, **STATUS)),
     *(
         tried(cls("… from GET …", status=status, **STATUS))
@@ -214,7 +214,8 @@ def test_rate_limited_tells_the_limit() -> None:
 
 def test_bulk_error_keeps_everything() -> None:
     """What was fetched and what failed stay available by the ids as given, and are counted."""
-    runs, failed = {7: RUN, "8": RUN}, {9: NotFoundError("404 for 9", status=404, **STATUS)}
+    runs: dict[int | str, Run] = {7: RUN, "8": RUN}
+    failed: dict[int | str, ModelLabError] = {9: NotFoundError("404 for 9", status=404, **STATUS)}
     error = BulkError(runs, failed)
     assert (error.runs, error.errors) == (runs, failed)
     runs.clear()

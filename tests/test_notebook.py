@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from test_cli_render import make_run
+from conftest import make_run
 
 from modellab_async import MetricSummary, Page, Param, Project, RunStatus, Tag, compare
 from modellab_async.simulator import Simulator

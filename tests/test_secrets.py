@@ -19,7 +19,14 @@ import pytest
 from conftest import FakeClock, client_for, eventually
 from rich.traceback import Traceback
 
-from modellab_async import ConfigError, ModelLabClient, ModelLabError, RetryPolicy, RunFilter
+from modellab_async import (
+    ConfigError,
+    ModelLabClient,
+    ModelLabError,
+    RateLimitedError,
+    RetryPolicy,
+    RunFilter,
+)
 from modellab_async.simulator import DEFAULT_FAULTS, Fault, Simulator
 
 KEYS: dict[str, Any] = {"api_key": "SECRET-api/0123", "app_key": 'SECRET-app"4567'}
@@ -164,6 +171,20 @@ async def test_no_failure_shows_a_secret(
             else:
                 assert fault.kind in {"idle_close", "lost", "cut"}
     assert_hidden(caplog.text)
+
+
+async def test_the_name_of_a_limit_shows_no_secret(own: Simulator, fake: FakeClock):
+    """A key echoed as the limit's name is in no frame of a call that ends in a 429."""
+    limit = {"X-RateLimit-Name": KEYS["api_key"], "X-RateLimit-Reset": "9"}
+    own.faults.next(Fault.status(503), Fault.status(429, headers=limit))
+    retry = RetryPolicy(attempts=2)
+    async with ModelLabClient(
+        base_url=own.base_url, **GIVEN["keys"], retry=retry, clock=fake.clock()
+    ) as lab:
+        with pytest.raises(RateLimitedError) as caught:
+            await lab.runs.get(own.run_ids[0])
+    assert caught.value.attempts == 2
+    assert_hidden(*told(caught.value))
 
 
 @pytest.mark.parametrize("what", ["get", "list", "wait"])

@@ -40,7 +40,7 @@ from modellab_async.bulk import Fetch
 
 CAP = 6
 POLICY = RetryPolicy(attempts=3)
-TIMEOUT = 0.25
+TIMEOUT = 0.5
 DEADLINE = 20.0
 """Attempts end by real time, which a stall takes; all else by a fake clock."""
 

@@ -30,9 +30,9 @@ class Ids:
             hint = operator.length_hint(source, -1)
         except OverflowError:  # such as range(10**20)
             hint = -1
-        self.total = hint if hint >= 0 else None
-        self.read = 0
-        self.exhausted = False
+        self.total: int | None = hint if hint >= 0 else None
+        self.read: int = 0
+        self.exhausted: bool = False
         self.error: BaseException | None = None
         self._now: Iterator[Any] | None = None
         self._later: AsyncIterator[Any] | None = None

@@ -24,7 +24,7 @@ from modellab_async.cli.output import write_line
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="modellab",
     help="Look after Datadog Model Lab runs: many at a time, within the rate limit.\n\n"
     "Keys come from the environment only: DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN.",
@@ -39,8 +39,8 @@ app = typer.Typer(
 )
 runs.app.add_typer(compare.app)
 runs.app.command(epilog=export.EXAMPLES)(export.export)
-for commands in (runs.app, projects.app, artifacts.app, doctor.app, demo.app, simulate.app):
-    app.add_typer(commands)
+for _group in (runs.app, projects.app, artifacts.app, doctor.app, demo.app, simulate.app):
+    app.add_typer(_group)
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value

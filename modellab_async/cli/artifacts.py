@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from modellab_async import ModelLabClient, RunFile
     from modellab_async.cli.progress import Show
 
-app = new_group("artifacts", "The files of runs.", "modellab artifacts download 70158 out/")
+app: typer.Typer = new_group(
+    "artifacts", "The files of runs.", "modellab artifacts download 70158 out/"
+)
 
 RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
 

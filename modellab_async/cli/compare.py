@@ -43,7 +43,7 @@ _BAR = 8
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _LONGEST = 200
 
-app = typer.Typer(rich_markup_mode="rich")
+app: typer.Typer = typer.Typer(rich_markup_mode="rich")
 
 
 @app.command(

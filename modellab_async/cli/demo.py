@@ -30,7 +30,7 @@ _ABSENT = 3
 _SAMPLE = 5
 _OK = "ok"
 
-app = typer.Typer(rich_markup_mode="rich")
+app: typer.Typer = typer.Typer(rich_markup_mode="rich")
 
 
 @app.command(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MARKS = {"ok": ("✓", "green"), "wrong": ("✗", "bold red"), "skipped": ("-", "dim")}
 
-app = typer.Typer(rich_markup_mode="rich")
+app: typer.Typer = typer.Typer(rich_markup_mode="rich")
 
 
 @app.command(

@@ -25,7 +25,9 @@ from modellab_async.cli.output import Output, wants_json
 from modellab_async.cli.render import project_table
 from modellab_async.endpoints import PROJECT_SORT_FIELDS
 
-app = new_group("projects", "Look at projects.", "modellab projects list --text ranking")
+app: typer.Typer = new_group(
+    "projects", "Look at projects.", "modellab projects list --text ranking"
+)
 
 
 @app.command(

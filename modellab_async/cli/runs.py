@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 100
 
-app = new_group(
+app: typer.Typer = new_group(
     "runs",
     "Look at runs, wait for them, change them.",
     "modellab runs list --project 2387 --status completed",

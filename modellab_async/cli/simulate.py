@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _UNLIMITED = "none"
 
-app = typer.Typer(rich_markup_mode="rich")
+app: typer.Typer = typer.Typer(rich_markup_mode="rich")
 
 FaultRate = Annotated[
     float,

@@ -127,7 +127,7 @@ class Codec:
                 "converter must be what make_converter() gives, with your hooks on it,"
                 f" not a {type(converter).__module__}.{type(converter).__qualname__}"
             )
-        self.converter = converter or make_converter()
+        self.converter: Converter = converter or make_converter()
 
     def decode(self, body: bytes, model: type[M], *, expects: int | None = None) -> M:
         """One resource's answer as its model.

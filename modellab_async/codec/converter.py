@@ -58,7 +58,7 @@ class Converter(cattrs.Converter):
         self.register_unstructure_hook_factory(
             RESOURCE_TYPES.__contains__, lambda _, converter: converter.unstructure_resource
         )
-        self.customised = bool(args or kwargs)  # as also in a copy, which may have hooks
+        self.customised: bool = bool(args or kwargs)  # as also in a copy, which may have hooks
 
     def document(self, body: bytes, model: type[Any]) -> Any:
         """The model in a whole answer, ``{"data": resource}``.

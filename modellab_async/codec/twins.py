@@ -80,7 +80,7 @@ class Twin(Generic[M]):
         fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(cast("type[Any]", model))
         hints = typing.get_type_hints(model, vars(models) | {"datetime": datetime})
         self.model = model
-        self.defaults = {
+        self.defaults: dict[str, Any] = {
             field.name: field.default
             for field in fields
             if field.default not in (attrs.NOTHING, None) and field.name != "id"

@@ -116,6 +116,7 @@ class Part:
 
     def __init__(self, target: Path) -> None:
         self.target = target
+        self.path: Path
         self.path, self._note = map(target.with_name, names_beside(target.name))
         self._file: BinaryIO | None = None
 

@@ -45,12 +45,12 @@ class Part:
             return target.with_name(target.name + suffix)
 
         self.target = target
-        self.failed = beside(".failed.jsonl")
-        self.directory = beside(".part")
-        self.runs = self.directory / "runs.jsonl"
-        self.failures = self.directory / "failed.jsonl"
-        self.place = self.directory / "page"
-        self.output = self.directory / "output"
+        self.failed: Path = beside(".failed.jsonl")
+        self.directory: Path = beside(".part")
+        self.runs: Path = self.directory / "runs.jsonl"
+        self.failures: Path = self.directory / "failed.jsonl"
+        self.place: Path = self.directory / "page"
+        self.output: Path = self.directory / "output"
         self._record = beside(".export.json")
         self._new_record = self.directory / "export.json"
         self._plan = self.directory / "plan.json"

@@ -35,7 +35,7 @@ class Spool:
             path: the file.
             see: called with every run, also with those of earlier processes.
         """
-        self.ids = IdSet()
+        self.ids: IdSet = IdSet()
         self._see = see
         self._lines = Lines(path)
         self._converter = make_converter()

@@ -39,9 +39,9 @@ class Content:
 
     def __init__(self, name: str, source: int | bytes) -> None:
         self._declared = source if isinstance(source, bytes) else None
-        self.size = source if isinstance(source, int) else len(source)
+        self.size: int = source if isinstance(source, int) else len(source)
         self._pattern = random.Random(name).randbytes(_BLOCK)  # noqa: S311  # not a secret
-        self.etag = f'"{random.Random(f"{name} {self.size}").getrandbits(64):016x}"'  # noqa: S311
+        self.etag: str = f'"{random.Random(f"{name} {self.size}").getrandbits(64):016x}"'  # noqa: S311
 
     def __len__(self) -> int:
         return self.size

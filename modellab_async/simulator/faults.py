@@ -193,7 +193,7 @@ class Faults:
         """
         if not 0 <= rate <= 1:
             raise ValueError(f"rate must be between 0 and 1, not {rate}")
-        self.rate = rate
+        self.rate: float = rate
         self.seed = seed
         self.max_in_a_row = max_in_a_row
         self._kinds = tuple(kinds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from abc import abstractmethod
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import overload
@@ -13,7 +14,25 @@ _DRAWS = struct.Struct("<16I")
 _INDEX = struct.Struct("<q")
 
 
-class IdSequence(Sequence[int]):
+class ComputedIds(Sequence[int]):
+    """Ids that are computed one by one as they are asked for."""
+
+    @abstractmethod
+    def at(self, position: int) -> int:
+        """The id at a position that there is, counted from 0."""
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[int]: ...
+    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        return self.at(position)
+
+
+class IdSequence(ComputedIds):
     """`count` ascending ids between `lowest` and about `highest`, some numbers left out.
 
     The same seed and kind give the same ids and the same draws on every machine.
@@ -39,14 +58,8 @@ class IdSequence(Sequence[int]):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, index: int) -> int: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[int]: ...
-    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(self._count))]
-        position = range(self._count)[index]
+    def at(self, position: int) -> int:
+        """The id there."""
         return self.id_of(position, self.draws(position)[0])
 
     def find(self, value: int) -> int | None:
@@ -72,7 +85,7 @@ class IdSequence(Sequence[int]):
 
 
 @attrs.frozen
-class JoinedIds(Sequence[int]):
+class JoinedIds(ComputedIds):
     """One sequence of ids after another, without copying either."""
 
     first: Sequence[int]
@@ -81,14 +94,8 @@ class JoinedIds(Sequence[int]):
     def __len__(self) -> int:
         return len(self.first) + len(self.second)
 
-    @overload
-    def __getitem__(self, index: int) -> int: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[int]: ...
-    def __getitem__(self, index: int | slice) -> int | Sequence[int]:
-        if isinstance(index, slice):
-            return [self[position] for position in range(*index.indices(len(self)))]
-        position = range(len(self))[index]
+    def at(self, position: int) -> int:
+        """The id there."""
         if position < len(self.first):
             return self.first[position]
         return self.second[position - len(self.first)]

@@ -23,7 +23,7 @@ class GeneratedProject:
     def __init__(self, world: World, index: int) -> None:
         self._world = world
         self._draws = world.project_ids.draws(index)
-        self.id = world.project_ids.id_of(index, self._draws[0])
+        self.id: int = world.project_ids.id_of(index, self._draws[0])
 
     @property
     def name(self) -> str:

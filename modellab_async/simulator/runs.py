@@ -40,7 +40,7 @@ class GeneratedRun:
         self._world = world
         self._index = index
         self._draws = draws = world.run_ids.draws(index)
-        self.id = world.run_ids.id_of(index, draws[0])
+        self.id: int = world.run_ids.id_of(index, draws[0])
         self._head = index - index % _FAMILY
         self._head_draws = draws if self._head == index else world.run_ids.draws(self._head)
 

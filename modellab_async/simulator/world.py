@@ -24,12 +24,16 @@ class World:
             raise ValueError("runs need at least one project")
         if size not in get_args(Size):
             raise ValueError(f"size must be mixed, small, medium or large, not {size!r}")
-        self.run_ids = IdSequence(seed, "run", count=runs, lowest=10_000, highest=999_999)
-        self.project_ids = IdSequence(seed, "project", count=projects, lowest=1_000, highest=9_999)
+        self.run_ids: IdSequence = IdSequence(
+            seed, "run", count=runs, lowest=10_000, highest=999_999
+        )
+        self.project_ids: IdSequence = IdSequence(
+            seed, "project", count=projects, lowest=1_000, highest=9_999
+        )
         self.size: Size = size
         self.quirks = quirks
         self.seed = seed
-        self.owners = tuple(
+        self.owners: tuple[str, ...] = tuple(
             str(uuid.UUID(bytes=blake2b(f"{seed}/{n}".encode(), digest_size=16).digest()))
             for n in range(40)
         )
