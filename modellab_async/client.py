@@ -170,7 +170,7 @@ class ModelLabClient(Closing):
             self._retry = retry
         if timeout is not None:
             self._timeout = positive(timeout, "timeout")
-        self.runs = Runs(self.perform, self._limiter.cap, self._clock)
+        self.runs = Runs(self.perform, self._limiter, self._clock)
         self.projects = Projects(self.perform)
         self.artifacts = Artifacts(self.perform, self._retry, self._clock)
 

@@ -113,6 +113,11 @@ class Limiter:
         self._quotas: dict[str, Quota] = {}
         self._queues: OrderedDict[Quota, _Queue] = OrderedDict()  # served last stands last
 
+    def proven(self, operation: str) -> bool:
+        """Whether an operation has had a good answer, at least of the limit it counts against."""
+        quota = self._quotas.get(operation)
+        return quota is not None and quota.proven
+
     def enter_at_once(self, operation: str) -> Quota | None:
         """A place where one is free, as :meth:`enter` gives it; None where it has to be waited for.
 

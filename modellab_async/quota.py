@@ -67,6 +67,11 @@ class Quota:
     _share: float = 1.0
 
     @property
+    def proven(self) -> bool:
+        """Whether a good answer has come: the keys are known to be good."""
+        return self._allowed > OPENING
+
+    @property
     def opens_at(self) -> float:
         """When the next period should have begun; no attempt is made before."""
         if self._rounds_up is None:

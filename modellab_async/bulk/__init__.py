@@ -53,8 +53,11 @@ def fetch(
     route: Route,
     ordered: bool,
     on_progress: Progress | None,
+    wide: bool = False,
 ) -> Fetch:
     """Begin to fetch runs when the result is first iterated.
+
+    ``wide`` is for keys that are known to be good: one by one, it begins at full concurrency.
 
     Raises:
         TypeError: for a lone string or bytes, which would iterate its digits.
@@ -66,7 +69,15 @@ def fetch(
         )
     ids = Ids(run_ids, ahead=1 if route == "single" else endpoints.MAX_PAGE_SIZE)
     return Fetch(
-        Work(ids, perform, concurrency, route=route, ordered=ordered, on_progress=on_progress)
+        Work(
+            ids,
+            perform,
+            concurrency,
+            route=route,
+            ordered=ordered,
+            on_progress=on_progress,
+            wide=wide,
+        )
     )
 
 
@@ -89,6 +100,7 @@ async def collect(
     perform: Perform,
     concurrency: int,
     route: Route,
+    wide: bool,
 ) -> list[Run]:
     """Fetch runs into a list in the order asked, repeats included.
 
@@ -107,6 +119,7 @@ async def collect(
         route=route,
         ordered=True,
         on_progress=None,
+        wide=wide,
     )
     async with outcomes:
         try:

@@ -89,6 +89,7 @@ class Work:
         route: Route,
         ordered: bool,
         on_progress: Progress | None,
+        wide: bool,
     ) -> None:
         self._ids = ids
         self._perform = perform
@@ -96,6 +97,7 @@ class Work:
         self._route = route
         self._ordered = ordered
         self._on_progress = on_progress
+        self._wide = wide
         self._paged = route != "single"
         self._tasks: set[asyncio.Task[None]] = set()
         self._alone: deque[Asked] = deque()
@@ -177,7 +179,8 @@ class Work:
         if self._paged:
             most = min(PAGES_AT_ONCE if self._proven else OPENING_PAGES, self._concurrency)
         else:
-            most = self._concurrency if self._proven else min(OPENING, self._concurrency)
+            known = self._proven or self._wide
+            most = self._concurrency if known else min(OPENING, self._concurrency)
         work = len(self._alone)
         if not self._ids.exhausted:
             left = most if self._ids.total is None else max(1, self._ids.total - self._ids.read)

@@ -12,16 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable
 
     from modellab_async.clock import Clock
+    from modellab_async.limiter import Limiter
     from modellab_async.models import FacetKeys, FacetValues, Run, RunArtifacts, RunFilter
 
 
 class Runs:
     """``client.runs``: training runs."""
 
-    def __init__(self, perform: bulk.Perform, concurrency: int, clock: Clock) -> None:
+    def __init__(self, perform: bulk.Perform, limiter: Limiter, clock: Clock) -> None:
         self._perform = perform
-        self._concurrency = concurrency
-        self._lookout = Lookout(perform, concurrency, clock)
+        self._limiter = limiter
+        self._lookout = Lookout(perform, limiter.cap, clock)
 
     async def get(self, run_id: int | str) -> Run:
         """One run.
@@ -48,7 +49,11 @@ class Runs:
             TypeError: for a lone string or bytes.
         """
         return await bulk.collect(
-            run_ids, perform=self._perform, concurrency=self._concurrency, route=route
+            run_ids,
+            perform=self._perform,
+            concurrency=self._limiter.cap,
+            route=route,
+            wide=self._limiter.proven("runs.get"),
         )
 
     def fetch(
@@ -85,10 +90,11 @@ class Runs:
         return bulk.fetch(
             run_ids,
             perform=self._perform,
-            concurrency=self._concurrency,
+            concurrency=self._limiter.cap,
             route=route,
             ordered=ordered,
             on_progress=on_progress,
+            wide=self._limiter.proven("runs.get"),
         )
 
     def list(
