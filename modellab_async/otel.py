@@ -23,10 +23,10 @@ from modellab_async.hooks import Hooks
 
 try:
     from opentelemetry import metrics, trace
-except ImportError as error:
+except ImportError as _missing:
     raise MissingExtraError(
         f"{__name__} needs opentelemetry-api: pip install 'modellab_async[otel]'"
-    ) from error
+    ) from _missing
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -29,8 +29,8 @@ from ray.cluster_utils import Cluster
 
 import modellab_async
 from modellab_async import ModelLabClient, RunFilter, frames, raydata, wire
+from modellab_async.raydata._source import RunsDatasource
 from modellab_async.raydata.gate import LEASE, Gate
-from modellab_async.raydata.source import RunsDatasource
 from modellab_async.simulator import Fault, RateLimit, Simulator
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own are no errors of ours

@@ -28,7 +28,13 @@ EPOCH = 1_779_000_000.0
 
 NEED_AN_EXTRA = {
     "rich": ("test_secrets.py",),
-    "pyarrow": ("test_export*.py", "test_frames.py", "test_documents.py", "test_docs.py"),
+    "pyarrow": (
+        "test_docs.py",
+        "test_documents.py",
+        "test_examples.py",
+        "test_export*.py",
+        "test_frames.py",
+    ),
     "typer": ("test_cli*.py", "test_doctor.py"),
 }
 collect_ignore_glob = [

@@ -73,7 +73,7 @@ def read_runs(
     """
     if find_spec("ray") is None or find_spec("pyarrow") is None:
         raise MissingExtraError(f"{__name__} needs ray: pip install 'modellab_async[ray]'")
-    source = import_module("modellab_async.raydata.source")
+    source = import_module("modellab_async.raydata._source")
     return source.read(
         source.RunsDatasource(
             run_ids,
