@@ -235,6 +235,18 @@ async def test_line_ends_within_text(sim: Simulator, lab: ModelLabClient, tmp_pa
     assert b"\r\n" not in path.read_bytes().replace(b'"a\r\nb"', b"")
 
 
+async def test_a_run_that_stays_broken_is_named_once(
+    sim: Simulator, lab: ModelLabClient, tmp_path: Path
+):
+    """However often it was met, it has one line in the side file."""
+    path = tmp_path / "runs.jsonl"
+    broken = sim.insert_run(name=None, updated_at=times())
+    for _ in range(3):
+        exported = await export_runs(lab, path=path, since_last=True)
+        assert (exported.runs, exported.failed) == (250, 1)
+        assert json.loads(exported.failures.read_text())["run_id"] == broken
+
+
 async def test_failures_of_earlier_stay_named(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
     """A side file names what failed until it was fetched, whatever was exported since."""
     path = tmp_path / "runs.jsonl"
