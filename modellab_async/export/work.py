@@ -120,7 +120,7 @@ async def export_runs(
             the export to go on with, or to bring up to date, was made with.
         MissingExtraError: for Parquet without pyarrow.
         ExportError: where the disk refuses, another export is at work on the same file, or one
-            broke off and ``resume`` is False.
+            broke off and ``resume`` is False; for Parquet, where an integer is beyond 64 bits.
         ModelLabError: where the listing fails, or the keys are refused; ``resume`` goes on.
         TypeError: for a lone string as ``run_ids`` or ``columns``.
         ValueError: for an unknown format, shape, statistic or column, and for options that
