@@ -264,6 +264,23 @@ async def test_an_export_that_broke_off_is_not_overwritten(
     assert (await export_runs(lab, ids, path=path, resume=True)).runs == 5
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_other_ids_are_not_mixed_in(
+    sim: Simulator, lab: ModelLabClient, tmp_path: Path, streamed: bool
+):
+    """An export is gone on with by the ids that it was begun with, and unharmed by others."""
+    path = tmp_path / "runs.csv"
+    ids, others = sorted(sim.run_ids)[:5], sorted(sim.run_ids)[3:10]
+    await begun(lab, path, ids)
+    before = sim.counts.requests
+    with pytest.raises(ConfigError, match=f"other ids, such as ({ids[0]}|{ids[1]}|{ids[2]}):"):
+        await export_runs(lab, iter(others) if streamed else others, path=path, resume=True)
+    assert (sim.counts.requests > before) is streamed
+    assert not path.exists()
+    await export_runs(lab, iter(ids) if streamed else [*ids, "x"], path=path, resume=True)
+    assert ids_of(path) == sorted(ids)
+
+
 async def test_resuming_what_never_began_begins(lab: ModelLabClient, tmp_path: Path):
     """A script may always ask to resume."""
     chosen = RunFilter(status="failed")

@@ -155,6 +155,11 @@ class Lines:
             self._lines.clear()
             synced(self._file)
 
+    def cut(self, size: int) -> None:
+        """Take back what was written after the first ``size`` bytes."""
+        assert self._file is not None
+        self._file.truncate(size)
+
     def close(self) -> None:
         """Let go of the file."""
         if self._file is not None:

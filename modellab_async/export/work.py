@@ -108,7 +108,7 @@ async def export_runs(
         columns: which columns, see there.
         statistic: of metrics that are named without one.
         resume: go on with an export of the same file that broke off, if there is one. What it
-            fetched is not fetched again.
+            fetched is not fetched again; ``run_ids`` have to name it again.
         since_last: fetch only what was updated since the last export of this file, and replace its
             rows; everything if there was none. For exports by filter.
         retry_failed: fetch only what is named in the side file, and add its rows.
