@@ -64,10 +64,11 @@ async def modellab(
 
 @pytest.fixture
 def modellab_fail(modellab_sim: Simulator) -> Callable[..., None]:
-    """Have the next requests fail: ``modellab_fail(503, 429, "reset")``, one each.
+    """Have the next requests meet a fault: ``modellab_fail(503, 429, "reset")``, one each.
 
     With ``run=70158`` it is the next requests for that run by itself. A number is a status; the
-    names are those of `Fault`: close, cut, drip, lost, reset, stall.
+    names are those of `Fault`: close, cut, drip, lost, reset, stall. All of them fail a request,
+    but for ``"drip"``, which only slows its answer down. Another name is a `ValueError`.
     """
     from modellab_async.simulator import Fault  # noqa: PLC0415
 
@@ -77,7 +78,11 @@ def modellab_fail(modellab_sim: Simulator) -> Callable[..., None]:
     def made(fault: int | str) -> Fault:
         if fault == 429:
             return Fault.rate_limited(reset=0)  # over by the time that it is heard of
-        return Fault.status(fault) if isinstance(fault, int) else named[fault]()
+        if isinstance(fault, int):
+            return Fault.status(fault)
+        if fault not in named:
+            raise ValueError(f"fault must be a status or one of {', '.join(named)}, not {fault!r}")
+        return named[fault]()
 
     def fail(*faults: int | str, run: int | None = None) -> None:
         script = [made(fault) for fault in faults]

@@ -13,7 +13,7 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from modellab_async import ModelLabClient, Run, RunFilter, RunStatus
+from modellab_async import ConfigError, ModelLabClient, NotFoundError, Run, RunFilter, RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,13 +56,24 @@ async def main() -> None:
     parser.add_argument("metric")
     parser.add_argument("directory")
     options = parser.parse_args()
-    async with ModelLabClient(base_url=os.environ.get("MODELLAB_BASE_URL")) as lab:
-        run = await best_run(lab, options.project_id, options.metric)
-        if run is None:
-            raise SystemExit(f"no completed run of project {options.project_id} has it")
-        print(f"run {run.id} ({run.name}): {options.metric} {run.metric(options.metric)}")
-        for path in await download_adapter(lab, run, options.directory):
-            print(path)
+    try:
+        async with ModelLabClient(base_url=os.environ.get("MODELLAB_BASE_URL")) as lab:
+            run = await best_run(lab, options.project_id, options.metric)
+            if run is None:
+                raise SystemExit(f"no completed run of project {options.project_id} has it")
+            print(f"run {run.id} ({run.name}): {options.metric} {run.metric(options.metric)}")
+            for path in await download_adapter(lab, run, options.directory):
+                print(path)
+    except* (ConfigError, NotFoundError) as errors:  # one download of several may be among them
+        raise SystemExit(f"not finished: {first_of(errors)}") from None
+
+
+def first_of(errors: BaseExceptionGroup[Exception]) -> BaseException:
+    """The first error of a group, however deep."""
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
 
 
 if __name__ == "__main__":

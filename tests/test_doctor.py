@@ -98,7 +98,8 @@ async def test_refused_keys_are_3(sim: Simulator, name: str) -> None:
 
     assert result.exit_code == 3
     assert wrong(result.stdout) == ["access"]
-    assert "a key is wrong or revoked" in read(result.stdout)["access"]["advice"]
+    sent = "the token" if name == "DD_BEARER_TOKEN" else "a key"
+    assert f"{sent} is wrong or revoked" in read(result.stdout)["access"]["advice"]
     assert "SECRET" not in result.output
 
 
@@ -107,6 +108,15 @@ async def test_swapped_keys_are_recognised(sim: Simulator) -> None:
     keys = {"DD_API_KEY": "a" * 40, "DD_APP_KEY": "b" * 32}
     result = await invoke("doctor", env=settings(sim) | keys)
     assert read(result.stdout)["access"]["advice"].endswith("swap")
+
+
+async def test_keys_that_were_not_sent_are_not_advised_on(sim: Simulator) -> None:
+    """Where a token wins over a pair of keys, that pair has no part in a refusal."""
+    env = {"DD_API_KEY": "a" * 40, "DD_APP_KEY": "b" * 32, "DD_BEARER_TOKEN": "SECRET"}
+    result = await invoke("doctor", env=settings(sim) | env)
+    advice = read(result.stdout)["access"]["advice"]
+    assert "the token is wrong or revoked" in advice
+    assert "swap" not in advice
 
 
 def test_keys_of_another_site_are_thought_of() -> None:

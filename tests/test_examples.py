@@ -107,6 +107,19 @@ async def test_no_run_has_the_metric(trained: Simulator, tmp_path: Path) -> None
     assert err == "no completed run of project 7 has it\n"
 
 
+async def test_no_adapter_or_no_keys(sim: Simulator, tmp_path: Path) -> None:
+    """What is not there, or not set, is told in one line."""
+    sim.insert_run(
+        910_000, project_id=7, status="completed", metric_summaries=losses(eval_loss=0.1)
+    )
+    for keys, said in (({}, "404"), ({"DD_API_KEY": ""}, "DD_API_KEY")):
+        process = await start_example("best_adapter", 7, "eval_loss", tmp_path, sim=sim, **keys)
+        code, _, err = await result_of(process)
+        assert (code, err.count("\n")) == (1, 1)
+        assert err.startswith("not finished: ")
+        assert said in err
+
+
 # Serve runs
 
 

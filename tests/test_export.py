@@ -264,6 +264,23 @@ async def test_an_export_that_broke_off_is_not_overwritten(
     assert (await export_runs(lab, ids, path=path, resume=True)).runs == 5
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_other_ids_are_not_mixed_in(
+    sim: Simulator, lab: ModelLabClient, tmp_path: Path, streamed: bool
+):
+    """An export is gone on with by the ids that it was begun with, and unharmed by others."""
+    path = tmp_path / "runs.csv"
+    ids, others = sorted(sim.run_ids)[:5], sorted(sim.run_ids)[3:10]
+    await begun(lab, path, ids)
+    before = sim.counts.requests
+    with pytest.raises(ConfigError, match=f"other ids, such as ({ids[0]}|{ids[1]}|{ids[2]}):"):
+        await export_runs(lab, iter(others) if streamed else others, path=path, resume=True)
+    assert (sim.counts.requests > before) is streamed
+    assert not path.exists()
+    await export_runs(lab, iter(ids) if streamed else [*ids, "x"], path=path, resume=True)
+    assert ids_of(path) == sorted(ids)
+
+
 async def test_resuming_what_never_began_begins(lab: ModelLabClient, tmp_path: Path):
     """A script may always ask to resume."""
     chosen = RunFilter(status="failed")
@@ -361,3 +378,58 @@ async def test_a_filter_chooses_runs(sim: Simulator, tmp_path: Path):
         path = tmp_path / "runs.parquet"
         await export_runs(lab, path=path, filter=RunFilter(status="failed"))
     assert ids_of(path) == sorted(run.id for run in served(sim) if run.status == "failed")
+
+
+# What a format has no room for
+
+
+@pytest.mark.parametrize(
+    ("odd", "column"),
+    [
+        ({"project_id": 10**19 - 1}, "project_id"),
+        ({"metric_summaries": [{"key": "m", "count": 10**19}]}, "metrics"),
+    ],
+)
+async def test_integers_beyond_64_bits(
+    sim: Simulator, lab: ModelLabClient, tmp_path: Path, odd: dict[str, Any], column: str
+):
+    """Arrow's integers end there: the run and the column are named; other formats take them."""
+    run_id = sim.insert_run(**odd)
+    said = f"run {run_id}: an integer of {column} is beyond 64 bits"
+    with pytest.raises(ValueError, match=said):
+        frames.to_table([await lab.runs.get(run_id)])
+    with pytest.raises(ExportError, match=said):
+        await export_runs(lab, path=tmp_path / "runs.parquet")
+    for suffix in ("jsonl", "csv"):
+        exported = await export_runs(lab, path=tmp_path / f"runs.{suffix}")
+        assert exported.runs == 1_101
+        assert str(next(iter(odd.values())) if column != "metrics" else 10**19) in (
+            exported.path.read_text()
+        )
+
+
+async def test_half_a_surrogate_pair_beside_nan(
+    sim: Simulator, lab: ModelLabClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A page with both is read run by run; what is no Unicode is a failure, and nothing more."""
+    encode = type(sim._store).run_json
+
+    def as_python_would(*args: Any, **kwargs: Any) -> bytes:
+        body = encode(*args, **kwargs)
+        return body.replace(b"HALF", b"\\ud83d").replace(b"PAIR", b"\\uD83D\\uDE00").replace(
+            b"-123.5", b"NaN"
+        )  # fmt: skip
+
+    monkeypatch.setattr(type(sim._store), "run_json", as_python_would)
+    nan = [{"key": "m", "count": 1, "mean": -123.5}]
+    whole = sim.insert_run(name="PAIR", metric_summaries=nan)
+    broken = [sim.insert_run(name="HALF", metric_summaries=nan), sim.insert_run(name="HALF")]
+    exported = await export_runs(lab, path=tmp_path / "runs.jsonl")
+    assert failed_in(exported.failures) == broken, exported.failures.read_text()
+    assert exported.runs == 1_101
+    names = {row["id"]: row["name"] for row in rows_of(exported.path)}
+    assert names[whole] == "\N{GRINNING FACE}"
+
+
+def failed_in(path: Path) -> list[int]:
+    return [json.loads(line)["run_id"] for line in path.read_text().splitlines()]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -215,6 +217,34 @@ async def test_a_new_run_that_cannot_be_read(sim: Simulator, lab: ModelLabClient
     assert (exported.runs, exported.failed) == (251, 1)
     assert new in set(read(path)["id"])
     assert json.loads(exported.failures.read_text())["run_id"] == broken
+
+
+async def test_line_ends_within_text(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
+    """In CSV they are quoted, read back whole, and no obstacle to the next export."""
+    path = tmp_path / "runs.csv"
+    names = ["a\rb", "a\r\nb", "a\nb", "\r", 'a"\r']
+    odd = {sim.insert_run(name=name): name for name in names}
+    await export_runs(lab, path=path, columns=["name"])
+    sim.insert_run(name="new", updated_at=times())
+    exported = await export_runs(lab, path=path, columns=["name"], since_last=True)
+    with path.open(newline="") as file:
+        rows = {row["id"]: row["name"] for row in csv.DictReader(file)}
+    assert exported.runs == len(rows) == 256
+    assert {run_id: rows[str(run_id)] for run_id in odd} == odd
+    assert duckdb.read_csv(str(path)).aggregate("count(*)").fetchall() == [(256,)]
+    assert b"\r\n" not in path.read_bytes().replace(b'"a\r\nb"', b"")
+
+
+async def test_a_run_that_stays_broken_is_named_once(
+    sim: Simulator, lab: ModelLabClient, tmp_path: Path
+):
+    """However often it was met, it has one line in the side file."""
+    path = tmp_path / "runs.jsonl"
+    broken = sim.insert_run(name=None, updated_at=times())
+    for _ in range(3):
+        exported = await export_runs(lab, path=path, since_last=True)
+        assert (exported.runs, exported.failed) == (250, 1)
+        assert json.loads(exported.failures.read_text())["run_id"] == broken
 
 
 async def test_failures_of_earlier_stay_named(sim: Simulator, lab: ModelLabClient, tmp_path: Path):

@@ -87,15 +87,20 @@ def test_faults_and_retries(installed: pytest.Pytester) -> None:
             with pytest.raises(TimeoutError):
                 await impatient.runs.get(1)
 
+        async def test_a_drip_alone_fails_nothing(modellab, modellab_fail):
+            modellab_fail("drip")
+            assert (await modellab.runs.get(1)).id == 1
+            assert modellab.stats.retries == 0
+
         def test_an_unknown_word(modellab_fail):
-            with pytest.raises(KeyError, match="nonsense"):
+            with pytest.raises(ValueError, match="cut, drip, .*, not 'nonsense'"):
                 modellab_fail("nonsense")
 
         def test_back_off_is_there_again():
             assert RetryPolicy().backoff(1, 1.0) > 0
     """)
     result = installed.runpytest_subprocess(*AUTO)
-    result.assert_outcomes(passed=13)
+    result.assert_outcomes(passed=14)
 
 
 def test_it_costs_those_nothing_who_do_not_use_it(installed: pytest.Pytester) -> None:

@@ -308,14 +308,17 @@ class Examination:
 
     def _about_refusal(self) -> str:
         lengths = [len(self.environ.get(name, "")) for name in ("DD_API_KEY", "DD_APP_KEY")]
-        if lengths == [_APP_KEY_LENGTH, _API_KEY_LENGTH]:
+        sent = "a key"
+        if self._credentials is not None and self._credentials.kind != "key pair":
+            sent = "the token"
+        elif lengths == [_APP_KEY_LENGTH, _API_KEY_LENGTH]:
             return "DD_API_KEY is as long as an application key, and DD_APP_KEY as an API key: swap"
         site = (self._url.host or "").removeprefix("api.")
         if site not in SITES.values():
-            return f"Either a key is wrong or revoked, or lacks a scope, or it is not for {site}."
+            return f"Either {sent} is wrong or revoked, or lacks a scope, or it is not for {site}."
         others = ", ".join(name for name, known in SITES.items() if known != site)
         return (
-            "Either a key is wrong or revoked, or it lacks a scope, or it belongs to another site"
+            f"Either {sent} is wrong or revoked, or it lacks a scope, or it belongs to another site"
             f" than {site}: look at the address of Datadog in your browser and set DD_SITE to it"
             f" (others: {others})."
         )

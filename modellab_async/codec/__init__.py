@@ -240,11 +240,14 @@ def _identity(item: Any) -> int | None:
     """The id of a resource whose attributes could not be structured."""
     try:
         if isinstance(item, msgspec.Raw):
-            found = _decode_identity(item)
+            try:
+                found = _decode_identity(item)
+            except PARSE_ERRORS:  # this parser takes half a surrogate pair, and NaN
+                found = msgspec.convert(json.loads(bytes(item).decode()), _Identity)
         else:
             found = msgspec.convert(item, _Identity, from_attributes=True)
         return identity(found.id)
-    except (*PARSE_ERRORS, DecodeError):
+    except (*PARSE_ERRORS, ValueError, DecodeError):
         return None
 
 

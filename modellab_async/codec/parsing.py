@@ -52,12 +52,15 @@ def loads(body: bytes) -> Any:
     """Plain data from JSON that may hold ``NaN`` or ``Infinity``, which the API may send.
 
     Raises:
-        DecodeError: where it is no JSON.
+        DecodeError: where it is no JSON, or has text that is no Unicode: half a surrogate pair.
     """
     try:
-        return json.loads(body.decode())  # given bytes, it would take UTF-16 and surrogates too
+        value = json.loads(body.decode())  # given bytes, it would take UTF-16 and surrogates too
+        if b"\\ud" in body or b"\\uD" in body:
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise decode_error(error, body) from None
+    return value
 
 
 def take_apart(body: bytes) -> tuple[bytes, list[bytes]]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import AsyncIterable, Iterable
-from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterable, Iterable, Iterator
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import msgspec
 
 from modellab_async.downloads.part import on_disk
 from modellab_async.errors import (
     AuthenticationError,
+    ConfigError,
     InvalidIdError,
     ModelLabError,
     PermissionDeniedError,
@@ -78,7 +79,14 @@ class Gathering:
         Raises:
             AuthenticationError: where the keys are refused before anything was fetched.
             PermissionDeniedError: likewise.
+            ConfigError: where runs are in the spool that are not among these.
         """
+        if len(self._spool.earlier) and _is_lasting(run_ids):
+            named = IdSet()  # they can be gone through beforehand
+            for given in run_ids:
+                with suppress(InvalidIdError):
+                    named.add(parse_id(given))
+            self._refuse_others(named)
         total = operator.length_hint(run_ids, -1)
         new: Iterable[Any] | AsyncIterable[Any]
         new = filter(self._is_new, run_ids) if isinstance(run_ids, Iterable) else self._new(run_ids)
@@ -92,6 +100,12 @@ class Gathering:
                     await self.write()
                 done = len(self._spool.ids) + self._failed
                 self._on_progress(done, None if total < 0 else max(done, total - self._repeats))
+        await self.write()
+        try:
+            self._refuse_others(self._asked)
+        except ConfigError:
+            await on_disk(self._spool.forget_new)
+            raise
 
     async def by_filter(
         self, chosen: RunFilter | None, since: datetime | None, newest: Page[Run] | None
@@ -121,6 +135,15 @@ class Gathering:
                     await on_disk(listing.note)
                 self._on_progress(len(self._spool.ids), None if since else page.total)
         self.complete = pager.complete
+
+    def _refuse_others(self, named: IdSet) -> None:
+        """Refuse to mix the runs that are asked for with what an earlier process fetched."""
+        other = self._spool.earlier.outside(named)
+        if other is not None:
+            raise ConfigError(
+                f"the export that broke off was begun with other ids, such as {other}:"
+                " resume it with those, or remove its directory to begin anew"
+            )
 
     def _take(self, page: Page[Run], since: datetime | None) -> bool:
         """Take in a page's runs; True where one is older than ``since``, as all behind it are."""
@@ -174,3 +197,8 @@ class Gathering:
                 }
             )
         )
+
+
+def _is_lasting(run_ids: Iterable[Any] | AsyncIterable[Any]) -> TypeGuard[Iterable[Any]]:
+    """Whether ids can be gone through more than once."""
+    return isinstance(run_ids, Iterable) and not isinstance(run_ids, Iterator)

@@ -36,8 +36,15 @@ class Parquet:
         self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd")
 
     def write(self, runs: Sequence[Run]) -> None:
-        """Add the rows of runs, as a row group."""
-        batch = batch_of(self._layout, self._schema, runs)
+        """Add the rows of runs, as a row group.
+
+        Raises:
+            ExportError: for an integer beyond 64 bits.
+        """
+        try:
+            batch = batch_of(self._layout, self._schema, runs)
+        except ValueError as error:
+            raise ExportError(f"{error}: leave it out, or export to JSON lines or CSV") from error
         if batch.num_rows:
             self._writer.write_batch(batch, row_group_size=batch.num_rows)
 

@@ -155,6 +155,11 @@ class Lines:
             self._lines.clear()
             synced(self._file)
 
+    def cut(self, size: int) -> None:
+        """Take back what was written after the first ``size`` bytes."""
+        assert self._file is not None
+        self._file.truncate(size)
+
     def close(self) -> None:
         """Let go of the file."""
         if self._file is not None:
@@ -167,14 +172,14 @@ def failed_ids(path: Path) -> Iterator[Any]:
         yield run_id
 
 
-def keep_failures(earlier: Path, growing: Lines, fetched: IdSet) -> int:
-    """Keep what an earlier side file names and is still not fetched; how many that is."""
-    kept = 0
+def keep_failures(earlier: Path, growing: Lines, fetched: IdSet) -> None:
+    """Keep what an earlier side file names and is still not fetched, unless it failed anew."""
+    named = {str(run_id) for run_id in failed_ids(growing.path)}
     for line, run_id in _failures(earlier):
-        if not (str(run_id).isdecimal() and int(run_id) in fetched):
+        name = str(run_id)
+        if name not in named and not (name.isdecimal() and int(name) in fetched):
+            named.add(name)
             growing.add(line)
-            kept += 1
-    return kept
 
 
 def _failures(path: Path) -> Iterator[tuple[bytes, Any]]:

@@ -26,6 +26,7 @@ class Spool:
 
     Attributes:
         ids: the runs that are in it.
+        earlier: those of them that were in it when it was opened.
     """
 
     def __init__(self, path: Path, see: Callable[[Run], object]) -> None:
@@ -36,6 +37,8 @@ class Spool:
             see: called with every run, also with those of earlier processes.
         """
         self.ids: IdSet = IdSet()
+        self.earlier: IdSet = IdSet()
+        self._whole = 0
         self._see = see
         self._lines = Lines(path)
         self._converter = make_converter()
@@ -43,12 +46,12 @@ class Spool:
 
     def open(self) -> None:
         """Find what is there, cut off what a killed process did not write to its end. Blocks."""
-        whole = 0
         for run, size in self._read():
             self.ids.add(run.id)
+            self.earlier.add(run.id)
             self._see(run)
-            whole += size
-        self._lines.open(whole)
+            self._whole += size
+        self._lines.open(self._whole)
 
     def add(self, run: Run) -> None:
         """Take in a run, unless it is there."""
@@ -66,6 +69,10 @@ class Spool:
     def write(self) -> None:
         """Bring what was taken in to disk. Blocks; nothing may be added meanwhile."""
         self._lines.write()
+
+    def forget_new(self) -> None:
+        """Cut off what was not there when it was opened. Blocks; nothing is added after it."""
+        self._lines.cut(self._whole)
 
     def written(self) -> None:
         """Note that it has just been brought to disk."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import sys
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TextIO
 
+import attrs
 import msgspec
 
 from modellab_async.errors import ExportError
@@ -92,7 +93,7 @@ class Csv:
             self._binary.fileno(), "w", encoding="utf-8", newline="", closefd=False
         )
         self._layout = layout
-        self._rows = csv.writer(self._file, lineterminator="\n")
+        self._rows = csv.writer(_EndedByNewline(self._file), lineterminator="\r\n")
         self._names = list(layout.kinds)
         self._mends = [_CELLS.get(kind, as_text) for kind in layout.kinds.values()]
         self._rows.writerow(self._names)
@@ -129,6 +130,20 @@ class Csv:
             self._file.close()
         finally:
             _close(self._binary)
+
+
+@attrs.frozen
+class _EndedByNewline:
+    """Rows ended by a newline alone.
+
+    A writer quotes what ends its lines, and a bare carriage return otherwise only since 3.13.
+    """
+
+    _file: TextIO
+
+    def write(self, row: str) -> int:
+        """Write a row that ends in both."""
+        return self._file.write(row[:-2] + "\n")
 
 
 def _close(file: BinaryIO) -> None:

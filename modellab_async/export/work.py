@@ -108,7 +108,7 @@ async def export_runs(
         columns: which columns, see there.
         statistic: of metrics that are named without one.
         resume: go on with an export of the same file that broke off, if there is one. What it
-            fetched is not fetched again.
+            fetched is not fetched again; ``run_ids`` have to name it again.
         since_last: fetch only what was updated since the last export of this file, and replace its
             rows; everything if there was none. For exports by filter.
         retry_failed: fetch only what is named in the side file, and add its rows.
@@ -120,7 +120,7 @@ async def export_runs(
             the export to go on with, or to bring up to date, was made with.
         MissingExtraError: for Parquet without pyarrow.
         ExportError: where the disk refuses, another export is at work on the same file, or one
-            broke off and ``resume`` is False.
+            broke off and ``resume`` is False; for Parquet, where an integer is beyond 64 bits.
         ModelLabError: where the listing fails, or the keys are refused; ``resume`` goes on.
         TypeError: for a lone string as ``run_ids`` or ``columns``.
         ValueError: for an unknown format, shape, statistic or column, and for options that

@@ -72,7 +72,8 @@ def to_table(
 
     Raises:
         MissingExtraError: where pyarrow is not installed.
-        ValueError: for a column that cannot be.
+        ValueError: for a column that cannot be, and for an integer beyond 64 bits, such as a
+            metric's count; it names the run and the column.
     """
     return _table_of(list(runs), wanted_columns(columns, statistic, shape), shape)
 
@@ -110,7 +111,8 @@ def to_batches(
 
     Raises:
         MissingExtraError: where pyarrow is not installed.
-        ValueError: for a column that cannot be, and for ``rows`` below 1.
+        ValueError: for a column that cannot be, for ``rows`` below 1, and for an integer beyond
+            64 bits.
     """
     make = _Batches(columns, statistic, shape, rows)
     return (make.batch(some) for some in batched(runs, rows))

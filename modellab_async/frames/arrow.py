@@ -36,10 +36,32 @@ def schema_of(layout: Layout) -> pa.Schema:
 
 
 def batch_of(layout: Layout, schema: pa.Schema, runs: Sequence[Run]) -> pa.RecordBatch:
-    """Runs as one batch of rows."""
-    kinds = layout.kinds.values()
-    arrays = [_array(kind, values) for kind, values in zip(kinds, layout.values(runs), strict=True)]
+    """Runs as one batch of rows.
+
+    Raises:
+        ValueError: for an integer beyond 64 bits, naming the run and the column.
+    """
+    try:
+        arrays = _arrays(layout, runs)
+    except OverflowError:
+        raise _beyond(layout, runs) from None
     return pa.record_batch(arrays, schema=schema)
+
+
+def _arrays(layout: Layout, runs: Sequence[Run]) -> list[pa.Array]:
+    kinds = layout.kinds.values()
+    return [_array(kind, values) for kind, values in zip(kinds, layout.values(runs), strict=True)]
+
+
+def _beyond(layout: Layout, runs: Sequence[Run]) -> ValueError:
+    """What to say of the first value that is too large for its column."""
+    for run in runs:
+        for (name, kind), values in zip(layout.kinds.items(), layout.values([run]), strict=True):
+            try:
+                _array(kind, values)
+            except OverflowError:
+                return ValueError(f"run {run.id}: an integer of {name} is beyond 64 bits")
+    raise AssertionError("no run of them is to blame")
 
 
 def table_of(layout: Layout, batches: Iterable[Sequence[Run]]) -> pa.Table:
