@@ -45,7 +45,7 @@ class RunStatus(StrEnum):
         """Whether a run never leaves this status: completed, failed or killed."""
         return self in _TERMINAL
 
-    def __reduce_ex__(self, proto: object) -> tuple[Any, ...]:
+    def __reduce_ex__(self, _proto: object) -> tuple[Any, ...]:
         # By value: Python 3.11.0 to 3.11.3 pickle by name, which a status that is not known lacks.
         return RunStatus, (str(self.value),)
 
