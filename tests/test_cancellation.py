@@ -157,7 +157,7 @@ async def get_many(lab: ModelLabClient, sim: Simulator, _: Path) -> None:
 
 async def wait_for_quota(lab: ModelLabClient, sim: Simulator, _: Path) -> None:
     sim.limits.replace(RateLimit(limit=5, period=10))
-    patient = lab.with_options(retry=RetryPolicy(attempts=99))
+    patient = lab.with_options(retry=RetryPolicy(attempts=99, deadline=None))
     await asyncio.gather(*(patient.runs.get(RUN) for _ in range(12)))
 
 

@@ -133,7 +133,7 @@ async def test_a_retry_in_line_ends_at_its_deadline_with_its_own_error() -> None
     ):
         server.default = SILENT
         first = asyncio.create_task(lab.runs.get(1))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0)  # the second stands in line before the first is answered
         second = asyncio.create_task(lab.with_options(retry=RetryPolicy(deadline=None)).runs.get(2))
         began = time.monotonic()
         with pytest.raises(Exception, match="503") as caught:
