@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import re
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +18,7 @@ from pathlib import Path
 import footprint
 import throughput
 from harness import table
-from sections import FULL, QUICK, Effort, Section
+from sections import FULL, QUICK, Effort, Section, publish, published
 
 SECTIONS: dict[str, Callable[[Effort], Section]] = {
     section.__name__: section
@@ -78,27 +77,13 @@ def main() -> None:
     if unknown := set(names) - set(SECTIONS):
         parser.error(f"no such section: {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
 
-    parts = published(chosen.docs)
+    parts = published(chosen.docs / PAGE, "section")
     for name in names:
         started = time.perf_counter()
         section = SECTIONS[name](QUICK if chosen.quick else FULL)
         parts[name] = write(section, chosen.docs)
         print(f"{parts[name]}\n({time.perf_counter() - started:.0f} s)\n", flush=True)
-    page = [f"<!-- section: {name} -->\n{parts[name]}" for name in SECTIONS if name in parts]
-    path = chosen.docs / PAGE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([INTRODUCTION, environment(), *page]))
-
-
-def published(docs: Path) -> dict[str, str]:
-    """The sections that the page already has."""
-    path = docs / PAGE
-    if not path.exists():
-        return {}
-    pieces = re.split(r"<!-- section: (\w+) -->\n", path.read_text())[1:]
-    return {
-        name: text.strip("\n") + "\n" for name, text in zip(pieces[::2], pieces[1::2], strict=True)
-    }
+    publish(chosen.docs / PAGE, "section", parts, SECTIONS, INTRODUCTION, environment())
 
 
 def write(section: Section, docs: Path) -> str:

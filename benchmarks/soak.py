@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import time
 from pathlib import Path
 
 from bench import environment
 from endurance import FULL, ROWS, SHORT, Figure
 from harness import table
+from sections import publish, published
 
 PAGE = Path(__file__).parent.parent / "docs/explanation/soak-results.md"
 INTRODUCTION = """# Soak: what the client survives
@@ -39,7 +39,7 @@ def main() -> None:
     names = chosen.only.split(",")
     if unknown := set(names) - set(ROWS):
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
-    parts = published(chosen.page)
+    parts = published(chosen.page, "rows")
     missed = False
     for name in names:
         started = time.perf_counter()
@@ -47,19 +47,8 @@ def main() -> None:
         missed |= not all(figure.holds for figure in figures)
         parts[name] = shown(figures)
         print(f"{parts[name]}({time.perf_counter() - started:.0f} s)\n", flush=True)
-        page = [f"<!-- rows: {name} -->\n{parts[name]}" for name in ROWS if name in parts]
-        chosen.page.write_text("\n".join([INTRODUCTION, environment(), *page]), "utf-8")
+        publish(chosen.page, "rows", parts, ROWS, INTRODUCTION, environment())
     raise SystemExit(1 if missed else 0)
-
-
-def published(page: Path) -> dict[str, str]:
-    """The rows that the page already has."""
-    if not page.exists():
-        return {}
-    pieces = re.split(r"<!-- rows: (\w+) -->\n", page.read_text("utf-8"))[1:]
-    return {
-        name: text.strip("\n") + "\n" for name, text in zip(pieces[::2], pieces[1::2], strict=True)
-    }
 
 
 def shown(figures: list[Figure]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 
@@ -37,14 +37,7 @@ def single(effort: Effort) -> Section:
                     )
                     if not use_uvloop and result.name != CONTROL.name:
                         gains[result.name].append(result.wall_gain)
-    plot = plots.bars(
-        "One request per run, 32 in flight: speed against a hand-written loop",
-        [f"{size} KB" for size in SHAPES],
-        gains,
-        y_label="times the runs per second of the loop",
-        x_label="size of a run",
-        reference=1,
-    )
+    plot = _gains("One request per run, 32 in flight", gains)
     return Section(
         "Single route",
         "One `GET /runs/{id}` per run, 32 in flight, no latency added.",
@@ -65,20 +58,25 @@ def batch(effort: Effort) -> Section:
                 rows.append([size, *harness.result_row(result)])
                 gains[result.name].append(result.wall_gain)
         assert server.stats()["pages"], "the batch route asked for no page"
-    plot = plots.bars(
-        "100 runs per request, 10 in flight: speed against a hand-written loop",
-        [f"{size} KB" for size in SHAPES],
-        gains,
-        y_label="times the runs per second of the loop",
-        x_label="size of a run",
-        reference=1,
-    )
+    plot = _gains("100 runs per request, 10 in flight", gains)
     return Section(
         "Batch route",
         "Pages of 100 runs against one request per run, 10 requests in flight, no latency added.",
         ["KB", *harness.RESULT_HEAD],
         rows,
         {"batch": plot},
+    )
+
+
+def _gains(title: str, gains: Mapping[str, Sequence[float]]) -> str:
+    """A plot of how fast clients are by size, against the hand-written loop."""
+    return plots.bars(
+        f"{title}: speed against a hand-written loop",
+        [f"{size} KB" for size in SHAPES],
+        gains,
+        y_label="times the runs per second of the loop",
+        x_label="size of a run",
+        reference=1,
     )
 
 
