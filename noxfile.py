@@ -12,7 +12,6 @@ nox.options.sessions = [
     "lint",
     "typing",
     "tests-3.11",
-    "tests-3.13",
     "core",
     "build",
     "docs",

@@ -65,7 +65,8 @@ class _Alarm:
 class FakeClock:
     """Time that passes only while someone waits for it, in the order of what is due.
 
-    The event loop gets a moment of real time before each step, so that sockets can settle.
+    The event loop gets a moment of real time before each step, so that sockets can settle; no time
+    passes while something is ``busy``, if a test says what.
     """
 
     def __init__(self) -> None:
@@ -73,6 +74,7 @@ class FakeClock:
         self.settle = 0.002
         self.slept: list[float] = []
         self.chance: Callable[[], float] = random.Random(7).random
+        self.busy: Callable[[], bool] = lambda: False
         self._due: list[tuple[float, int, _Alarm]] = []
         self._order = itertools.count()
         self._turning = False
@@ -106,7 +108,7 @@ class FakeClock:
             alarm.cancel()
 
     def _turn(self) -> None:
-        while self._due:
+        while self._due and not self.busy():
             due, _, alarm = heapq.heappop(self._due)
             if alarm.callback is not None:
                 self.now = max(self.now, due)
