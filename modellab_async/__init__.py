@@ -11,7 +11,7 @@ Example:
 
 # The rooms, from facts to edges; each imports only rooms above it:
 #   display, notebook                           how values look to a person
-#   models, errors                              what the API's resources and failures are
+#   compact, models, errors                     what the API's resources and failures are
 #   clock, closing, collector, stats, idset     small things that all rooms share
 #   comparison                                  pure: runs side by side
 #   config, wire, codec, endpoints              pure: settings, HTTP, JSON, the operations

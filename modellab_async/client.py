@@ -364,17 +364,17 @@ class ModelLabClient(Closing):
         raise refusal
 
     def _decode(self, call: Call, reply: Reply) -> Any:
-        if call.returns is None:
-            return None
-        if call.returns is bytes:
-            return reply.body
+        if call.returns is None or call.returns is bytes:
+            return reply.body if call.returns else None
         if reply.status == 204:  # said on purpose, unlike an empty 200: no repeat would help
             raise DecodeError(
                 f"204 No Content for {call.operation}, which has content", resource_id=call.expects
             )
         if call.paged:
-            return self._codec.open_page(reply.body, call.returns)
-        return self._codec.decode(reply.body, call.returns, expects=call.expects)
+            return self._codec.open_page(reply.body, call.returns, sharing=call.sharing)
+        return self._codec.decode(
+            reply.body, call.returns, expects=call.expects, sharing=call.sharing
+        )
 
     def _shown(self, call: Call) -> str:
         """A call's address, without a key that a user may have put into it."""

@@ -33,10 +33,18 @@ PROJECT_SORT_FIELDS: Final = ("name", "created_at", "updated_at")
 FACET_TYPES: Final = ("parameter", "attribute", "tag", "metric")
 
 
-def get_run(run_id: object, *, patient: bool = False) -> Call:
+def get_run(run_id: object, *, sharing: bool = False, patient: bool = False) -> Call:
     """``GET /runs/{run_id}``."""
     number = parse_id(run_id)
-    return Call("runs.get", "GET", f"/runs/{number}", returns=Run, expects=number, patient=patient)
+    return Call(
+        "runs.get",
+        "GET",
+        f"/runs/{number}",
+        returns=Run,
+        expects=number,
+        sharing=sharing,
+        patient=patient,
+    )
 
 
 def list_runs(
@@ -48,6 +56,7 @@ def list_runs(
     pinned_first: bool | None = None,
     include_pinned: bool | None = None,
     include_descendant_matches: bool | None = None,
+    sharing: bool = True,
     patient: bool = False,
 ) -> Call:
     """``GET /runs``."""
@@ -75,6 +84,7 @@ def list_runs(
         ),
         returns=Run,
         paged=True,
+        sharing=sharing,
         patient=patient,
     )
 
@@ -252,7 +262,7 @@ def _id(value: object, what: str) -> int | None:
 
 
 def _ids(values: Sequence[object] | None) -> str | None:
-    return None if values is None else ",".join(str(parse_id(value)) for value in values)
+    return None if values is None else ",".join([str(parse_id(value)) for value in values])
 
 
 def _pairs(values: Mapping[str, Any] | None) -> str | None:

@@ -17,12 +17,14 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from attrs import frozen as compact  # what type checkers should take them for
+else:
+    from modellab_async.compact import compact
+
 T_co = TypeVar("T_co", covariant=True)
 
 FilterValue: TypeAlias = "str | float | bool"
 """What a filter compares a param with."""
-
-# Instances are kept by the ten thousand: slots, and none for weak references.
 
 
 class RunStatus(StrEnum):
@@ -62,7 +64,7 @@ class RunStatus(StrEnum):
 _TERMINAL: Final = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.KILLED})
 
 
-@attrs.frozen(weakref_slot=False)
+@compact
 class Param:
     """A training parameter of a run; values are text, whatever they meant to the training code."""
 
@@ -70,7 +72,7 @@ class Param:
     value: str
 
 
-@attrs.frozen(weakref_slot=False)
+@compact
 class Tag:
     """A ``key:value`` label of a run or a project."""
 
@@ -78,7 +80,7 @@ class Tag:
     value: str
 
 
-@attrs.frozen(weakref_slot=False)
+@compact
 class MetricSummary:
     """What the API keeps of one metric's history in a run.
 
@@ -97,7 +99,7 @@ class MetricSummary:
     stddev: float | None = None
 
 
-@attrs.frozen(weakref_slot=False, kw_only=True)
+@compact(kw_only=True)
 class Run:
     """One training run.
 
@@ -145,7 +147,7 @@ class Run:
         return notebook.run_html(self)
 
 
-@attrs.frozen(weakref_slot=False, kw_only=True)
+@compact(kw_only=True)
 class Project:
     """A collection of runs."""
 
@@ -166,7 +168,7 @@ class Project:
         return next((tag.value for tag in self.tags if tag.key == key), None)
 
 
-@attrs.frozen(weakref_slot=False)
+@compact
 class RunFile:
     """A file or directory of a run; a directory's ``path`` ends in ``/``. Sizes are in bytes."""
 
@@ -175,7 +177,7 @@ class RunFile:
     file_size: int | None = None
 
 
-@attrs.frozen(weakref_slot=False, kw_only=True)
+@compact(kw_only=True)
 class RunArtifacts:
     """One directory of a run's artifacts.
 
@@ -187,7 +189,7 @@ class RunArtifacts:
     files: tuple[RunFile, ...] = ()
 
 
-@attrs.frozen(weakref_slot=False)
+@compact
 class ProjectFile:
     """A file of a project; ``artifact_path`` addresses its content. The size is in bytes."""
 
@@ -197,7 +199,7 @@ class ProjectFile:
     file_size: int | None = None
 
 
-@attrs.frozen(weakref_slot=False, kw_only=True)
+@compact(kw_only=True)
 class ProjectArtifacts:
     """The files of a project."""
 
@@ -205,7 +207,7 @@ class ProjectArtifacts:
     files: tuple[ProjectFile, ...] = ()
 
 
-@attrs.frozen(weakref_slot=False, kw_only=True)
+@compact(kw_only=True)
 class FacetKeys:
     """What runs (or projects) can be filtered by."""
 
@@ -215,7 +217,7 @@ class FacetKeys:
     tags: tuple[str, ...] = ()
 
 
-@attrs.frozen(weakref_slot=False)
+@compact
 class NumericRange:
     """The smallest and the largest value of a numeric facet."""
 
@@ -223,7 +225,7 @@ class NumericRange:
     max: float | None = None
 
 
-@attrs.frozen(weakref_slot=False)
+@compact
 class MetricStatRange:
     """The smallest and the largest value of one statistic (``stat``) of a metric."""
 
@@ -232,7 +234,7 @@ class MetricStatRange:
     max: float | None = None
 
 
-@attrs.frozen(weakref_slot=False, kw_only=True)
+@compact(kw_only=True)
 class FacetValues:
     """The values that one facet takes."""
 

@@ -65,6 +65,8 @@ class Call:
         effect: what it changes, which decides whether it may be repeated: see ``retry.TABLE``.
         expects: the id that the answer must carry.
         headers: further headers, which win over the client's.
+        sharing: whether equal params and tags of what it returns become one object: worth its time
+            where runs are kept.
         streamed: whether a good answer's body is handed over open rather than read.
         patient: whether it waits where the retry budget is empty, up to its deadline, instead of
             failing: many ids behind it would otherwise be burnt by an outage.
@@ -79,6 +81,7 @@ class Call:
     effect: Effect = "none"
     expects: int | None = None
     headers: Mapping[str, str] | None = attrs.field(default=None, hash=False)
+    sharing: bool = False
     streamed: bool = False
     patient: bool = False
 

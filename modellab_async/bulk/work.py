@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import attrs
-
 from modellab_async import endpoints
+from modellab_async.bulk.keeping import Keeping
 from modellab_async.errors import (
     AuthenticationError,
     ConfigError,
@@ -25,8 +24,12 @@ from modellab_async.models import Run, RunFilter
 from modellab_async.wire import parse_id
 
 if TYPE_CHECKING:
+    from attrs import frozen as compact
+
     from modellab_async.bulk.ids import Ids
     from modellab_async.wire import Call
+else:
+    from modellab_async.compact import compact
 
 Perform = Callable[["Call"], Awaitable[Any]]
 Progress = Callable[[int, int | None], object]
@@ -52,7 +55,7 @@ _OF_ANY_REQUEST: Final = frozenset({401, 408, 429})
 """Statuses below 500 that say nothing of the listing itself."""
 
 
-@attrs.frozen(weakref_slot=False)
+@compact
 class Outcome:
     """What became of one id asked for: a run or an error, never both.
 
@@ -71,6 +74,9 @@ class Outcome:
 
 Asked = tuple[int, Any]
 """An id as it was given, behind its place in the order asked."""
+
+Wanted = dict[int, tuple[Asked, ...]]
+"""Who asked for a run, by its id."""
 
 
 class Work:
@@ -102,6 +108,7 @@ class Work:
         self._tasks: set[asyncio.Task[None]] = set()
         self._alone: deque[Asked] = deque()
         self._room = asyncio.Event()
+        self._crowded = False
         self.ready: deque[Outcome] = deque()
         self._early: dict[int, Outcome] = {}
         self._consumers: set[asyncio.Future[None]] = set()
@@ -110,6 +117,7 @@ class Work:
         self._failure: BaseException | None = None
         self._proven = False
         self._refusal: ModelLabError | None = None
+        self._keeping = Keeping()
 
     async def next_outcome(self) -> Outcome:
         """The next outcome.
@@ -142,7 +150,8 @@ class Work:
             self._on_progress(self._given + 1, self._ids.total)
         outcome = self.ready.popleft()
         self._given += 1
-        if not self._room.is_set() and self._has_room():
+        if self._crowded and self._has_room():
+            self._crowded = False
             self._room.set()
         return outcome
 
@@ -226,9 +235,9 @@ class Work:
             if not asked:
                 return
             if hopeless is not None:
-                self._deliver([(index, Outcome(given, error=hopeless)) for index, given in asked])
+                self._fail(asked, hopeless)
             elif len(asked) == 1:
-                self._deliver([await self._ask(*asked[0])])
+                await self._ask(asked)
             else:
                 await self._ask_page(asked)
 
@@ -243,34 +252,37 @@ class Work:
                     first = self._ids.read - len(ids)
                     return list(enumerate(ids, start=first))
             else:
+                self._crowded = True
                 self._room.clear()
                 await self._room.wait()
         return [self._alone.popleft()]
 
-    async def _ask(self, index: int, run_id: Any) -> tuple[int, Outcome]:
+    async def _ask(self, asked: Sequence[Asked]) -> None:
         """One run by itself."""
+        ((index, run_id),) = asked
         try:
-            run = await self._perform(endpoints.get_run(run_id, patient=True))
+            run = await self._perform(
+                endpoints.get_run(run_id, sharing=self._keeping.likely, patient=True)
+            )
         except _PER_ID as error:
-            error.__traceback__ = None  # a million kept errors must not keep a million frames
             if isinstance(error, NotFoundError):
                 self._prove()
             self._note_refusal(error)
-            return index, Outcome(run_id, error=error)
-        self._prove()
-        return index, Outcome(run_id, run)
+            self._fail(asked, error)
+        else:
+            self._prove()
+            self._deliver([index], [Outcome(run_id, run)])
 
-    async def _ask_page(self, asked: list[Asked]) -> None:
+    async def _ask_page(self, asked: Sequence[Asked]) -> None:
         """Many runs by a listing call; whatever it does not answer is asked for by itself."""
-        wanted: dict[int, list[Asked]] = {}
-        for entry in asked:
-            try:
-                number = parse_id(entry[1])
-            except InvalidIdError as error:
-                error.__traceback__ = None
-                self._deliver([(entry[0], Outcome(entry[1], error=error))])
-            else:
-                wanted.setdefault(number, []).append(entry)
+        try:
+            wanted: Wanted = dict(
+                zip([parse_id(given) for _, given in asked], zip(asked), strict=True)
+            )
+        except InvalidIdError:
+            wanted = {}
+        if len(wanted) < len(asked):
+            wanted = self._sort_out(asked)
         if len(wanted) < 2:
             self._alone.extend(entry for entries in wanted.values() for entry in entries)
         else:
@@ -278,7 +290,19 @@ class Work:
                 await self._list(part)
         self._start()
 
-    async def _list(self, wanted: dict[int, list[Asked]]) -> None:
+    def _sort_out(self, asked: Sequence[Asked]) -> Wanted:
+        """The ids to ask for, some of them more than once; those that are none fail here."""
+        wanted: Wanted = {}
+        for entry in asked:
+            try:
+                number = parse_id(entry[1])
+            except InvalidIdError as error:
+                self._fail([entry], error)
+            else:
+                wanted[number] = (*wanted.get(number, ()), entry)
+        return wanted
+
+    async def _list(self, wanted: Wanted) -> None:
         number: int | None = None
         size, asked = len(wanted), frozenset(wanted)
         run_filter = RunFilter(ids=tuple(wanted))
@@ -286,7 +310,11 @@ class Work:
             while wanted:
                 raw = await self._perform(
                     endpoints.list_runs(
-                        run_filter, page_size=size, page_number=number, patient=True
+                        run_filter,
+                        page_size=size,
+                        page_number=number,
+                        sharing=self._keeping.likely,
+                        patient=True,
                     )
                 )
                 items = await raw.outcomes()
@@ -299,22 +327,19 @@ class Work:
                     break
                 number = following
         except _PER_ID as error:
-            error.__traceback__ = None
             if self._route == "auto" and _refuses_listing(error):
                 self._paged = False
             else:
                 self._note_refusal(error)
-                for entries in wanted.values():
-                    self._deliver([(i, Outcome(given, error=error)) for i, given in entries])
+                self._fail([entry for entries in wanted.values() for entry in entries], error)
                 return
         self._alone.extend(entry for entries in wanted.values() for entry in entries)
 
-    def _take_page(
-        self, items: list[Any], wanted: dict[int, list[Asked]], asked: frozenset[int]
-    ) -> bool:
+    def _take_page(self, items: list[Any], wanted: Wanted, asked: frozenset[int]) -> bool:
         """Deliver what a page holds; False where it holds anything that nobody asked for."""
         as_asked = True
-        outcomes: list[tuple[int, Outcome]] = []
+        places: list[int] = []
+        outcomes: list[Outcome] = []
         for item in items:
             if isinstance(item, Run):
                 entries = wanted.pop(item.id, None)
@@ -322,16 +347,15 @@ class Work:
                     as_asked &= item.id in asked
                     continue
                 for index, given in entries:
-                    outcomes.append((index, Outcome(given, item)))
+                    places.append(index)
+                    outcomes.append(Outcome(given, item))
             elif isinstance(item, DecodeError):
-                item.__traceback__ = None
-                for index, given in wanted.pop(
-                    -1 if item.resource_id is None else item.resource_id, ()
-                ):
-                    outcomes.append((index, Outcome(given, error=item)))
+                self._fail(
+                    wanted.pop(-1 if item.resource_id is None else item.resource_id, ()), item
+                )
             else:
                 as_asked = False  # of a user's hook: only an answer of its own tells whose it is
-        self._deliver(outcomes)
+        self._deliver(places, outcomes)
         return as_asked
 
     def _note_refusal(self, error: ModelLabError) -> None:
@@ -345,13 +369,23 @@ class Work:
             self._proven = True
             self._start()
 
-    def _deliver(self, outcomes: list[tuple[int, Outcome]]) -> None:
-        if self._stopped:
+    def _fail(self, asked: Sequence[Asked], error: ModelLabError) -> None:
+        """Deliver an error as what became of some ids."""
+        error.__traceback__ = None  # a million kept errors must not keep a million frames
+        self._deliver(
+            [index for index, _ in asked], [Outcome(given, error=error) for _, given in asked]
+        )
+
+    def _deliver(self, places: Sequence[int], outcomes: Sequence[Outcome]) -> None:
+        """Hand outcomes to who waits for them, in the order of their places if that was asked."""
+        if self._stopped or not outcomes:
             return
+        ahead = places[0] if self._ordered else self._given + len(self.ready)
+        self._keeping.look(self._given, outcomes[0].run, due=ahead + 2)
         if not self._ordered:
-            self.ready.extend([outcome for _, outcome in outcomes])
+            self.ready.extend(outcomes)
         else:
-            self._early.update(outcomes)
+            self._early.update(zip(places, outcomes, strict=True))
             while self._sorted in self._early:
                 self.ready.append(self._early.pop(self._sorted))
                 self._sorted += 1
@@ -364,7 +398,7 @@ class Work:
                 consumer.set_result(None)
 
 
-def _split(wanted: dict[int, list[Asked]]) -> list[dict[int, list[Asked]]]:
+def _split(wanted: Wanted) -> list[Wanted]:
     """As many parts as it takes for the ids of each to fit into an address."""
     parts = -(-len(str(list(wanted))) // LONGEST_ID_LIST)
     if parts == 1:

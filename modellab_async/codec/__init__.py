@@ -129,14 +129,16 @@ class Codec:
             )
         self.converter: Converter = converter or make_converter()
 
-    def decode(self, body: bytes, model: type[M], *, expects: int | None = None) -> M:
-        """One resource's answer as its model.
+    def decode(
+        self, body: bytes, model: type[M], *, expects: int | None = None, sharing: bool = True
+    ) -> M:
+        """One resource's answer as its model; see `Call` for ``expects`` and ``sharing``.
 
         Raises:
             DecodeError: where the body is not what the API promises, or is about another id.
         """
         try:
-            result = self.converter.document(body, model)
+            result = self.converter.document(body, model, sharing=sharing)
         except DecodeError as error:
             raise located(error, "$", expects) from error.__cause__
         # A user's hook for the whole model may give something that has no id.
@@ -148,8 +150,8 @@ class Codec:
             )
         return cast("M", result)
 
-    def open_page(self, body: bytes, model: type[Any]) -> RawPage:
-        """A listing's answer, its items still to be structured one by one.
+    def open_page(self, body: bytes, model: type[Any], *, sharing: bool = True) -> RawPage:
+        """A listing's answer, its items still to be structured one by one; see `Call`.
 
         Raises:
             DecodeError: where the body is not a listing.
@@ -159,7 +161,7 @@ class Codec:
         if not converter.customised:
             twin = twin_of(model)
             try:
-                listing = twin.listing(body)
+                listing = twin.listing(body, sharing=sharing)
             except PARSE_ERRORS:
                 pass  # perhaps for one item's sake: each is looked at by itself
             else:

@@ -60,14 +60,14 @@ class Converter(cattrs.Converter):
         )
         self.customised: bool = bool(args or kwargs)  # as also in a copy, which may have hooks
 
-    def document(self, body: bytes, model: type[Any]) -> Any:
-        """The model in a whole answer, ``{"data": resource}``.
+    def document(self, body: bytes, model: type[Any], *, sharing: bool = True) -> Any:
+        """The model in a whole answer, ``{"data": resource}``; see `Call` for ``sharing``.
 
         Raises:
             DecodeError: with a path from the answer's root.
         """
         if not self.customised:
-            return twin_of(model).document(body)
+            return twin_of(model).document(body, sharing=sharing)
         data = loads(body)
         if not isinstance(data, dict) or "data" not in data:
             said = "Expected `object` with the field `data`"

@@ -1,9 +1,8 @@
 """The fast way from JSON to a frozen model.
 
-msgspec decodes into a private twin of each model: an attrs class with the same slots, but mutable
-and with nullable fields. Nulls are then replaced by the model's defaults, equal params and tags
-become one object, and the twin becomes the model by changing its class: a frozen ``__init__`` of
-twenty fields would cost more than all the rest.
+msgspec decodes into a private twin of each model, with the same slots, but mutable and with
+nullable fields. Nulls are then replaced by the model's defaults, equal params and tags become one
+object, and the twin becomes the model by changing its class.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import msgspec
 
 from modellab_async import models
 from modellab_async.codec.parsing import PARSE_ERRORS, decode_error, identity, parse
+from modellab_async.compact import slot
 from modellab_async.errors import DecodeError
 from modellab_async.models import MetricSummary, Param, Tag
 
@@ -105,13 +105,13 @@ class Twin(Generic[M]):
         self._large = large.__annotations__["attributes"]
         self._sliced = _Decoders(large)
 
-    def document(self, body: bytes) -> M:
+    def document(self, body: bytes, *, sharing: bool) -> M:
         """The model in a whole answer, ``{"data": resource}``.
 
         Raises:
             DecodeError: with a path from the answer's root.
         """
-        decoders = self._sliced if len(body) >= LARGE else self._plain
+        decoders = self._sliced if sharing and len(body) >= LARGE else self._plain
         found = parse(body, decoders.document, self._plain.convert_document)
         try:
             return self.mend(found.data)
@@ -136,8 +136,10 @@ class Twin(Generic[M]):
                 raise decode_error(error) from None
         return self.mend(found)
 
-    def listing(self, body: bytes) -> Any:
+    def listing(self, body: bytes, *, sharing: bool) -> Any:
         """A whole listing, its items to be mended one by one; fails on the first bad one."""
+        if not sharing:
+            return self._plain.listing(body)
         beginning = body[:_SAMPLE]  # a whole page takes half a millisecond to search
         large = len(beginning) >= LARGE * beginning.count(b'"attributes"')
         return (self._sliced if large else self._plain).listing(body)
@@ -275,27 +277,25 @@ def _resource_of(
         hints: the types of its fields.
         items: types that the items of a list have instead, by those they have in the model.
     """
-    twin = attrs.make_class(
+    twin = msgspec.defstruct(
         f"_{name}Twin",
-        {field.name: _twin_field(field, hints[field.name], items) for field in fields},
-        slots=True,
-        weakref_slot=False,
+        [_twin_slot(field, hints[field.name], items) for field in fields],
         kw_only=True,
-        eq=False,
+        gc=False,
     )
     parts: list[Any] = [("attributes", twin), ("id", Any, None)]
     return msgspec.defstruct(f"_{name}Resource", parts, gc=False)
 
 
-def _twin_field(field: attrs.Attribute[Any], hint: Any, items: Mapping[Any, Any]) -> Any:
+def _twin_slot(field: attrs.Attribute[Any], hint: Any, items: Mapping[Any, Any]) -> Any:
     """The field of a twin: what the wire may hold in this place."""
     if field.name == "id":
-        return attrs.field(type=object, default=None)  # the resource's, never the attributes'
+        return slot(field.name, Any, None)  # the resource's, never the attributes'
     wire: Any = hint
     if hint in (datetime, datetime | None):
         wire = AwareDatetime | None if hint != datetime else AwareDatetime
     elif (item := typing.get_args(hint)[:1]) and item[0] in items:
         wire = tuple.__class_getitem__((items[item[0]], ...))
     if field.default is attrs.NOTHING:
-        return attrs.field(type=wire)
-    return attrs.field(type=wire | None, default=None)
+        return slot(field.name, wire, attrs.NOTHING)
+    return slot(field.name, wire | None, None)

@@ -1,0 +1,50 @@
+"""attrs classes that the codec fills directly and the garbage collector never visits.
+
+To whoever uses one, it is a frozen, slotted attrs class. Its instances are laid out by msgspec:
+they decode in half the time, and a million kept runs cost no collection anything. What a model
+holds is frozen too, so that it can be no part of a cycle.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import attrs
+import msgspec
+
+_MADE_BY_PYTHON = {"__annotations__", "__dict__", "__weakref__"}
+
+
+def compact(cls: type[Any] | None = None, *, kw_only: bool = False) -> Any:
+    """As ``attrs.frozen``, for classes of plain fields, which may have simple defaults."""
+    if cls is None:
+        return partial(compact, kw_only=kw_only)
+    written = {name for name in vars(cls) if name not in _MADE_BY_PYTHON}
+    described: Any = attrs.frozen(
+        cls, slots=False, init=False, repr=False, eq=False, kw_only=kw_only
+    )
+    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(described)
+    written -= {field.name for field in fields}
+    compacted: Any = msgspec.defstruct(
+        cls.__name__,
+        [slot(field.name, field.type, field.default) for field in fields],
+        module=cls.__module__,
+        namespace={
+            name: value
+            for name, value in vars(described).items()
+            if name in written or name.startswith("__attrs_")
+        },
+        frozen=True,
+        gc=False,
+        kw_only=kw_only,
+    )
+    # msgspec's own would raise a plain AttributeError.
+    compacted.__setattr__ = described.__setattr__
+    compacted.__delattr__ = described.__delattr__
+    return compacted
+
+
+def slot(name: str, kind: Any, default: Any) -> Any:
+    """A field as msgspec takes it; required where the default is ``attrs.NOTHING``."""
+    return (name, kind) if default is attrs.NOTHING else (name, kind, default)
