@@ -364,8 +364,10 @@ class ModelLabClient(Closing):
         raise refusal
 
     def _decode(self, call: Call, reply: Reply) -> Any:
-        if call.returns is None or call.returns is bytes:
-            return reply.body if call.returns else None
+        if call.returns is None:
+            return None
+        if call.returns is bytes:
+            return reply.body
         if reply.status == 204:  # said on purpose, unlike an empty 200: no repeat would help
             raise DecodeError(
                 f"204 No Content for {call.operation}, which has content", resource_id=call.expects
@@ -400,13 +402,8 @@ class ModelLabClient(Closing):
     def _note_retry(self, journey: Journey, error: ModelLabError, pause: float) -> None:
         journey.failure = error
         journey.answer_lost |= isinstance(error, TransportError) and error.answer_lost
-        _log.info(
-            "%s: attempt %d failed, next in %.2f s: %s",
-            journey.call.operation,
-            journey.attempts,
-            pause,
-            error,
-        )
+        said = "%s: attempt %d failed, next in %.2f s: %s"
+        _log.info(said, journey.call.operation, journey.attempts, pause, error)
         if journey.watch is not None:
             journey.watch.retry(error, pause)
 
