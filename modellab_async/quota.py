@@ -96,6 +96,8 @@ class Quota:
 
     def admits(self, now: float) -> bool:
         """Whether one more request may go out."""
+        if self._ours == self._share == 1.0 and self.in_flight < self._remaining:
+            return self.in_flight < self._allowed  # as nearly always
         if self.closed(now):
             return False
         return self.in_flight < min(self._allowed, self._room)

@@ -29,6 +29,10 @@ from modellab_async.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from attrs import frozen as compact
+else:
+    from modellab_async.compact import compact
+
 BODY_KEPT: Final = 2048
 """How many bytes of a failed answer's body an error carries."""
 
@@ -51,7 +55,7 @@ Effect = Literal["none", "set", "removal", "other"]
 """What a call changes: nothing, a state that it sets, a thing that it takes away, or else."""
 
 
-@attrs.frozen
+@compact
 class Call:
     """One operation of the API, ready to be sent.
 
@@ -80,7 +84,7 @@ class Call:
     paged: bool = False
     effect: Effect = "none"
     expects: int | None = None
-    headers: Mapping[str, str] | None = attrs.field(default=None, hash=False)
+    headers: Mapping[str, str] | None = None
     sharing: bool = False
     streamed: bool = False
     patient: bool = False

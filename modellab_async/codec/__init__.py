@@ -7,6 +7,7 @@ and with what is wrong in it.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -90,14 +91,16 @@ class RawPage:
     async def outcomes(self) -> list[Any]:
         """Each item as its model or as the `DecodeError` it led to; other tasks run in between."""
         results: list[Any] = []
-        for index, item in enumerate(self._items, start=1):
-            if index % BREATH == 0:
+        items = iter(self._items)
+        while len(results) < len(self._items):
+            if results:
                 await asyncio.sleep(0)
             try:
-                results.append(self._structure(item))
-            except DecodeError as error:
+                results.extend(map(self._structure, itertools.islice(items, BREATH)))
+            except DecodeError as error:  # of the item behind those that are in the results
+                item = self._items[len(results)]
                 error.cut_short = False  # the page around it was whole
-                results.append(located(error, f"$.data[{index - 1}]", _identity(item)))
+                results.append(located(error, f"$.data[{len(results)}]", _identity(item)))
         return results
 
     async def page(self) -> Page[Any]:
