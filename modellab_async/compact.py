@@ -8,16 +8,23 @@ holds is frozen too, so that it can be no part of a cycle.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 _MADE_BY_PYTHON = {"__annotations__", "__dict__", "__weakref__"}
 
 
 def compact(cls: type[Any] | None = None, *, kw_only: bool = False) -> Any:
-    """As ``attrs.frozen``, for classes of plain fields, which may have simple defaults."""
+    """As ``attrs.frozen``, for fields with plain defaults or none; ``repr=False`` is known.
+
+    Raises:
+        TypeError: for a field with anything else, such as a validator.
+    """
     if cls is None:
         return partial(compact, kw_only=kw_only)
     written = {name for name in vars(cls) if name not in _MADE_BY_PYTHON}
@@ -25,6 +32,9 @@ def compact(cls: type[Any] | None = None, *, kw_only: bool = False) -> Any:
         cls, slots=False, init=False, repr=False, eq=False, kw_only=kw_only
     )
     fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(described)
+    for field in fields:
+        if field.validator or field.converter or isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
+            raise TypeError(f"{cls.__name__}.{field.name} can only have a plain default")
     written -= {field.name for field in fields}
     compacted: Any = msgspec.defstruct(
         cls.__name__,
@@ -42,7 +52,22 @@ def compact(cls: type[Any] | None = None, *, kw_only: bool = False) -> Any:
     # msgspec's own would raise a plain AttributeError.
     compacted.__setattr__ = described.__setattr__
     compacted.__delattr__ = described.__delattr__
+    if not all(field.repr for field in fields):
+        _hide(compacted, [field.name for field in fields if field.repr])
     return compacted
+
+
+def _hide(compacted: Any, shown: Sequence[str]) -> None:
+    """Have a class show these fields only, to rich as well, which would otherwise ask msgspec."""
+
+    def pairs(self: Any) -> Iterator[tuple[str, Any]]:
+        return ((name, getattr(self, name)) for name in shown)
+
+    def text(self: Any) -> str:
+        return f"{compacted.__name__}({', '.join(f'{name}={it!r}' for name, it in pairs(self))})"
+
+    compacted.__rich_repr__ = pairs
+    compacted.__repr__ = text
 
 
 def slot(name: str, kind: Any, default: Any) -> Any:

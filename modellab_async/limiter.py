@@ -210,7 +210,7 @@ class Limiter:
         quota = self._quotas[operation]
         if rate_limit is not None and rate_limit.name != quota.name and rate_limit.name:
             quota = self._rename(operation, quota, rate_limit.name)
-        quota.learn(status, rate_limit, now=self._clock.monotonic(), jitter=self._clock.random())
+        quota.learn(status, rate_limit, now=self._clock.monotonic(), jitter=self._clock.random)
 
     def admit(self) -> None:
         """Let in whoever may go by what was learned, while a place is kept for long."""

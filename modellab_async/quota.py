@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modellab_async.wire import RateLimit
 
 OPENING: Final = 8
@@ -110,7 +112,12 @@ class Quota:
         return max(1.0, self._share * self._remaining * _CAUTION)
 
     def learn(
-        self, status: int, rate_limit: RateLimit | None, *, now: float, jitter: float
+        self,
+        status: int,
+        rate_limit: RateLimit | None,
+        *,
+        now: float,
+        jitter: Callable[[], float],
     ) -> None:
         """Take in what an answer says of the limit, or that it says nothing.
 
@@ -118,7 +125,7 @@ class Quota:
             status: the answer's HTTP status.
             rate_limit: what its headers say.
             now: when it arrived (monotonic).
-            jitter: a number in [0, 1), for the pause after a 429 that names no time.
+            jitter: gives a number in [0, 1), for the pause after a 429 that names no time.
         """
         reset = None
         if rate_limit is not None:
@@ -180,7 +187,7 @@ class Quota:
         # The lowest of a period counts: the answers to a burst of ours come in a row.
         self._share = min(self._ours, self._share)
 
-    def _refuse(self, reset: float | None, now: float, jitter: float) -> None:
+    def _refuse(self, reset: float | None, now: float, jitter: Callable[[], float]) -> None:
         """Nothing is left, until the time named; where none is, ask less and less often."""
         if reset is None and self._remaining == 0 and now < self.opens_at:
             return  # it was on its way when the pause began, and says nothing new
@@ -192,7 +199,7 @@ class Quota:
         if reset is None or (reset == 0 and self._refusals > 1):
             self._blind_pauses += 1
             pause = _FIRST_BLIND_PAUSE * 2.0 ** min(self._blind_pauses - 1, 16)
-            reset = min(_LONGEST_BLIND_PAUSE, pause) * (1 + jitter) / 2
+            reset = min(_LONGEST_BLIND_PAUSE, pause) * (1 + jitter()) / 2
         self._probing = False
         end = now + reset
         if not self._earliest_end - _SLACK <= end <= self._latest_end + _SLACK:

@@ -263,7 +263,7 @@ class Transport:
         chunks: list[bytes] = []
         size = 0
         while not content.at_eof():
-            chunk = await content.readany()
+            chunk = content.read_nowait() if content.is_eof() else await content.readany()
             size += len(chunk)
             chunks.append(chunk)
             if size > self._max_body_bytes:

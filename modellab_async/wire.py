@@ -90,7 +90,7 @@ class Call:
     patient: bool = False
 
 
-@attrs.frozen
+@compact
 class Reply:
     """An answer: status, headers (case-insensitive) and the decompressed body."""
 
@@ -99,7 +99,7 @@ class Reply:
     body: bytes = attrs.field(repr=False)
 
 
-@attrs.frozen
+@compact
 class RateLimit:
     """What the server says of a limit, on every answer.
 

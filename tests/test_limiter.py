@@ -23,7 +23,7 @@ def said(
 
 
 def answered(quota: Quota, limit: RateLimit | None, *, now: float, status: int = 200) -> None:
-    quota.learn(status, limit, now=now, jitter=0.5)
+    quota.learn(status, limit, now=now, jitter=lambda: 0.5)
 
 
 class TestQuota:
@@ -229,7 +229,7 @@ class TestQuota:
         quota, now = Quota(), 0.0
         for status, limit, pause in answers:
             now += pause
-            quota.learn(status, limit, now=now, jitter=0.5)
+            quota.learn(status, limit, now=now, jitter=lambda: 0.5)
             assert quota.opens_at <= now + 86_402
             assert quota.admits(now + 86_403)
 

@@ -67,7 +67,7 @@ class Gate:
     def learn(self, operation: str, status: int, rate_limit: RateLimit | None) -> None:
         """Take in an answer's status and headers, before its leave is given back."""
         quota = self._quota(operation, rate_limit.name if rate_limit is not None else None)
-        quota.learn(status, rate_limit, now=self._clock.monotonic(), jitter=self._clock.random())
+        quota.learn(status, rate_limit, now=self._clock.monotonic(), jitter=self._clock.random)
 
     def give_back(self, number: int) -> None:
         """A request is over, whatever came of it."""
