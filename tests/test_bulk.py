@@ -24,7 +24,8 @@ from modellab_async import (
     RunStatus,
     ServerError,
 )
-from modellab_async.bulk.work import OPENING, OPENING_PAGES
+from modellab_async.bulk.pace import OPENING_PAGES
+from modellab_async.bulk.work import OPENING
 from modellab_async.simulator import Fault, Faults, Simulator
 
 

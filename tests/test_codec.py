@@ -362,16 +362,21 @@ def test_equal_params_are_shared() -> None:
 def test_what_is_shared_is_bounded() -> None:
     """Params that never repeat do not pile up, and come out right beyond the bound too."""
     codec = Codec()
-    gc.collect()
-    before = sum(type(kept) is Param for kept in gc.get_objects())
-    for start in (0, 40_000, 80_000):
-        pairs = [{"key": f"p{n}", "value": str(n)} for n in range(start, start + 40_000)]
-        run = codec.decode(body(params=[*pairs, pairs[0]]), Run)
-        assert run.params == tuple(Param(**pair) for pair in [*pairs, pairs[0]])
-        del run
-        gc.collect()
-        kept = sum(type(kept) is Param for kept in gc.get_objects())
-        assert kept - before <= SHARED
+    large = body(params=[{"key": "note", "value": "x" * LARGE}])
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for start in range(0, 120_000, 30_000):
+            for _ in range(UNSHARED):  # which are not looked up, after one that was all new
+                codec.decode(large, Run)
+            pairs = [{"key": f"p{n}", "value": str(n)} for n in range(start, start + 30_000)]
+            run = codec.decode(body(params=[*pairs, pairs[0]]), Run)
+            assert run.params == tuple(Param(**pair) for pair in [*pairs, pairs[0]])
+            del run, pairs
+            kept, _ = tracemalloc.get_traced_memory()
+            assert kept - before < SHARED * 500
+    finally:
+        tracemalloc.stop()
 
 
 def production_run(number: int, *, repeats: bool) -> bytes:
@@ -387,11 +392,9 @@ def production_run(number: int, *, repeats: bool) -> bytes:
     return body(str(number), params=params, metric_summaries=metrics)
 
 
-@pytest.mark.parametrize(
-    ("repeats", "most_bytes", "most_objects"), [(True, 10_000, 30), (False, 35_000, 160)]
-)
-def test_memory_of_kept_runs(repeats: bool, most_bytes: int, most_objects: int) -> None:
-    """A kept run of production size is small, and smaller where params repeat."""
+@pytest.mark.parametrize(("repeats", "most_bytes"), [(True, 10_000), (False, 35_000)])
+def test_memory_of_kept_runs(repeats: bool, most_bytes: int) -> None:
+    """A kept run of production size is small, and nothing for the garbage collector to visit."""
     codec, count = Codec(), 300
     bodies = [production_run(number, repeats=repeats) for number in range(count)]
     assert 7_500 < len(bodies[0]) < 11_000
@@ -407,7 +410,7 @@ def test_memory_of_kept_runs(repeats: bool, most_bytes: int, most_objects: int) 
         tracemalloc.stop()
     assert len(kept) == count
     assert (size_after - size) / count < most_bytes
-    assert (objects_after - objects) / count < most_objects
+    assert (objects_after - objects) / count < 1
 
 
 NOON = datetime(2026, 5, 15, 12, tzinfo=UTC)

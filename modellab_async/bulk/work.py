@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from modellab_async import endpoints
 from modellab_async.bulk.keeping import Keeping
+from modellab_async.bulk.pace import PAGES_AT_ONCE, Pace
 from modellab_async.errors import (
     AuthenticationError,
     ConfigError,
@@ -36,11 +37,7 @@ Progress = Callable[[int, int | None], object]
 Route = Literal["auto", "batch", "single"]
 
 OPENING: Final = 16
-OPENING_PAGES: Final = 4
 """Requests made before the first good answer: a wrong key costs hardly more than that."""
-
-PAGES_AT_ONCE: Final = 16
-"""Listing calls in flight: each may hold a megabyte, and keeps a processor busy for a while."""
 
 SPARE_PAGES: Final = 4
 """Pages' worth of outcomes that may wait to be taken while all workers go on."""
@@ -118,6 +115,7 @@ class Work:
         self._proven = False
         self._refusal: ModelLabError | None = None
         self._keeping = Keeping()
+        self._pace = Pace(concurrency)
 
     async def next_outcome(self) -> Outcome:
         """The next outcome.
@@ -186,7 +184,7 @@ class Work:
         if self._stopped or self._refusal is not None:
             return
         if self._paged:
-            most = min(PAGES_AT_ONCE if self._proven else OPENING_PAGES, self._concurrency)
+            most = self._pace.pages
         else:
             known = self._proven or self._wide
             most = self._concurrency if known else min(OPENING, self._concurrency)
@@ -229,6 +227,7 @@ class Work:
 
     async def _run(self) -> None:
         """One worker: a chunk at a time, until there are no more or the keys are refused."""
+        task: Any = asyncio.current_task()
         hopeless = self._refusal
         while self._refusal is hopeless:
             asked = await self._next()
@@ -240,6 +239,9 @@ class Work:
                 await self._ask(asked)
             else:
                 await self._ask_page(asked)
+                if len(self._tasks) > self._pace.pages and not self._alone:
+                    self._tasks.remove(task)  # before others count: one must be left
+                    return
 
     async def _next(self) -> list[Asked]:
         """What to ask for next: an id that a listing left out, or the next chunk of ids."""
@@ -318,6 +320,7 @@ class Work:
                     )
                 )
                 items = await raw.outcomes()
+                self._pace.look()
                 self._prove()
                 if not self._take_page(items, wanted, asked):
                     self._paged = self._paged and self._route == "batch"

@@ -1,0 +1,68 @@
+"""attrs classes that msgspec lays out; what all models have in common is in test_models."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+
+if TYPE_CHECKING:
+    from attrs import frozen as compact
+else:
+    from modellab_async.compact import compact
+
+
+def test_compact_classes_are_attrs_classes() -> None:
+    """Attrs knows their fields, and can change and take apart what they hold."""
+
+    @compact(kw_only=True)
+    class Point:
+        x: int
+        y: int = 0
+
+    point = Point(x=1)
+    assert [field.name for field in attrs.fields(Point)] == ["x", "y"]
+    assert attrs.evolve(point, y=2) == Point(x=1, y=2)
+    assert attrs.asdict(point) == {"x": 1, "y": 0}
+    assert {point: "equal"}[Point(x=1)] == "equal"
+
+
+def test_compact_values_are_unknown_to_the_garbage_collector() -> None:
+    """However many are kept, a collection visits none of them."""
+
+    @compact
+    class Point:
+        x: int
+
+    assert not gc.is_tracked(Point(1))
+
+
+def test_compact_classes_hide_what_their_repr_leaves_out() -> None:
+    """A field with ``repr=False`` is in no text, rich's included; the others are as in attrs."""
+
+    @compact
+    class Answer:
+        status: int
+        body: bytes = attrs.field(default=b"", repr=False)
+
+    answer: Any = Answer(200, b"secret")
+    assert repr(answer) == "Answer(status=200)"
+    assert list(answer.__rich_repr__()) == [("status", 200)]
+    assert (answer.body, answer) == (b"secret", Answer(200, b"secret"))
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        attrs.field(factory=list),
+        attrs.field(converter=int),
+        attrs.field(validator=attrs.validators.instance_of(int)),
+    ],
+    ids=["factory", "converter", "validator"],
+)
+def test_compact_classes_refuse_what_they_would_ignore(field: Any) -> None:
+    """A field that does more than hold a value is an error, rather than one that does less."""
+    with pytest.raises(TypeError, match=r"Odd\.value can only have a plain default"):
+        compact(type("Odd", (), {"__annotations__": {"value": "int"}, "value": field}))

@@ -1,0 +1,98 @@
+"""How many pages a fetch has in flight, and whether it makes equal params one object."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import attrs
+import pytest
+
+from modellab_async import Run, RunStatus
+from modellab_async.bulk import pace
+from modellab_async.bulk.keeping import Keeping
+from modellab_async.bulk.pace import OPENING_PAGES, PAGES_AT_ONCE, Pace
+
+
+@attrs.define
+class Watches:
+    """Time, and the part of it in which the thread computed."""
+
+    now: float = 0.0
+    worked: float = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def thread_time(self) -> float:
+        return self.worked
+
+    def read(self, pace: Pace, busy: float, pages: int = 1_000) -> None:
+        """Have so many pages read, one a second, by a thread that is busy for a share of it."""
+        for _ in range(pages):
+            self.now += 1.0
+            self.worked += busy
+            pace.look()
+
+
+@pytest.fixture
+def watches(monkeypatch: pytest.MonkeyPatch) -> Watches:
+    watches = Watches()
+    monkeypatch.setattr(pace, "time", watches)
+    return watches
+
+
+def test_an_idle_processor_is_given_more_pages(watches: Watches) -> None:
+    """The first page tells already; from there on it doubles, up to what a fetch may have."""
+    waiting = Pace(100)
+    assert waiting.pages == OPENING_PAGES
+    watches.read(waiting, busy=0.3, pages=1)
+    assert waiting.pages == 2 * OPENING_PAGES
+    watches.read(waiting, busy=0.3)
+    assert waiting.pages == PAGES_AT_ONCE
+
+
+def test_a_busy_processor_is_left_with_two_pages(watches: Watches) -> None:
+    """One to work on and one on its way; no more would be read any sooner."""
+    working = Pace(100)
+    watches.read(working, busy=1.0)
+    assert working.pages == 2
+
+
+def test_a_processor_with_enough_to_do_keeps_its_pages(watches: Watches) -> None:
+    """Neither idle nor short of time: nothing changes, however long it lasts."""
+    content = Pace(100)
+    watches.read(content, busy=0.95)
+    assert content.pages == OPENING_PAGES
+
+
+@pytest.mark.parametrize("busy", [0.1, 1.0])
+def test_pages_are_within_the_concurrency(watches: Watches, busy: float) -> None:
+    """A client that may have one request in flight has one page in flight, busy or not."""
+    lone = Pace(1)
+    watches.read(lone, busy=busy)
+    assert lone.pages == 1
+
+
+def a_run() -> Run:
+    return Run(id=1, name="a", project_id=1, status=RunStatus.RUNNING, created_at=datetime.now(UTC))
+
+
+def test_runs_are_taken_to_be_kept_until_one_was_dropped() -> None:
+    """The sample is looked at when its taker has gone on, and not before."""
+    keeping = Keeping()
+    keeping.look(0, a_run(), due=3)
+    keeping.look(2, a_run(), due=5)
+    assert keeping.likely
+    keeping.look(3, a_run(), due=6)
+    assert not keeping.likely
+
+
+def test_runs_that_are_kept_again_are_found_out() -> None:
+    """A fetch whose runs were dropped at first is looked at again."""
+    keeping, kept = Keeping(), a_run()
+    keeping.look(0, a_run(), due=1)
+    keeping.look(1, None, due=1)
+    keeping.look(1, kept, due=2)
+    assert not keeping.likely
+    keeping.look(2, None, due=3)
+    assert keeping.likely
