@@ -42,12 +42,12 @@ def watches(monkeypatch: pytest.MonkeyPatch) -> Watches:
 
 
 def test_an_idle_processor_is_given_more_pages(watches: Watches) -> None:
-    """The first page tells already; from there on it doubles, up to what a fetch may have."""
+    """As many as would have filled its time, up to what a fetch may have."""
     waiting = Pace(100)
     assert waiting.pages == OPENING_PAGES
-    watches.read(waiting, busy=0.3, pages=1)
-    assert waiting.pages == 2 * OPENING_PAGES
-    watches.read(waiting, busy=0.3)
+    watches.read(waiting, busy=0.8, pages=OPENING_PAGES)
+    assert waiting.pages == OPENING_PAGES / 0.8
+    watches.read(waiting, busy=0.0)
     assert waiting.pages == PAGES_AT_ONCE
 
 

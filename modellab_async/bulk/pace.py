@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Final
 
@@ -33,7 +34,7 @@ class Pace:
     def __init__(self, concurrency: int) -> None:
         self._most = min(PAGES_AT_ONCE, concurrency)
         self.pages: int = min(OPENING_PAGES, concurrency)
-        self._unread = 0  # the first page tells of the latency already
+        self._unread = self.pages
         self._began, self._worked = time.perf_counter(), time.thread_time()
 
     def look(self) -> None:
@@ -44,7 +45,8 @@ class Pace:
         now, worked = time.perf_counter(), time.thread_time()
         passed, busy = now - self._began, worked - self._worked
         if busy < _IDLE * passed:
-            self.pages = min(self.pages * 2, self._most)
+            filling = self.pages * passed / max(busy, 1e-6)
+            self.pages = min(math.ceil(filling), self._most)
         elif busy > _BUSY * passed:
             self.pages = max(self.pages * 3 // 4, min(2, self._most))
         self._began, self._worked, self._unread = now, worked, 2 * self.pages
