@@ -2,7 +2,7 @@
 
 To whoever uses one, it is a frozen, slotted attrs class. Its instances are laid out by msgspec:
 they decode in half the time, and a million kept runs cost no collection anything. What a model
-holds is frozen too, so that it can be no part of a cycle.
+holds is frozen too, so that it can be no part of a circle.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 _MADE_BY_PYTHON = {"__annotations__", "__dict__", "__weakref__"}
 
 
-def compact(cls: type[Any] | None = None, *, kw_only: bool = False) -> Any:
+def compact(cls: type[Any] | None = None, *, kw_only: bool = False, gc: bool = False) -> Any:
     """As ``attrs.frozen``, for fields with plain defaults or none; ``repr=False`` is known.
 
     Raises:
         TypeError: for a field with anything else, such as a validator.
     """
     if cls is None:
-        return partial(compact, kw_only=kw_only)
+        return partial(compact, kw_only=kw_only, gc=gc)
     written = {name for name in vars(cls) if name not in _MADE_BY_PYTHON}
     described: Any = attrs.frozen(
         cls, slots=False, init=False, repr=False, eq=False, kw_only=kw_only
@@ -46,7 +46,7 @@ def compact(cls: type[Any] | None = None, *, kw_only: bool = False) -> Any:
             if name in written or name.startswith("__attrs_")
         },
         frozen=True,
-        gc=False,
+        gc=gc,
         kw_only=kw_only,
     )
     # msgspec's own would raise a plain AttributeError.
@@ -55,6 +55,11 @@ def compact(cls: type[Any] | None = None, *, kw_only: bool = False) -> Any:
     if not all(field.repr for field in fields):
         _hide(compacted, [field.name for field in fields if field.repr])
     return compacted
+
+
+def compact_in_circles(cls: type[Any]) -> Any:
+    """As `compact`, for what may hold an error: its traceback may lead back to whoever holds it."""
+    return compact(cls, gc=True)
 
 
 def _hide(compacted: Any, shown: Sequence[str]) -> None:

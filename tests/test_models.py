@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import json
 import pickle
+import weakref
 from datetime import UTC, datetime
 from typing import Any
 
 import attrs
 import pytest
 
-from modellab_async import models
+from modellab_async import NotFoundError, Outcome, models
 from modellab_async.models import (
     ROOT_RUNS,
     FacetKeys,
@@ -238,3 +240,23 @@ def test_filters_keep_what_they_were_given() -> None:
     tags["team"] = "search"
     assert (run_filter.ids, run_filter.tags) == ((1, 2), {"team": "ranking"})
     assert RunFilter(ids=iter([1, 2])).ids == (1, 2)
+
+
+def test_raising_the_error_of_an_outcome_leaves_nothing_behind() -> None:
+    """The circle of error, traceback, frame and outcome is found by the garbage collector."""
+
+    class Kept:
+        pass
+
+    def take() -> None:
+        kept = Kept()
+        seen.append(weakref.ref(kept))
+        outcome = Outcome(1, error=NotFoundError("404", status=404, method="GET", url="/"))
+        assert outcome.error is not None
+        raise outcome.error
+
+    seen: list[weakref.ref[Kept]] = []
+    with contextlib.suppress(NotFoundError):
+        take()
+    gc.collect()
+    assert seen[0]() is None

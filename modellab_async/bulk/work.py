@@ -25,12 +25,12 @@ from modellab_async.models import Run, RunFilter
 from modellab_async.wire import parse_id
 
 if TYPE_CHECKING:
-    from attrs import frozen as compact
+    from attrs import frozen as compact_in_circles
 
     from modellab_async.bulk.ids import Ids
     from modellab_async.wire import Call
 else:
-    from modellab_async.compact import compact
+    from modellab_async.compact import compact_in_circles
 
 Perform = Callable[["Call"], Awaitable[Any]]
 Progress = Callable[[int, int | None], object]
@@ -52,7 +52,7 @@ _OF_ANY_REQUEST: Final = frozenset({401, 408, 429})
 """Statuses below 500 that say nothing of the listing itself."""
 
 
-@compact
+@compact_in_circles
 class Outcome:
     """What became of one id asked for: a run or an error, never both.
 
