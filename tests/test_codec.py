@@ -330,8 +330,9 @@ async def test_a_page(codec: Codec) -> None:
 
 
 async def test_a_page_lets_other_tasks_run(codec: Codec) -> None:
-    """While a page of a hundred is structured, other tasks get several turns."""
-    page = json.dumps({"data": [resource(str(n)) for n in range(100)]}).encode()
+    """While a page of a hundred large runs is structured, other tasks get several turns."""
+    runs = [resource(str(n), description="x" * 9_000) for n in range(100)]
+    page = json.dumps({"data": runs}).encode()
     turns = 0
 
     async def count() -> None:

@@ -101,7 +101,7 @@ class Work:
         self._ordered = ordered
         self._on_progress = on_progress
         self._wide = wide
-        self._paged = route != "single"
+        self._take_pages(paged=route != "single")
         self._tasks: set[asyncio.Task[None]] = set()
         self._alone: deque[Asked] = deque()
         self._room = asyncio.Event()
@@ -171,13 +171,15 @@ class Work:
             await asyncio.wait(self._tasks)
         await self._ids.aclose()
 
-    def _chunk(self) -> int:
-        return endpoints.MAX_PAGE_SIZE if self._paged else 1
+    def _take_pages(self, *, paged: bool) -> None:
+        """Ask for pages of runs from now on, or for each run by itself."""
+        self._paged = paged
+        self._chunk = endpoints.MAX_PAGE_SIZE if paged else 1
+        pages = min(PAGES_AT_ONCE, self._concurrency) + SPARE_PAGES
+        self._most_waiting = pages * self._chunk if paged else 2 * self._concurrency
 
     def _has_room(self) -> bool:
-        pages = min(PAGES_AT_ONCE, self._concurrency) + SPARE_PAGES
-        most = pages * self._chunk() if self._paged else 2 * self._concurrency
-        return self._ids.read - self._given + self._chunk() <= most
+        return self._ids.read - self._given + self._chunk <= self._most_waiting
 
     def _start(self) -> None:
         """Bring up as many workers as there is work for, and as the keys have earned."""
@@ -191,7 +193,7 @@ class Work:
         work = len(self._alone)
         if not self._ids.exhausted:
             left = most if self._ids.total is None else max(1, self._ids.total - self._ids.read)
-            work += -(-left // self._chunk()) if self._ids.total is not None else left
+            work += -(-left // self._chunk) if self._ids.total is not None else left
         if self._alone and self._proven:
             most = self._concurrency
         for _ in range(min(most, len(self._tasks) + work) - len(self._tasks)):
@@ -247,9 +249,9 @@ class Work:
         """What to ask for next: an id that a listing left out, or the next chunk of ids."""
         while not self._alone:
             if self._has_room():
-                ids = self._ids.take_at_once(self._chunk())
+                ids = self._ids.take_at_once(self._chunk)
                 if ids is None:
-                    ids = await self._ids.take(self._chunk())
+                    ids = await self._ids.take(self._chunk)
                 if ids or not self._alone:
                     first = self._ids.read - len(ids)
                     return list(enumerate(ids, start=first))
@@ -323,7 +325,7 @@ class Work:
                 self._pace.look()
                 self._prove()
                 if not self._take_page(items, wanted, asked):
-                    self._paged = self._paged and self._route == "batch"
+                    self._take_pages(paged=self._paged and self._route == "batch")
                     break
                 following = raw.numbers.next_number
                 if following is None or not items or (number is not None and following <= number):
@@ -331,7 +333,7 @@ class Work:
                 number = following
         except _PER_ID as error:
             if self._route == "auto" and _refuses_listing(error):
-                self._paged = False
+                self._take_pages(paged=False)
             else:
                 self._note_refusal(error)
                 self._fail([entry for entries in wanted.values() for entry in entries], error)
@@ -403,9 +405,10 @@ class Work:
 
 def _split(wanted: Wanted) -> list[Wanted]:
     """As many parts as it takes for the ids of each to fit into an address."""
-    parts = -(-len(str(list(wanted))) // LONGEST_ID_LIST)
-    if parts == 1:
+    longest = len(wanted) * (len(str(max(wanted))) + 1)
+    if longest <= LONGEST_ID_LIST:
         return [wanted]
+    parts = -(-longest // LONGEST_ID_LIST)
     entries, size = list(wanted.items()), -(-len(wanted) // parts)
     return [dict(entries[at : at + size]) for at in range(0, len(entries), size)]
 

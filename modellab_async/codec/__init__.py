@@ -36,8 +36,8 @@ __all__ = [
 
 M = TypeVar("M")
 
-BREATH: Final = 25
-"""After so many items of a page, the other tasks of the event loop get their turn."""
+BREATH: Final = 250_000
+"""After so many bytes of a page, the other tasks of the event loop get their turn."""
 
 
 LONGEST_SALVAGED: Final = 4 * 1024 * 1024
@@ -81,11 +81,12 @@ def _salvage(body: bytes) -> _Listing | None:
 class RawPage:
     """A page of a listing, taken apart into resources that are still to be structured."""
 
-    __slots__ = ("_items", "_structure", "numbers")
+    __slots__ = ("_at_once", "_items", "_structure", "numbers")
 
-    def __init__(self, listing: Any, structure: Callable[[Any], Any]) -> None:
+    def __init__(self, listing: Any, structure: Callable[[Any], Any], size: int) -> None:
         self._items: list[Any] = listing.data
         self._structure = structure
+        self._at_once = 1 + len(self._items) * BREATH // size
         self.numbers: PageNumbers = (listing.meta and listing.meta.page) or PageNumbers()
 
     async def outcomes(self) -> list[Any]:
@@ -96,7 +97,7 @@ class RawPage:
             if results:
                 await asyncio.sleep(0)
             try:
-                results.extend(map(self._structure, itertools.islice(items, BREATH)))
+                results.extend(map(self._structure, itertools.islice(items, self._at_once)))
             except DecodeError as error:  # of the item behind those that are in the results
                 item = self._items[len(results)]
                 error.cut_short = False  # the page around it was whole
@@ -168,7 +169,7 @@ class Codec:
             except PARSE_ERRORS:
                 pass  # perhaps for one item's sake: each is looked at by itself
             else:
-                return RawPage(listing, twin.mend)
+                return RawPage(listing, twin.mend, len(body))
         try:
             listing = parse(
                 body, _decode_listing, lambda data: msgspec.convert(data, _ParsedListing)
@@ -178,7 +179,7 @@ class Codec:
             listing = None if error.cut_short else _salvage(body)
             if listing is None:
                 raise located(error, "$", None) from None
-        return RawPage(listing, lambda item: converter.resource(item, model))
+        return RawPage(listing, lambda item: converter.resource(item, model), len(body))
 
 
 def to_dict(model: Any, *, converter: Converter | None = None) -> dict[str, Any]:
