@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import time
+from collections.abc import Mapping  # noqa: TC003  # the signatures of calls and replies name it
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -27,7 +28,7 @@ from modellab_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from attrs import frozen as compact
 else:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
+
+from modellab_async import Outcome, Param, Run
+from modellab_async.wire import Call, RateLimit, Reply
 
 if TYPE_CHECKING:
     from attrs import frozen as compact
@@ -66,3 +70,11 @@ def test_compact_classes_refuse_what_they_would_ignore(field: Any) -> None:
     """A field that does more than hold a value is an error, rather than one that does less."""
     with pytest.raises(TypeError, match=r"Odd\.value can only have a plain default"):
         compact(type("Odd", (), {"__annotations__": {"value": "int"}, "value": field}))
+
+
+@pytest.mark.parametrize("cls", [Run, Param, Outcome, Call, Reply, RateLimit])
+def test_signatures_of_compact_classes_tell_their_fields(cls: Any) -> None:
+    """What ``help`` and editors ask for can be evaluated, and has all fields with their types."""
+    parameters = inspect.signature(cls).parameters
+    assert list(parameters) == [field.name for field in attrs.fields(cls)]
+    assert not any(isinstance(each.annotation, str) for each in parameters.values())
