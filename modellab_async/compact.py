@@ -1,8 +1,9 @@
 """attrs classes that the codec fills directly and the garbage collector never visits.
 
 To whoever uses one, it is a frozen, slotted attrs class. Its instances are laid out by msgspec:
-they decode in half the time, and a million kept runs cost no collection anything. What a model
-holds is frozen too, so that it can be no part of a circle.
+they decode in half the time, and a million kept runs cost no collection anything. What the API
+sends is frozen all the way down, so that it can be no part of a circle; whoever makes a model of
+what leads back to it has made garbage that stays.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+_ATTRS_ASKS_FOR = {"__attrs_attrs__", "__attrs_props__"}
 _MADE_BY_PYTHON = {"__annotations__", "__dict__", "__weakref__"}
 
 
@@ -43,8 +45,9 @@ def compact(cls: type[Any] | None = None, *, kw_only: bool = False, gc: bool = F
         namespace={
             name: value
             for name, value in vars(described).items()
-            if name in written or name.startswith("__attrs_")
-        },
+            if name in written or name in _ATTRS_ASKS_FOR
+        }
+        | {"__init_subclass__": _refuse_subclass},
         frozen=True,
         gc=gc,
         kw_only=kw_only,
@@ -60,6 +63,13 @@ def compact(cls: type[Any] | None = None, *, kw_only: bool = False, gc: bool = F
 def compact_in_circles(cls: type[Any]) -> Any:
     """As `compact`, for what may hold an error: its traceback may lead back to whoever holds it."""
     return compact(cls, gc=True)
+
+
+def _refuse_subclass(cls: type[Any], **_: Any) -> None:
+    raise TypeError(
+        f"{cls.__mro__[1].__name__} is not made for subclasses, such as {cls.__name__}:"
+        " keep what you add beside it, or in a class that holds it"
+    )
 
 
 def _hide(compacted: Any, shown: Sequence[str]) -> None:

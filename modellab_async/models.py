@@ -1,5 +1,6 @@
 """What the API's resources look like: frozen, slotted attrs classes, and nothing else.
 
+They cannot be subclassed: what a program adds to a run, it keeps beside it.
 How they look in a notebook is in `notebook`, imported where one asks.
 
 Source: Datadog API v2, Model Lab (preview). Times are aware datetimes in UTC;

@@ -78,3 +78,9 @@ def test_signatures_of_compact_classes_tell_their_fields(cls: Any) -> None:
     parameters = inspect.signature(cls).parameters
     assert list(parameters) == [field.name for field in attrs.fields(cls)]
     assert not any(isinstance(each.annotation, str) for each in parameters.values())
+
+
+def test_compact_classes_refuse_subclasses() -> None:
+    """One would hold fields that attrs, or msgspec, does not know of: better no class at all."""
+    with pytest.raises(TypeError, match=r"Run is not made for subclasses, such as MyRun"):
+        type("MyRun", (Run,), {"__annotations__": {"note": "str"}, "note": ""})

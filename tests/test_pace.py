@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
+from faultserver import listing, resource
 
-from modellab_async import Run, RunStatus
-from modellab_async.bulk import pace
+from modellab_async import NotFoundError, Param, Run, RunStatus
+from modellab_async.bulk import fetch, pace
 from modellab_async.bulk.keeping import Keeping
 from modellab_async.bulk.pace import OPENING_PAGES, PAGES_AT_ONCE, Pace
+from modellab_async.codec import Codec
+
+if TYPE_CHECKING:
+    from modellab_async.wire import Call
 
 
 @attrs.define
@@ -73,8 +81,48 @@ def test_pages_are_within_the_concurrency(watches: Watches, busy: float) -> None
     assert lone.pages == 1
 
 
-def a_run() -> Run:
-    return Run(id=1, name="a", project_id=1, status=RunStatus.RUNNING, created_at=datetime.now(UTC))
+async def test_workers_for_lone_ids_take_no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ids pages leave out, there are never more pages in flight than the pace says."""
+    monkeypatch.setattr(Pace, "look", lambda _: None)
+    pages: set[object] = set()
+    most = 0
+
+    async def perform(call: Call) -> Any:
+        nonlocal most
+        if not call.paged:
+            await asyncio.sleep(0)
+            raise NotFoundError("404", status=404, method="GET", url="/")
+        pages.add(call)
+        most = max(most, len(pages))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        pages.remove(call)
+        asked = re.findall(r"\d+", call.query.partition("page")[0])
+        listed = [resource(run_id) for run_id in asked if int(run_id) % 50]
+        return Codec().open_page(listing(*listed), Run)
+
+    outcomes = fetch(
+        range(1, 3_001),
+        perform=perform,
+        concurrency=100,
+        route="batch",
+        ordered=False,
+        on_progress=None,
+    )
+    found = [outcome.ok async for outcome in outcomes]
+    assert (len(found), sum(found)) == (3_000, 2_940)
+    assert most == OPENING_PAGES
+
+
+def a_run(**attributes: Any) -> Run:
+    return Run(
+        id=1,
+        name="a",
+        project_id=1,
+        status=RunStatus.RUNNING,
+        created_at=datetime.now(UTC),
+        **attributes,
+    )
 
 
 def test_runs_are_taken_to_be_kept_until_one_was_dropped() -> None:
@@ -85,6 +133,17 @@ def test_runs_are_taken_to_be_kept_until_one_was_dropped() -> None:
     assert keeping.likely
     keeping.look(3, a_run(), due=6)
     assert not keeping.likely
+
+
+def test_params_that_are_kept_count_as_runs_that_are() -> None:
+    """Who takes the params out of a run, and drops the rest, would hold them all the same."""
+    keeping, run = Keeping(), a_run(params=(Param("lr", "0.1"),))
+    params = run.params
+    keeping.look(0, run, due=1)
+    del run
+    keeping.look(1, None, due=2)
+    assert keeping.likely
+    assert params
 
 
 def test_runs_that_are_kept_again_are_found_out() -> None:

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from modellab_async.models import Run
 
 _OURS: Final = 2
-"""References to a sample that nobody else holds: its attribute, and the argument of who counts."""
+"""CPython's count of references to what nobody else holds: its place, and who counts."""
 
 
 class Keeping:
-    """Finds out by samples: a run that was given a while ago is still in use, or it is not.
+    """Finds out by samples: a run that was given a while ago, or its params, are in use or not.
 
     Making equal params and tags one object costs as much as parsing them, and is for nothing where
     they are dropped.
@@ -38,5 +38,8 @@ class Keeping:
         if self._sample is None:
             self._sample, self._due = run, due
         elif given >= self._due:
-            self.likely = sys.getrefcount(self._sample) > _OURS
+            sample = self._sample
             self._sample = None
+            self.likely = sys.getrefcount(sample) > _OURS or (
+                bool(sample.params) and sys.getrefcount(sample.params) > _OURS
+            )

@@ -232,6 +232,9 @@ class Work:
         task: Any = asyncio.current_task()
         hopeless = self._refusal
         while self._refusal is hopeless:
+            if self._paged and not self._alone and len(self._tasks) > self._pace.pages:
+                self._tasks.remove(task)  # at once: who looks next must not leave as well
+                return
             asked = await self._next()
             if not asked:
                 return
@@ -241,9 +244,6 @@ class Work:
                 await self._ask(asked)
             else:
                 await self._ask_page(asked)
-                if len(self._tasks) > self._pace.pages and not self._alone:
-                    self._tasks.remove(task)  # before others count: one must be left
-                    return
 
     async def _next(self) -> list[Asked]:
         """What to ask for next: an id that a listing left out, or the next chunk of ids."""
@@ -279,14 +279,15 @@ class Work:
 
     async def _ask_page(self, asked: Sequence[Asked]) -> None:
         """Many runs by a listing call; whatever it does not answer is asked for by itself."""
+        wanted: Wanted
         try:
-            wanted: Wanted = dict(
-                zip([parse_id(given) for _, given in asked], zip(asked), strict=True)
-            )
+            numbers = [parse_id(given) for _, given in asked]
         except InvalidIdError:
-            wanted = {}
-        if len(wanted) < len(asked):
             wanted = self._sort_out(asked)
+        else:
+            wanted = dict(zip(numbers, zip(asked), strict=True))  # a tuple of one entry for each
+            if len(wanted) < len(asked):
+                wanted = self._sort_out(asked)
         if len(wanted) < 2:
             self._alone.extend(entry for entries in wanted.values() for entry in entries)
         else:
@@ -355,9 +356,8 @@ class Work:
                     places.append(index)
                     outcomes.append(Outcome(given, item))
             elif isinstance(item, DecodeError):
-                self._fail(
-                    wanted.pop(-1 if item.resource_id is None else item.resource_id, ()), item
-                )
+                if item.resource_id is not None:
+                    self._fail(wanted.pop(item.resource_id, ()), item)
             else:
                 as_asked = False  # of a user's hook: only an answer of its own tells whose it is
         self._deliver(places, outcomes)

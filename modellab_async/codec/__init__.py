@@ -96,7 +96,7 @@ class RawPage:
         while len(results) < len(self._items):
             if results:
                 await asyncio.sleep(0)
-            try:
+            try:  # what comes before an error is kept
                 results.extend(map(self._structure, itertools.islice(items, self._at_once)))
             except DecodeError as error:  # of the item behind those that are in the results
                 item = self._items[len(results)]
