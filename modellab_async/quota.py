@@ -27,7 +27,7 @@ _HEADROOM: Final = 2.0
 _CAUTION: Final = 0.5
 """How much of its share a process may have in flight: what others have is not known yet."""
 
-_FIRST_PART: Final = 1 / 8
+_FIRST_PART: Final = 1 / 32
 """How much of what remains may be in flight at once, while others' part is not known."""
 
 _ROUNDING: Final = 0.25
