@@ -47,7 +47,8 @@ def compact(cls: type[Any] | None = None, *, kw_only: bool = False, gc: bool = F
             for name, value in vars(described).items()
             if name in written or name in _ATTRS_ASKS_FOR
         }
-        | {"__init_subclass__": _refuse_subclass},
+        | {"__init_subclass__": _refuse_subclass}
+        | ({} if all(field.repr for field in fields) else _hiding(fields)),
         frozen=True,
         gc=gc,
         kw_only=kw_only,
@@ -55,8 +56,6 @@ def compact(cls: type[Any] | None = None, *, kw_only: bool = False, gc: bool = F
     # msgspec's own would raise a plain AttributeError.
     compacted.__setattr__ = described.__setattr__
     compacted.__delattr__ = described.__delattr__
-    if not all(field.repr for field in fields):
-        _hide(compacted, [field.name for field in fields if field.repr])
     return compacted
 
 
@@ -72,17 +71,18 @@ def _refuse_subclass(cls: type[Any], **_: Any) -> None:
     )
 
 
-def _hide(compacted: Any, shown: Sequence[str]) -> None:
-    """Have a class show these fields only, to rich as well, which would otherwise ask msgspec."""
+def _hiding(fields: Sequence[attrs.Attribute[Any]]) -> dict[str, Any]:
+    """What shows only the fields that may be seen, to rich as well, which would ask msgspec."""
+    shown = [field.name for field in fields if field.repr]
 
     def pairs(self: Any) -> Iterator[tuple[str, Any]]:
         return ((name, getattr(self, name)) for name in shown)
 
     def text(self: Any) -> str:
-        return f"{compacted.__name__}({', '.join(f'{name}={it!r}' for name, it in pairs(self))})"
+        values = ", ".join(f"{name}={value!r}" for name, value in pairs(self))
+        return f"{type(self).__name__}({values})"
 
-    compacted.__rich_repr__ = pairs
-    compacted.__repr__ = text
+    return {"__repr__": text, "__rich_repr__": pairs}
 
 
 def slot(name: str, kind: Any, default: Any) -> Any:
