@@ -105,7 +105,7 @@ class Work:
         self._tasks: set[asyncio.Task[None]] = set()
         self._alone: deque[Asked] = deque()
         self._room = asyncio.Event()
-        self._crowded = False
+        self._room.set()
         self.ready: deque[Outcome] = deque()
         self._early: dict[int, Outcome] = {}
         self._consumers: set[asyncio.Future[None]] = set()
@@ -148,8 +148,7 @@ class Work:
             self._on_progress(self._given + 1, self._ids.total)
         outcome = self.ready.popleft()
         self._given += 1
-        if self._crowded and self._has_room():
-            self._crowded = False
+        if not self._room.is_set() and self._has_room():
             self._room.set()
         return outcome
 
@@ -256,7 +255,6 @@ class Work:
                     first = self._ids.read - len(ids)
                     return list(enumerate(ids, start=first))
             else:
-                self._crowded = True
                 self._room.clear()
                 await self._room.wait()
         return [self._alone.popleft()]

@@ -60,7 +60,7 @@ class Converter(cattrs.Converter):
         )
         self.customised: bool = bool(args or kwargs)  # as also in a copy, which may have hooks
 
-    def document(self, body: bytes, model: type[Any], *, sharing: bool = True) -> Any:
+    def document(self, body: bytes, model: type[Any], *, sharing: bool) -> Any:
         """The model in a whole answer, ``{"data": resource}``; see `Call` for ``sharing``.
 
         Raises:

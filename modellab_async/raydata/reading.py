@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from modellab_async import endpoints
 from modellab_async.bulk import Outcome
+from modellab_async.bulk.pace import PAGES_AT_ONCE
 from modellab_async.errors import AuthenticationError, InvalidIdError, PermissionDeniedError
 from modellab_async.frames import arrow
 from modellab_async.models import Run
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from modellab_async.client import ModelLabClient
     from modellab_async.frames.layout import Layout
     from modellab_async.models import RunFilter
-
-PAGES_AT_ONCE: Final = 16
-"""Pages that one task has in flight; each may hold a megabyte."""
 
 SORT: Final = "created_at"
 """Runs that are created while a listing is read come last, and shift nothing."""
