@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from attrs import define, field
 
 from modellab_async import Clock, ModelLabClient, TransportError
+from modellab_async.endpoints import Call
+from modellab_async.responses import Response
 from modellab_async.simulator.limits import Limits, RateLimit
-from modellab_async.wire import Call, Reply
 
 T = TypeVar("T")
 EPOCH = 1_779_000_000.0
@@ -77,7 +78,7 @@ class Server:
         lab._transport.send = self._send  # type: ignore[method-assign]
         return lab
 
-    async def _send(self, _: Call, timeout: float) -> tuple[Reply, None]:  # noqa: ARG002
+    async def _send(self, _: Call, timeout: float) -> tuple[Response, None]:  # noqa: ARG002
         half = self.latency / 2
         await asyncio.sleep(half + self.jitter * self._random.random())
         status, headers = 200, ()
@@ -92,13 +93,13 @@ class Server:
         if status == 0:
             raise TransportError("the connection was lost")
         told = {name.lower(): value for name, value in headers}
-        return Reply(status, told, b"{}"), None
+        return Response(status, told, b"{}"), None
 
 
 Ask = Callable[[], Coroutine[Any, Any, Any]]
 
 
-def asker(lab: ModelLabClient, *, patient: bool = False) -> Ask:
+def asker(lab: ModelLabClient) -> Ask:
     """Asks for something whose answer needs no decoding."""
-    call = Call("runs.get", "GET", "/runs/1", returns=bytes, patient=patient)
+    call = Call("runs.get", "GET", "/runs/1", returns=bytes)
     return lambda: lab.perform(call)

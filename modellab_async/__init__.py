@@ -14,10 +14,10 @@ Example:
 #   compact, models, errors                     what the API's resources and failures are
 #   clock, closing, collector, stats, idset     small things that all rooms share
 #   comparison                                  pure: runs side by side
-#   config, wire, codec, endpoints              pure: settings, HTTP, JSON, the operations
+#   ratelimit, config, endpoints, responses, codec   pure: settings, HTTP, JSON, the operations
 #   hooks                                       what is told of calls, and to whom
 #   quota, limiter, budget, retry, deadlines, transport    a request in motion
-#   bulk, paging, waiting, downloads            many requests as one piece of work
+#   bulk, pagination, waiting, downloads            many requests as one piece of work
 #   resources, client                           what users hold
 #   frames, export, raydata                            runs as tables, files and datasets
 #   otel                                        calls as spans and metrics
@@ -75,10 +75,10 @@ from modellab_async.models import (
     RunStatus,
     Tag,
 )
-from modellab_async.paging import Pager
+from modellab_async.pagination import Pager
+from modellab_async.ratelimit import RateLimit
 from modellab_async.retry import RetryPolicy
 from modellab_async.stats import Stats
-from modellab_async.wire import RateLimit
 
 if TYPE_CHECKING:
     from modellab_async.comparison import Comparison, compare

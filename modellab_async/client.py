@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from yarl import URL
 
-from modellab_async import wire
 from modellab_async.budget import RetryBudget
 from modellab_async.clock import Clock
 from modellab_async.closing import Closing
@@ -39,11 +38,12 @@ from modellab_async.errors import (
 )
 from modellab_async.hooks import Journey, Listeners, Watch
 from modellab_async.limiter import LateError, Limiter, QuotaWaitError
+from modellab_async.ratelimit import RateLimit
 from modellab_async.resources import Artifacts, Projects, Runs
+from modellab_async.responses import status_error
 from modellab_async.retry import RETRYABLE_STATUSES, TABLE, RetryPolicy, ending_of, repeat
 from modellab_async.stats import Counters, Stats
 from modellab_async.transport import Transport
-from modellab_async.wire import Call, RateLimit
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -51,9 +51,10 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from modellab_async.endpoints import Call
     from modellab_async.quota import Quota
+    from modellab_async.responses import Response
     from modellab_async.transport import Stream
-    from modellab_async.wire import Reply
 
 DEFAULT_TIMEOUT: Final = 30.0
 """Seconds for one attempt: connecting, headers and body together."""
@@ -259,14 +260,14 @@ class ModelLabClient(Closing):
                 clock=self._clock,
                 sleep=self._back_off,
                 budget=self._budget,
-                effect=journey.call.effect,
-                patient=journey.call.patient,
+                idempotency=journey.call.idempotency,
+                patient=True,
                 give_up_at=journey.give_up_at,
                 on_retry=lambda error, pause: self._note_retry(journey, error, pause),
             )
         except (StatusError, TransportError, DecodeError) as error:
             ending = ending_of(error, answer_lost=journey.answer_lost)
-            if TABLE[ending][journey.call.effect] == "done":
+            if TABLE[ending][journey.call.idempotency] == "done":
                 return None
             error.attempts = journey.attempts
             raise
@@ -311,7 +312,7 @@ class ModelLabClient(Closing):
         if not 200 <= reply.status < 300:
             if reply.status not in RETRYABLE_STATUSES:
                 self._budget.earn(repeated=journey.attempts > 1)  # a missing run is an answer too
-            raise wire.status_error(
+            raise status_error(
                 call,
                 self._shown(call),
                 reply,
@@ -363,7 +364,7 @@ class ModelLabClient(Closing):
         assert refusal is not None  # only a retry is late, and it has failed before
         raise refusal
 
-    def _decode(self, call: Call, reply: Reply) -> Any:
+    def _decode(self, call: Call, reply: Response) -> Any:
         if call.returns is None:
             return None
         if call.returns is bytes:
@@ -373,10 +374,8 @@ class ModelLabClient(Closing):
                 f"204 No Content for {call.operation}, which has content", resource_id=call.expects
             )
         if call.paged:
-            return self._codec.open_page(reply.body, call.returns, sharing=call.sharing)
-        return self._codec.decode(
-            reply.body, call.returns, expects=call.expects, sharing=call.sharing
-        )
+            return self._codec.open_page(reply.body, call.returns, sharing=True)
+        return self._codec.decode(reply.body, call.returns, expects=call.expects, sharing=True)
 
     def _shown(self, call: Call) -> str:
         """A call's address, without a key that a user may have put into it."""

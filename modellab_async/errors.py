@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from modellab_async.models import Run
-    from modellab_async.wire import RateLimit
+    from modellab_async.ratelimit import RateLimit
 
 
 class ModelLabError(Exception):

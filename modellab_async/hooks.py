@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from modellab_async.clock import Clock
+    from modellab_async.endpoints import Call
     from modellab_async.errors import ModelLabError
-    from modellab_async.wire import Call, RateLimit
+    from modellab_async.ratelimit import RateLimit
 
 T = TypeVar("T")
 

@@ -19,7 +19,7 @@ from modellab_async.quota import Quota
 
 if TYPE_CHECKING:
     from modellab_async.clock import Clock, Timer
-    from modellab_async.wire import RateLimit
+    from modellab_async.ratelimit import RateLimit
 
 OVERLOADED_SHARE: Final = 0.1
 """The window narrows after a round of answers of which more than this share were 503 or late."""

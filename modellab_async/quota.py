@@ -10,7 +10,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modellab_async.wire import RateLimit
+    from modellab_async.ratelimit import RateLimit
 
 OPENING: Final = 8
 """How many requests of an operation may be in flight before its first good answer.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from modellab_async.budget import RetryBudget
     from modellab_async.clock import Clock
-    from modellab_async.wire import Effect
+    from modellab_async.endpoints import Idempotency
 
 T = TypeVar("T")
 
@@ -114,14 +114,29 @@ class Ending(enum.Enum):
 
 Decision = Literal["repeat", "raise", "done"]
 
-TABLE: Final[Mapping[Ending, Mapping[Effect, Decision]]] = {
-    Ending.NEVER_SENT: {"none": "repeat", "set": "repeat", "removal": "repeat", "other": "repeat"},
-    Ending.LIMITED: {"none": "repeat", "set": "repeat", "removal": "repeat", "other": "repeat"},
-    Ending.FAILED: {"none": "repeat", "set": "repeat", "removal": "repeat", "other": "raise"},
-    Ending.LOST: {"none": "repeat", "set": "repeat", "removal": "repeat", "other": "raise"},
-    Ending.SPOILT: {"none": "repeat", "set": "repeat", "removal": "repeat", "other": "raise"},
-    Ending.GONE_AFTER_LOSS: {"none": "raise", "set": "raise", "removal": "done", "other": "raise"},
-    Ending.FINAL: {"none": "raise", "set": "raise", "removal": "raise", "other": "raise"},
+TABLE: Final[Mapping[Ending, Mapping[Idempotency, Decision]]] = {
+    Ending.NEVER_SENT: {
+        "safe": "repeat",
+        "idempotent": "repeat",
+        "delete": "repeat",
+        "none": "repeat",
+    },
+    Ending.LIMITED: {
+        "safe": "repeat",
+        "idempotent": "repeat",
+        "delete": "repeat",
+        "none": "repeat",
+    },
+    Ending.FAILED: {"safe": "repeat", "idempotent": "repeat", "delete": "repeat", "none": "raise"},
+    Ending.LOST: {"safe": "repeat", "idempotent": "repeat", "delete": "repeat", "none": "raise"},
+    Ending.SPOILT: {"safe": "repeat", "idempotent": "repeat", "delete": "repeat", "none": "raise"},
+    Ending.GONE_AFTER_LOSS: {
+        "safe": "raise",
+        "idempotent": "raise",
+        "delete": "done",
+        "none": "raise",
+    },
+    Ending.FINAL: {"safe": "raise", "idempotent": "raise", "delete": "raise", "none": "raise"},
 }
 """Every decision on a failed attempt, by how it ended and by what its call changes.
 
@@ -161,7 +176,7 @@ async def repeat(
     clock: Clock,
     sleep: Callable[[float], Awaitable[None]],
     budget: RetryBudget,
-    effect: Effect,
+    idempotency: Idempotency,
     patient: bool,
     give_up_at: float,
     on_retry: Callable[[ModelLabError, float], None],
@@ -175,7 +190,7 @@ async def repeat(
         clock: where time and jitter come from.
         sleep: pauses for that many seconds, or raises where the call has no future.
         budget: what pays for the attempts.
-        effect: what the call changes, see ``TABLE``.
+        idempotency: what the call changes, see ``TABLE``.
         patient: whether to wait for budget until the deadline.
         give_up_at: the call's deadline (monotonic).
         on_retry: told of each failure that is worth another attempt, and of the pause before
@@ -200,7 +215,7 @@ async def repeat(
 
     def retry(state: RetryCallState) -> bool:
         error = _error_of(state)
-        return error is not None and TABLE[ending_of(error)][effect] == "repeat"
+        return error is not None and TABLE[ending_of(error)][idempotency] == "repeat"
 
     def wait(state: RetryCallState) -> float:
         error = _error_of(state)

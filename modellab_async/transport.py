@@ -23,15 +23,15 @@ from modellab_async.errors import (
     RequestTimeoutError,
     TransportError,
 )
-from modellab_async.wire import Reply
+from modellab_async.responses import Response
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from ssl import SSLContext
 
     from modellab_async.config import Credentials
+    from modellab_async.endpoints import Call
     from modellab_async.stats import Counters
-    from modellab_async.wire import Call
 
 USER_AGENT: Final = (
     f"modellab_async/{__version__} (python {platform.python_version()};"
@@ -123,7 +123,7 @@ class Transport:
                 " inside the coroutine that asyncio.run() runs"
             )
 
-    async def send(self, call: Call, timeout: float) -> tuple[Reply, Stream | None]:
+    async def send(self, call: Call, timeout: float) -> tuple[Response, Stream | None]:
         """Make one attempt; read the whole answer, unless it is a good one to a streamed call.
 
         Args:
@@ -154,9 +154,9 @@ class Transport:
                 if call.streamed and response.status < 300:
                     stream = Stream(response, self, timeout)
                     self._streams.add(stream)
-                    return Reply(response.status, response.headers, b""), stream
+                    return Response(response.status, response.headers, b""), stream
                 body = await self._read(response)
-            return Reply(response.status, response.headers, body), None
+            return Response(response.status, response.headers, body), None
         except TransportError as error:
             failure = error.with_traceback(None)  # from _send_once, through aiohttp's frames
         except (aiohttp.ClientError, OSError) as error:

@@ -16,10 +16,10 @@ import attrs
 
 from modellab_async import bulk, endpoints
 from modellab_async.closing import Closing
+from modellab_async.endpoints import parse_id
 from modellab_async.errors import ModelLabError, RateLimitedError, ServerError, WaitTimeoutError
 from modellab_async.models import Run, RunFilter
 from modellab_async.retry import TABLE, ending_of
-from modellab_async.wire import parse_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -252,7 +252,7 @@ def _may_pass(error: ModelLabError) -> bool:
     """Whether a later look could succeed."""
     if isinstance(error, RateLimitedError | ServerError):
         return True
-    return TABLE[ending_of(error)]["none"] == "repeat"
+    return TABLE[ending_of(error)]["safe"] == "repeat"
 
 
 def _limit(timeout: Any) -> float:

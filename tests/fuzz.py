@@ -18,6 +18,7 @@ from faultserver import listing, resource, run_body
 
 from modellab_async import DecodeError, StatusError, make_converter
 from modellab_async.codec import Codec
+from modellab_async.endpoints import Call
 from modellab_async.models import (
     FacetKeys,
     FacetValues,
@@ -26,7 +27,8 @@ from modellab_async.models import (
     Run,
     RunArtifacts,
 )
-from modellab_async.wire import Call, RateLimit, Reply, status_error
+from modellab_async.ratelimit import RateLimit
+from modellab_async.responses import Response, status_error
 
 MONTH: Final = 30 * 86_400.0
 LONGEST: Final = 10_000
@@ -171,7 +173,7 @@ def _limits(_body: bytes, dice: random.Random) -> str:
 
 def _status(body: bytes, dice: random.Random) -> str:
     told = headers(dice)
-    reply = Reply(dice.choice((301, 400, 401, 403, 404, 429, 500, 503, 799)), told, body)
+    reply = Response(dice.choice((301, 400, 401, 403, 404, 429, 500, 503, 799)), told, body)
     call = Call("runs.get", "GET", "/runs/7")
     error = status_error(call, "https://h/runs/7", reply, RateLimit.from_headers(told), str)
     assert isinstance(error, StatusError)

@@ -10,7 +10,9 @@ import attrs
 import pytest
 
 from modellab_async import Outcome, Param, Run
-from modellab_async.wire import Call, RateLimit, Reply
+from modellab_async.endpoints import Call
+from modellab_async.ratelimit import RateLimit
+from modellab_async.responses import Response
 
 if TYPE_CHECKING:
     from attrs import frozen as compact
@@ -72,7 +74,7 @@ def test_compact_classes_refuse_what_they_would_ignore(field: Any) -> None:
         compact(type("Odd", (), {"__annotations__": {"value": "int"}, "value": field}))
 
 
-@pytest.mark.parametrize("cls", [Run, Param, Outcome, Call, Reply, RateLimit])
+@pytest.mark.parametrize("cls", [Run, Param, Outcome, Call, Response, RateLimit])
 def test_signatures_of_compact_classes_tell_their_fields(cls: Any) -> None:
     """What ``help`` and editors ask for can be evaluated, and has all fields with their types."""
     parameters = inspect.signature(cls).parameters

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from modellab_async import DecodeError
 from modellab_async.codec import Codec
-from modellab_async.wire import RateLimit
+from modellab_async.ratelimit import RateLimit
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),

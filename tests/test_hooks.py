@@ -27,9 +27,9 @@ from modellab_async import (
     TransportError,
     WaitInfo,
 )
+from modellab_async.endpoints import Call
 from modellab_async.hooks import EVENTS
 from modellab_async.simulator import Fault, Simulator
-from modellab_async.wire import Call
 
 
 class Record(Hooks):

@@ -22,9 +22,9 @@ from modellab_async import (
     TransportError,
     endpoints,
 )
+from modellab_async.endpoints import Idempotency
 from modellab_async.retry import RETRYABLE_STATUSES, TABLE, Ending, ending_of
 from modellab_async.simulator import Fault, Faults, Simulator
-from modellab_async.wire import Effect
 
 
 def test_back_off_doubles_up_to_the_cap_and_is_drawn_from_zero():
@@ -87,9 +87,9 @@ ENDINGS: dict[Ending, list[Exception]] = {
 
 @pytest.mark.parametrize("ending", Ending, ids=lambda ending: ending.name)
 def test_each_failure_has_its_row_in_the_table(ending):
-    """Every way to end is told by its errors, and has a decision for every effect."""
+    """Every way to end is told by its errors, and has a decision for every idempotency."""
     assert {ending_of(error) for error in ENDINGS[ending]} <= {ending}
-    assert set(TABLE[ending]) == set(get_args(Effect))
+    assert set(TABLE[ending]) == set(get_args(Idempotency))
 
 
 def test_a_404_is_final_unless_an_answer_was_lost():
@@ -110,7 +110,7 @@ def test_the_table_is_published_as_it_is():
     """The page on retries shows every row of the table, decision by decision."""
     page = (Path(__file__).parents[1] / "docs/explanation/retries-and-limits.md").read_text("utf-8")
     rows = [
-        f"| {ending.value} | {' | '.join(TABLE[ending][effect] for effect in get_args(Effect))} |"
+        f"| {ending.value} | {' | '.join(TABLE[ending][kind] for kind in get_args(Idempotency))} |"
         for ending in Ending
     ]
     assert "\n".join(rows) in page
@@ -125,22 +125,22 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("effect", get_args(Effect))
+@pytest.mark.parametrize("idempotency", get_args(Idempotency))
 @pytest.mark.parametrize("ending", FAULTS, ids=lambda ending: ending.name)
 async def test_each_row_is_kept_over_a_socket(
-    sim: Simulator, fake: FakeClock, ending: Ending, effect: Effect
+    sim: Simulator, fake: FakeClock, ending: Ending, idempotency: Idempotency
 ):
     """A fault of each kind is repeated, or not, as the table says; the server sees as much."""
     sim.faults.next(FAULTS[ending])
     reading = endpoints.get_run(sim.run_ids[0])
     async with client_for(sim, clock=fake.clock()) as lab:
-        performing = lab.perform(attrs.evolve(reading, effect=effect))
-        if TABLE[ending][effect] == "repeat":
+        performing = lab.perform(attrs.evolve(reading, idempotency=idempotency))
+        if TABLE[ending][idempotency] == "repeat":
             assert (await performing).id == sim.run_ids[0]
         else:
             with pytest.raises((StatusError, TransportError, DecodeError)):
                 await performing
-        repeated = TABLE[ending][effect] == "repeat"
+        repeated = TABLE[ending][idempotency] == "repeat"
         assert lab.stats.attempts == sim.counts.requests == 1 + repeated
 
 

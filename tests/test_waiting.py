@@ -29,9 +29,9 @@ from modellab_async import (
     WaitTimeoutError,
     waiting,
 )
+from modellab_async.endpoints import Call
 from modellab_async.simulator import ABSENT, Fault, Simulator
 from modellab_async.waiting import Lookout
-from modellab_async.wire import Call
 
 GET = ("GET", "/runs/{run_id}")
 LIST = ("GET", "/runs")

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from modellab_async import endpoints
-from modellab_async.bulk.keeping import Keeping
 from modellab_async.bulk.pace import PAGES_AT_ONCE, Pace
+from modellab_async.endpoints import parse_id
 from modellab_async.errors import (
     AuthenticationError,
     ConfigError,
@@ -22,13 +22,12 @@ from modellab_async.errors import (
     TransportError,
 )
 from modellab_async.models import Run, RunFilter
-from modellab_async.wire import parse_id
 
 if TYPE_CHECKING:
     from attrs import frozen as compact_in_circles
 
     from modellab_async.bulk.ids import Ids
-    from modellab_async.wire import Call
+    from modellab_async.endpoints import Call
 else:
     from modellab_async.compact import compact_in_circles
 
@@ -114,7 +113,6 @@ class Work:
         self._failure: BaseException | None = None
         self._proven = False
         self._refusal: ModelLabError | None = None
-        self._keeping = Keeping()
         self._pace = Pace(concurrency)
 
     async def next_outcome(self) -> Outcome:
@@ -263,9 +261,7 @@ class Work:
         """One run by itself."""
         ((index, run_id),) = asked
         try:
-            run = await self._perform(
-                endpoints.get_run(run_id, sharing=self._keeping.likely, patient=True)
-            )
+            run = await self._perform(endpoints.get_run(run_id, wait_for_quota=True))
         except _PER_ID as error:
             if isinstance(error, NotFoundError):
                 self._prove()
@@ -316,8 +312,7 @@ class Work:
                         run_filter,
                         page_size=size,
                         page_number=number,
-                        sharing=self._keeping.likely,
-                        patient=True,
+                        wait_for_quota=True,
                     )
                 )
                 items = await raw.outcomes()
@@ -383,8 +378,6 @@ class Work:
         """Hand outcomes to who waits for them, in the order of their places if that was asked."""
         if self._stopped or not outcomes:
             return
-        ahead = places[0] if self._ordered else self._given + len(self.ready)
-        self._keeping.look(self._given, outcomes[0].run, due=ahead + 2)
         if not self._ordered:
             self.ready.extend(outcomes)
         else:

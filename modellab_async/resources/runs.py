@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from modellab_async import bulk, endpoints
-from modellab_async.paging import Pager
+from modellab_async.pagination import Pager
 from modellab_async.waiting import Lookout, Watch
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ from modellab_async import (
     ServerError,
 )
 from modellab_async.codec import Codec
-from modellab_async.paging import Pager
+from modellab_async.endpoints import Call
+from modellab_async.pagination import Pager
 from modellab_async.simulator import Fault, Simulator
-from modellab_async.wire import Call
 
 
 @pytest.mark.parametrize("base", [0, 1])
@@ -192,7 +192,7 @@ async def test_a_number_that_does_not_advance_is_an_error(next_number):
 @pytest.mark.parametrize("total", [None, 3])
 async def test_a_listing_that_never_ends_is_an_error(total, monkeypatch: pytest.MonkeyPatch):
     """An endless next number ends in bounded time, with an error."""
-    monkeypatch.setattr("modellab_async.paging._UNCOUNTED_PAGES", 500)
+    monkeypatch.setattr("modellab_async.pagination._UNCOUNTED_PAGES", 500)
 
     def answer(number: int | None, size: int) -> bytes:
         return body([5], number=number or 0, next_number=(number or 0) + 1, total=total)

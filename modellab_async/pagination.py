@@ -22,7 +22,7 @@ from modellab_async.models import Page
 
 if TYPE_CHECKING:
     from modellab_async.bulk import Perform
-    from modellab_async.wire import Call
+    from modellab_async.endpoints import Call
 
 
 class _Listed(Protocol):
