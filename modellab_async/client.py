@@ -293,11 +293,13 @@ class ModelLabClient(Closing):
         overloaded: bool | None = None
         stream: Stream | None = None
         try:
-            reply, stream = await transport.send(call, min(self._timeout, journey.give_up_at - now))
-            rate_limit = RateLimit.from_headers(reply.headers, now=self._clock.time)
-            limiter.learn(call.operation, reply.status, rate_limit)
-            journey.status = reply.status
-            overloaded = reply.status == 503
+            response, stream = await transport.send(
+                call, min(self._timeout, journey.give_up_at - now)
+            )
+            rate_limit = RateLimit.from_headers(response.headers, now=self._clock.time)
+            limiter.learn(call.operation, response.status, rate_limit)
+            journey.status = response.status
+            overloaded = response.status == 503
         except RequestTimeoutError:
             overloaded = True
             raise
@@ -307,20 +309,20 @@ class ModelLabClient(Closing):
             else:
                 limiter.admit()
                 stream.on_close(lambda _: limiter.leave(quota, overloaded=overloaded))
-        if reply.status == 429:
+        if response.status == 429:
             self._counters.rate_limited += 1
-        if not 200 <= reply.status < 300:
-            if reply.status not in RETRYABLE_STATUSES:
+        if not 200 <= response.status < 300:
+            if response.status not in RETRYABLE_STATUSES:
                 self._budget.earn(repeated=journey.attempts > 1)  # a missing run is an answer too
             raise status_error(
                 call,
                 self._shown(call),
-                reply,
+                response,
                 rate_limit,
                 self._credentials.redact,
                 now=self._clock.time,
             )
-        answer = self._decode(call, reply) if stream is None else stream
+        answer = await self._decode(call, response) if stream is None else stream
         self._budget.earn(repeated=journey.attempts > 1)
         return answer
 
@@ -364,18 +366,18 @@ class ModelLabClient(Closing):
         assert refusal is not None  # only a retry is late, and it has failed before
         raise refusal
 
-    def _decode(self, call: Call, reply: Response) -> Any:
+    async def _decode(self, call: Call, response: Response) -> Any:
         if call.returns is None:
             return None
         if call.returns is bytes:
-            return reply.body
-        if reply.status == 204:  # said on purpose, unlike an empty 200: no repeat would help
+            return response.body
+        if response.status == 204:  # said on purpose, unlike an empty 200: no repeat would help
             raise DecodeError(
                 f"204 No Content for {call.operation}, which has content", resource_id=call.expects
             )
         if call.paged:
-            return self._codec.open_page(reply.body, call.returns, sharing=True)
-        return self._codec.decode(reply.body, call.returns, expects=call.expects, sharing=True)
+            return await self._codec.decode_page(response.body, call.returns, sharing=True)
+        return self._codec.decode(response.body, call.returns, expects=call.expects, sharing=True)
 
     def _shown(self, call: Call) -> str:
         """A call's address, without a key that a user may have put into it."""

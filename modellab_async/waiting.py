@@ -152,7 +152,7 @@ class Lookout:
         """What one listing says: nothing of runs that it does not show, or where it is refused."""
         call = endpoints.list_runs(RunFilter(ids=run_ids), page_size=endpoints.MAX_PAGE_SIZE)
         try:
-            items: list[Any] = await (await self._perform(call)).outcomes()
+            items: list[Any] = (await self._perform(call)).items
         except ModelLabError as error:
             if not _may_pass(error):
                 return {}

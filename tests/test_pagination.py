@@ -166,7 +166,7 @@ def pager_on(answer: Answer, *, size: int | None = None) -> Pager[Run]:
     async def perform(call: Call) -> Any:
         asked = json.loads(call.query)
         await asyncio.sleep(0)
-        return codec.open_page(answer(asked["number"], asked["size"]), Run)
+        return await codec.decode_page(answer(asked["number"], asked["size"]), Run)
 
     def build(page_size: int | None, number: int | None) -> Call:
         query = json.dumps({"size": page_size, "number": number})

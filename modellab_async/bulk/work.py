@@ -307,7 +307,7 @@ class Work:
         run_filter = RunFilter(ids=tuple(wanted))
         try:
             while wanted:
-                raw = await self._perform(
+                page = await self._perform(
                     endpoints.list_runs(
                         run_filter,
                         page_size=size,
@@ -315,13 +315,13 @@ class Work:
                         wait_for_quota=True,
                     )
                 )
-                items = await raw.outcomes()
+                items = page.items
                 self._pace.look()
                 self._prove()
                 if not self._take_page(items, wanted, asked):
                     self._take_pages(paged=self._paged and self._route == "batch")
                     break
-                following = raw.numbers.next_number
+                following = page.numbers.next_number
                 if following is None or not items or (number is not None and following <= number):
                     break
                 number = following

@@ -12,6 +12,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+import attrs
 import msgspec
 
 from modellab_async.codec.converter import RESOURCE_TYPES, Converter, make_converter
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Codec",
     "Converter",
-    "RawPage",
+    "DecodedPage",
     "from_dict",
     "from_json",
     "make_converter",
@@ -78,44 +79,47 @@ def _salvage(body: bytes) -> _Listing | None:
     return listing
 
 
-class RawPage:
-    """A page of a listing, taken apart into resources that are still to be structured."""
+@attrs.frozen
+class DecodedPage:
+    """A page of a listing, item by item.
 
-    __slots__ = ("_at_once", "_items", "_structure", "numbers")
+    Attributes:
+        items: the model of each item, or the `DecodeError` that it led to.
+        numbers: where the page stands in its listing.
+    """
 
-    def __init__(self, listing: Any, structure: Callable[[Any], Any], size: int) -> None:
-        self._items: list[Any] = listing.data
-        self._structure = structure
-        self._at_once = 1 + len(self._items) * BREATH // size
-        self.numbers: PageNumbers = (listing.meta and listing.meta.page) or PageNumbers()
+    items: list[Any]
+    numbers: PageNumbers
 
-    async def outcomes(self) -> list[Any]:
-        """Each item as its model or as the `DecodeError` it led to; other tasks run in between."""
-        results: list[Any] = []
-        items = iter(self._items)
-        while len(results) < len(self._items):
-            if results:
-                await asyncio.sleep(0)
-            try:  # what comes before an error is kept
-                results.extend(map(self._structure, itertools.islice(items, self._at_once)))
-            except DecodeError as error:  # of the item behind those that are in the results
-                item = self._items[len(results)]
-                error.cut_short = False  # the page around it was whole
-                results.append(located(error, f"$.data[{len(results)}]", _identity(item)))
-        return results
-
-    async def page(self) -> Page[Any]:
+    def page(self) -> Page[Any]:
         """The page as its model.
 
         Raises:
             DecodeError: of the first item that is not what the API promises.
         """
-        items = await self.outcomes()
-        for item in items:
+        for item in self.items:
             if isinstance(item, DecodeError):
                 raise item
         numbers = {name: getattr(self.numbers, name) for name in PageNumbers.__struct_fields__}
-        return Page(items=tuple(items), **numbers)
+        return Page(items=tuple(self.items), **numbers)
+
+
+async def _decoded(listing: Any, structure: Callable[[Any], Any], size: int) -> DecodedPage:
+    """Structure the items of a page, letting other tasks run in between."""
+    data: list[Any] = listing.data
+    at_once = 1 + len(data) * BREATH // size
+    results: list[Any] = []
+    items = iter(data)
+    while len(results) < len(data):
+        if results:
+            await asyncio.sleep(0)
+        try:  # what comes before an error is kept
+            results.extend(map(structure, itertools.islice(items, at_once)))
+        except DecodeError as error:  # of the item behind those that are in the results
+            item = data[len(results)]
+            error.cut_short = False  # the page around it was whole
+            results.append(located(error, f"$.data[{len(results)}]", _identity(item)))
+    return DecodedPage(results, (listing.meta and listing.meta.page) or PageNumbers())
 
 
 class Codec:
@@ -154,8 +158,10 @@ class Codec:
             )
         return cast("M", result)
 
-    def open_page(self, body: bytes, model: type[Any], *, sharing: bool = True) -> RawPage:
-        """A listing's answer, its items still to be structured one by one; see `Call`.
+    async def decode_page(
+        self, body: bytes, model: type[Any], *, sharing: bool = True
+    ) -> DecodedPage:
+        """A listing's answer, one bad item spoiling no other.
 
         Raises:
             DecodeError: where the body is not a listing.
@@ -169,7 +175,7 @@ class Codec:
             except PARSE_ERRORS:
                 pass  # perhaps for one item's sake: each is looked at by itself
             else:
-                return RawPage(listing, twin.mend, len(body))
+                return await _decoded(listing, twin.mend, len(body))
         try:
             listing = parse(
                 body, _decode_listing, lambda data: msgspec.convert(data, _ParsedListing)
@@ -179,7 +185,7 @@ class Codec:
             listing = None if error.cut_short else _salvage(body)
             if listing is None:
                 raise located(error, "$", None) from None
-        return RawPage(listing, lambda item: converter.resource(item, model), len(body))
+        return await _decoded(listing, lambda item: converter.resource(item, model), len(body))
 
 
 def to_dict(model: Any, *, converter: Converter | None = None) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class ByPages:
                 self.filter, sort=SORT, page_size=endpoints.MAX_PAGE_SIZE, page_number=number
             )
         )
-        items = (await raw.outcomes())[:wanted]
+        items = raw.items[:wanted]
         total = raw.numbers.total
         if len(items) < wanted or (total is not None and total < self.total):
             raise ListingChangedError(
