@@ -429,14 +429,13 @@ class ModelLabClient(Closing):
         if call.returns is None:
             return None
         if call.returns is bytes:
-            ranged = call.headers is not None and "Range" in call.headers
-            if response.status != 200 and not (ranged and response.status == 206):
-                if stream is not None:
-                    stream.close()
+            if stream is not None:
+                return stream
+            if response.status != 200:
                 raise DecodeError(
-                    f"{response.status} for {call.operation}, which does not carry the content"
+                    f"{response.status} for {call.operation}, which does not carry the whole content"
                 )
-            return response.body if stream is None else stream
+            return response.body
         if response.status == 204:  # said on purpose, unlike an empty 200: no repeat would help
             raise DecodeError(
                 f"204 No Content for {call.operation}, which has content", resource_id=call.expects
