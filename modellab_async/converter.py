@@ -363,8 +363,8 @@ class Interner:
             return models
         return tuple(
             [
-                model or self._add(bytes(json), f"$.attributes.{name}[{index}]")
-                for index, (model, json) in enumerate(zip(models, slices, strict=True))
+                self._known.get(key) or self._add(key, f"$.attributes.{name}[{index}]")
+                for index, key in enumerate(map(bytes, slices))
             ]
         )
 
