@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from statistics import median
+from typing import Any
 
 from arms import Arm
 from attrs import frozen
 from sections import Settings
 from server import Server
-from worker import Sample, running_worker
+from worker import Sample, Worker, running_worker
 
 MOST_RUNS = 50_000
 
@@ -91,18 +92,22 @@ def race(
     the package's own arms are measured with its code as well.
     """
     with ExitStack() as stack:
-        start = partial(running_worker, server, concurrency)
-        worker = stack.enter_context(start())
-        lanes = {arm.name: (worker, arm) for arm in arms}
+
+        def lanes(names: Mapping[str, Arm], **options: Any) -> dict[str, tuple[Worker, Arm]]:
+            if not names:
+                return {}
+            worker = stack.enter_context(running_worker(server, concurrency, **options))
+            return {name: (worker, arm) for name, arm in names.items()}
+
+        every = lanes({arm.name: arm for arm in arms if not arm.apart})
+        every |= lanes({arm.name: arm for arm in arms if arm.apart})
+        every |= lanes({f"{arm.name}, speed": arm for arm in speed}, speed=True)
         if baseline := settings.baseline:
-            worker = stack.enter_context(start(package=baseline.path))
-            lanes |= {baseline.name(arm.name): (worker, arm) for arm in arms if arm.ours}
-        if speed:
-            worker = stack.enter_context(start(speed=True))
-            lanes |= {f"{arm.name}, speed": (worker, arm) for arm in speed}
+            former = {baseline.name(arm.name): arm for arm in arms if arm.ours}
+            every |= lanes(former, package=baseline.path)
         return compare(
-            {name: partial(worker.measure, arm) for name, (worker, arm) in lanes.items()},
-            {name: arm.page * concurrency for name, (_, arm) in lanes.items()},
+            {name: partial(worker.measure, arm) for name, (worker, arm) in every.items()},
+            {name: arm.page * concurrency for name, (_, arm) in every.items()},
             settings,
         )
 
