@@ -107,7 +107,7 @@ class Service:
         else:
             return _response(b"404 Not Found", NOT_FOUND, limits)
         if self.options.gzip and b"gzip" in head:
-            body = self._compressed[target] = zlib.compress(body, 6, wbits=31)
+            body = self._compressed[target] = zlib.compress(body, 1, wbits=31)
             return _response(b"200 OK", body, encoded)
         return _response(b"200 OK", body, limits)
 
