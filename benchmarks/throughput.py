@@ -170,7 +170,7 @@ def speed(settings: Settings) -> Section:
                 for result in race(server, arms, settings, concurrency=32, speed=arms):
                     rows.append([name, size, *harness.result_row(result)])
     return Section(
-        "The extra `speed`",
+        "The extra speed",
         "The same clients as they are and under `modellab_async.speed.run`, 32 requests in flight, "
         "no latency added.",
         ["wire", "KB", *harness.RESULT_HEAD],
