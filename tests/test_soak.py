@@ -99,7 +99,7 @@ def test_a_process_that_is_left_alone_takes_the_whole_quota_again():
 
 
 def test_an_outage_is_not_multiplied_and_is_recovered_from():
-    """200 tasks ask all the time: 50 repeats at the most; all is as before within two seconds."""
+    """200 tasks ask all the time: 50 repeats at the most; after two seconds all is as before."""
     server = virtual.Server(latency=0.2)
     asked, going = 0, True
 
@@ -131,7 +131,7 @@ def test_an_outage_is_not_multiplied_and_is_recovered_from():
     assert seen <= counted + 200 + 50
     good = [at - over for at, status in server.log if status == 200]
     assert good[0] <= 1
-    assert sum(1 < at <= 2 for at in good) >= 0.9 * 100 / 0.2
+    assert sum(2 < at <= 3 for at in good) >= 0.9 * 100 / 0.2
 
 
 def test_faults_that_go_on_are_paid_for():
