@@ -37,7 +37,8 @@ def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
         import aiohttp  # noqa: PLC0415 - what the caller imports in any case, but not for this
         from isal import isal_zlib  # noqa: PLC0415
 
-        aiohttp.set_zlib_backend(isal_zlib)
+        backend: Any = isal_zlib  # its annotations are narrower than the protocol of aiohttp
+        aiohttp.set_zlib_backend(backend)
     factory = None
     if find_spec("uvloop"):
         import uvloop  # noqa: PLC0415
