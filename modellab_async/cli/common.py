@@ -20,6 +20,7 @@ from modellab_async import (
     ModelLabError,
     NotFoundError,
     PermissionDeniedError,
+    speed,
 )
 from modellab_async.cli.render import stderr
 from modellab_async.config import SITES
@@ -121,7 +122,7 @@ def finish(work: Coroutine[Any, Any, ExitCode]) -> NoReturn:
     An error of this package becomes one line on standard error, never a stack trace.
     """
     try:
-        code = asyncio.run(work)
+        code = speed.run(work)
     except ModelLabError as error:
         complain(error)
         code = ExitCode.of(error)
