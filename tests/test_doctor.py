@@ -20,7 +20,7 @@ from shells import COLOUR, Shell, environment, finish, on_terminal
 from test_cli import SECRETS, invoke, settings
 from yarl import URL
 
-from modellab_async.cli.checks import Examination, Finding
+from modellab_async.cli.doctor import Examination, Finding
 from modellab_async.simulator import Fault, RateLimit, Simulator
 
 FORMER = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
