@@ -39,7 +39,7 @@ def metadata(wheel: dict[str, bytes]) -> Message:
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: dict[str, bytes]):
-    """It has every module, `py.typed`, the command, the pytest plugin and the licence, and no tests."""
+    """It has every module, `py.typed`, what stands beside the package, the licence, no tests."""
     package = {
         file.relative_to(ROOT).as_posix()
         for file in (ROOT / "modellab_async").rglob("*")

@@ -201,12 +201,7 @@ def finish_with_client(
     base_url: str | None,
     site: str | None,
 ) -> NoReturn:
-    """Like `finish`, for work that needs a client. Keys come from the environment only.
-
-    A ``--site`` that was typed wins over MODELLAB_BASE_URL.
-    """
-    if base_url is None and site is None:
-        base_url = os.environ.get("MODELLAB_BASE_URL") or None
+    """Like `finish`, for work that needs a client. Keys come from the environment only."""
 
     async def with_client() -> ExitCode:
         async with ModelLabClient(base_url=base_url, site=site, hooks=ACTIVITY.get()) as lab:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rich.progress import Task
 
     from modellab_async import AttemptInfo, ModelLabClient, Pager, Project, RetryInfo, Run
+    from modellab_async.hooks import PauseInfo
 
     Show = Callable[[int, int | None], None]
     """Shows how much is done, of how much in all where that is known."""
@@ -198,20 +199,19 @@ class Activity(Hooks):
             self._good_at = time.monotonic()
 
     def on_retry(self, retry: RetryInfo) -> None:
-        """Note what failed, or until when the server's quota is used up."""
-        error = retry.error
-        if isinstance(error, RateLimitedError) and error.reset is not None:
-            self._pause(retry.at + error.reset)
+        """Note what failed; quota that is used up is told by its pause."""
+        if isinstance(retry.error, RateLimitedError):
             return
-        self._failure, self._failed_at = clean(str(error)), time.monotonic()
+        self._failure, self._failed_at = clean(str(retry.error)), time.monotonic()
         silent = self._failed_at - self._good_at
         if silent >= _REPORT_AFTER:
-            self._report(f"No success for {duration(silent)}, still trying; {self._failure}")
+            self._report(f"Still trying after {duration(silent)}: {self._failure}")
 
-    def _pause(self, until: float) -> None:
-        self._paused_until = until
-        if until - time.time() >= _REPORT_AFTER:
-            self._report(_pause_text(until))
+    def on_pause(self, pause: PauseInfo) -> None:
+        """Note until when the server's quota is used up."""
+        self._paused_until = pause.until
+        if pause.seconds >= _REPORT_AFTER:
+            self._report(_pause_text(pause.until))
 
     def _report(self, text: str) -> None:
         now = time.monotonic()
@@ -223,10 +223,10 @@ class Activity(Hooks):
         if not self.live:
             return
         if self._paused_until > time.time():
-            yield _line(_pause_text(self._paused_until), "yellow")
+            yield Text(_pause_text(self._paused_until), style="yellow")
         elif self._failure:
             ago = duration(time.monotonic() - self._failed_at)
-            yield _line(f"last failure {ago} ago: {self._failure}", "yellow")
+            yield Text(f"last failure {ago} ago: {self._failure}", style="yellow")
 
 
 def _pause_text(until: float) -> str:
@@ -234,10 +234,6 @@ def _pause_text(until: float) -> str:
     end = datetime.fromtimestamp(until).astimezone()
     today = end.date() == datetime.now().astimezone().date()
     return f"waiting for quota until {end:{'%H:%M:%S' if today else '%Y-%m-%d %H:%M:%S'}}"
-
-
-def _line(text: str, style: str) -> Text:
-    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
 
 
 ACTIVITY: Final[ContextVar[Activity]] = ContextVar("ACTIVITY")
@@ -347,9 +343,11 @@ class _Effort:
 
     def __rich__(self) -> Text:
         stats = self._lab.stats
-        return _line(
+        return Text(
             f"{stats.retries:,} retries"
             f" · {stats.rate_limit_wait_s:,.1f} s waited for the rate limit"
             f" · {stats.backoff_wait_s:,.1f} s backed off",
-            "dim",
+            style="dim",
+            no_wrap=True,
+            overflow="ellipsis",
         )

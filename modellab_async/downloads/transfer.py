@@ -11,7 +11,13 @@ import attrs
 
 from modellab_async import endpoints
 from modellab_async.downloads.part import Held, PartFile, Version, on_disk
-from modellab_async.errors import DownloadError, ModelLabError, StatusError, TransportError
+from modellab_async.errors import (
+    DecodeError,
+    DownloadError,
+    ModelLabError,
+    StatusError,
+    TransportError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -110,10 +116,11 @@ class Transfer:
 
     @contextlib.asynccontextmanager
     async def _open(self, held: Held) -> AsyncIterator[Stream]:
-        """The answer's body from the offset on, or all of it.
+        """The answer's body: all of it (200), or from the offset on (206).
 
         Raises:
             _StaleError: where the server has nothing from the offset on.
+            DownloadError: where it answers with another status.
         """
         call = endpoints.artifact_content(
             self.project_id, self.artifact_path, streamed=True, offset=held.offset
@@ -128,6 +135,8 @@ class Transfer:
                 if error.status == 416 and held.offset:
                     raise _StaleError from error
                 raise
+            except DecodeError as error:
+                raise DownloadError(f"no content of {self.artifact_path!r}: {error}") from error
             try:
                 yield stream
             finally:
@@ -198,7 +207,7 @@ class Transfer:
                 f"{self.artifact_path!r} came encoded as {encoding[:40]!r},"
                 " though it was asked for as it is stored"
             )
-        if stream.status == 206 and held.offset:
+        if stream.status == 206:
             told = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
             first, last, total = map(int, told.groups()) if told else (0, 0, 0)
             version = Version.of(headers, total)
@@ -209,8 +218,6 @@ class Transfer:
             ):
                 raise _StaleError
             return held.offset, version
-        if stream.status != 200:
-            raise DownloadError(f"unexpected status {stream.status} for {self.artifact_path!r}")
         length = headers.get("Content-Length")
         size = self.size if length is None else int(length)
         if self.size not in {None, size}:
