@@ -307,7 +307,8 @@ class Examination:
         code = ExitCode.FAILED
         match status:
             case 401 | 403:
-                code, advice = ExitCode.NOT_AUTHORISED, self._about_refusal()
+                code = ExitCode.NOT_AUTHORISED
+                advice = refusal_advice(self.environ, self._credentials.kind, self._url.host or "")
             case 404:
                 code = ExitCode.NOT_FOUND
                 advice = "Is the address right? It ends before /api/v2."
@@ -324,22 +325,28 @@ class Examination:
         said = f"{status} from GET {url.path}: {self._redact(_said(status, body))}"
         return Finding("access", said, "wrong", advice, code)
 
-    def _about_refusal(self) -> str:
-        lengths = [len(self.environ.get(name, "")) for name in ("DD_API_KEY", "DD_APP_KEY")]
-        sent = "a key"
-        if self._credentials is not None and self._credentials.kind != "key pair":
-            sent = "the token"
-        elif lengths == [_APP_KEY_LENGTH, _API_KEY_LENGTH]:
-            return "DD_API_KEY is as long as an application key, and DD_APP_KEY as an API key: swap"
-        site = (self._url.host or "").removeprefix("api.")
-        if site not in SITES.values():
-            return f"Either {sent} is wrong or revoked, or lacks a scope, or it is not for {site}."
-        others = ", ".join(name for name, known in SITES.items() if known != site)
-        return (
-            f"Either {sent} is wrong or revoked, or it lacks a scope, or it belongs to another site"
-            f" than {site}: look at the address of Datadog in your browser and set DD_SITE to it"
-            f" (others: {others})."
-        )
+
+def refusal_advice(environ: Mapping[str, str], kind: str, host: str) -> str:
+    """What to do about keys that a host refuses.
+
+    Args:
+        environ: where the keys are from.
+        kind: what was sent, by ``Credentials.kind``.
+        host: who refused it.
+    """
+    lengths = [len(environ.get(name, "")) for name in ("DD_API_KEY", "DD_APP_KEY")]
+    if kind == "key pair" and lengths == [_APP_KEY_LENGTH, _API_KEY_LENGTH]:
+        return "DD_API_KEY is as long as an application key, and DD_APP_KEY as an API key: swap"
+    sent = "a key" if kind == "key pair" else "the token"
+    site = host.removeprefix("api.")
+    if site not in SITES.values():
+        return f"Either {sent} is wrong or revoked, or lacks a scope, or it is not for {site}."
+    others = ", ".join(name for name, known in SITES.items() if known != site)
+    return (
+        f"Either {sent} is wrong or revoked, or it lacks a scope, or it belongs to another site"
+        f" than {site}: look at the address of Datadog in your browser and set DD_SITE to it"
+        f" (others: {others})."
+    )
 
 
 async def _send_once(
