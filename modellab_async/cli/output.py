@@ -37,7 +37,7 @@ from modellab_async.display import clean, duration, escape_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rich.console import RenderableType, RenderResult
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.progress import Task
 
     from modellab_async import AttemptInfo, ModelLabClient, Pager, Project, RetryInfo, Run
@@ -219,7 +219,7 @@ class Activity(Hooks):
             self._reported_at = now
             note(text)
 
-    def __rich_console__(self, *_: object) -> RenderResult:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if not self.live:
             return
         if self._paused_until > time.time():
