@@ -143,7 +143,7 @@ async def test_an_answer_that_is_not_http(server: FaultServer, raw: bytes):
     """It says so, with what was wrong, and is asked for again."""
     error, seen = await failure(server, send(raw, "close"))
     assert type(error) is TransportError
-    assert f"the answer from {server.address} is not HTTP" in str(error)
+    assert f"the response from {server.address} is not HTTP" in str(error)
     assert len(str(error)) < 500
     assert seen == 3
 
@@ -164,7 +164,7 @@ async def test_a_body_that_is_not_as_announced(server: FaultServer, raw: bytes):
     """A body in another length or encoding than announced was cut short, and asked for again."""
     error, seen = await failure(server, send(raw, "close"))
     assert type(error) is TransportError
-    assert f"the answer from {server.address} was cut short" in str(error)
+    assert f"the response from {server.address} was cut short" in str(error)
     assert seen == 3
 
 

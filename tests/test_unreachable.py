@@ -95,7 +95,7 @@ async def test_a_name_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
     error = await failure(API, timeout=0.05)
     assert isinstance(error, RequestTimeoutError)
-    assert str(error).startswith("no complete answer from api.modellab.invalid within 0.05 s (")
+    assert str(error).startswith("no complete response from api.modellab.invalid within 0.05 s (")
 
 
 async def test_a_certificate_that_is_trusted(authority: trustme.CA):
@@ -132,7 +132,7 @@ async def test_a_certificate_that_is_not_trusted(
     [
         (send(b"", "reset"), 2, "Connection reset"),
         (send(b"", "close"), 2, "no connection to"),
-        (send(b"", "stall"), 2, "no complete answer from"),
+        (send(b"", "stall"), 2, "no complete response from"),
         (send(http(run_body(7)), "stall"), 1, "no trusted connection to"),
     ],
     ids=["reset", "close", "stall", "plain"],
