@@ -180,7 +180,7 @@ def _shared_options(*, as_json: Json = False, base_url: BaseUrl = None, site: Si
 
 
 def finish(work: Coroutine[Any, Any, ExitCode]) -> NoReturn:
-    """Run a command's work to its end and leave with the exit code it comes to.
+    """Run a command's work to its end and exit with the code that it returns.
 
     An error of this package becomes one line on standard error, never a stack trace.
     """
@@ -233,7 +233,7 @@ class Tally:
         """Count and report a failure.
 
         Keys that are refused before anything has succeeded end the command at once, since
-        every other item would be told the same.
+        every other item would fail alike.
         """
         code = ExitCode.of(error)
         if code is ExitCode.NOT_AUTHORISED and not self.ok:
@@ -243,7 +243,7 @@ class Tally:
 
     @property
     def exit_code(self) -> ExitCode:
-        """OK, the failures' own code where nothing succeeded and all are alike, else FAILED."""
+        """OK; the code of all failures if nothing succeeded and they are alike; else FAILED."""
         if not self._codes:
             return ExitCode.OK
         if self.ok or len(self._codes) > 1:

@@ -1,4 +1,4 @@
-"""Artifacts to disk: resumed where they broke off, never outside the directory, in flat memory.
+"""Downloads of artifacts: resumed after interruptions, within their directory, in bounded memory.
 
 A file grows beside its target as ``<name>.part`` and is renamed when it is whole. Meanwhile
 ``<name>.part.json`` holds what the server said of the file's version (ETag, Last-Modified, size).
@@ -44,7 +44,7 @@ MAX_ENTRIES: Final = 100_000
 
 
 class Downloads:
-    """Brings files to disk, on behalf of one client."""
+    """Downloads files for one client."""
 
     def __init__(self, perform: Perform, policy: RetryPolicy, clock: Clock) -> None:
         self._perform = perform
@@ -78,7 +78,7 @@ class Downloads:
         progress.advance(0)
         failures: list[tuple[str, NotFoundError | DownloadError]] = []
 
-        async def bring(file: _File, target: Path) -> None:
+        async def download(file: _File, target: Path) -> None:
             transfer = self._transfer(
                 run.project_id, file.artifact_path, PartFile(target), file.size, progress.advance
             )
@@ -89,7 +89,7 @@ class Downloads:
             except (NotFoundError, DownloadError) as error:
                 failures.append((file.path, error))
 
-        await _each(zip(files, targets, strict=True), lambda pair: bring(*pair))
+        await _each(zip(files, targets, strict=True), lambda pair: download(*pair))
         if failures:
             path, first = failures[0]
             raise DownloadError(
@@ -122,7 +122,7 @@ class _Walk:
         """All files, by their paths.
 
         Raises:
-            DownloadError: where a path is unsafe, or the directories do not come to an end.
+            DownloadError: if a path is unsafe, or the directories have no end.
         """
         level: list[str | None] = [None]
         for _ in range(MAX_DEPTH):
@@ -158,7 +158,7 @@ class _Progress:
         self._told = -1
 
     def advance(self, count: int) -> None:
-        """One file came further by so many bytes, or fell back where it starts over."""
+        """One file has gained so many bytes, or lost them by starting over."""
         self._done += count
         if self._callback is not None and self._done > self._told:
             self._told = self._done
