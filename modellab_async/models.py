@@ -6,12 +6,15 @@ durations are seconds.
 
 # Annotations are evaluated, so that attrs.fields() holds types rather than their names.
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import Enum, StrEnum
-from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Self, TypeAlias, TypeVar, overload
 
 import attrs
+import cattrs
+
+from modellab_async.notebook import render
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -56,6 +59,22 @@ class RunStatus(StrEnum):
 _TERMINAL: Final = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.KILLED})
 
 
+def _short_repr(
+    _model: type[Any], fields: "list[attrs.Attribute[Any]]"
+) -> "list[attrs.Attribute[Any]]":
+    """Leave optional fields out of a model's repr: a run's would have 3 KB, a page's 300."""
+    shown: dict[Any, Any] = {datetime: str, RunStatus: lambda status: repr(str(status))}
+    return [
+        field.evolve(repr=field.default is attrs.NOTHING and shown.get(field.type, True))
+        for field in fields
+    ]
+
+
+def count_of(items: Sequence[object]) -> str:
+    """How a repr shows a long sequence."""
+    return f"<{len(items)} items>"
+
+
 @attrs.frozen(weakref_slot=False)
 class Param:
     """A training parameter of a run; values are text, whatever they meant to the training code."""
@@ -91,7 +110,7 @@ class MetricSummary:
     stddev: float | None = None
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, field_transformer=_short_repr)
 class Run:
     """One training run.
 
@@ -133,13 +152,11 @@ class Run:
         """The summary of the first metric named ``key``, or None."""
         return next((metric for metric in self.metric_summaries if metric.key == key), None)
 
-    def _repr_html_(self) -> str:
-        from modellab_async import notebook  # noqa: PLC0415 - for notebooks only
-
-        return notebook.run_html(self)
+    def _repr_html_(self) -> str | None:
+        return render("run", run=self)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, field_transformer=_short_repr)
 class Project:
     """A collection of runs."""
 
@@ -158,6 +175,9 @@ class Project:
     def tag(self, key: str) -> str | None:
         """The value of the first tag named ``key``, or None."""
         return next((tag.value for tag in self.tags if tag.key == key), None)
+
+    def _repr_html_(self) -> str | None:
+        return render("project", project=self)
 
 
 @attrs.frozen(weakref_slot=False)
@@ -178,7 +198,10 @@ class RunArtifacts:
 
     id: str = ""
     path_in_project: str = ""
-    files: tuple[RunFile, ...] = ()
+    files: tuple[RunFile, ...] = attrs.field(default=(), repr=count_of)
+
+    def _repr_html_(self) -> str | None:
+        return render("artifacts", artifacts=self, place=self.path_in_project)
 
 
 @attrs.frozen(weakref_slot=False)
@@ -196,7 +219,10 @@ class ProjectArtifacts:
     """The files of a project."""
 
     id: str = ""
-    files: tuple[ProjectFile, ...] = ()
+    files: tuple[ProjectFile, ...] = attrs.field(default=(), repr=count_of)
+
+    def _repr_html_(self) -> str | None:
+        return render("artifacts", artifacts=self, place="")
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
@@ -239,14 +265,14 @@ class FacetValues:
 
 
 @attrs.frozen(kw_only=True)
-class Page(Generic[T_co]):
-    """One page of a listing.
+class Page(Sequence[T_co]):
+    """One page of a listing: a sequence of its items, and where it stands.
 
     ``number`` is the server's own count (it starts at 0 or at 1, see ``first_number``);
     ``next_number`` is None on the last page. ``total`` counts all pages' items, where known.
     """
 
-    items: tuple[T_co, ...] = ()
+    items: tuple[T_co, ...] = attrs.field(default=(), repr=count_of)
     total: int | None = None
     number: int | None = None
     size: int | None = None
@@ -255,10 +281,23 @@ class Page(Generic[T_co]):
     first_number: int | None = None
     last_number: int | None = None
 
-    def _repr_html_(self) -> str:
-        from modellab_async import notebook  # noqa: PLC0415 - for notebooks only
+    def __len__(self) -> int:
+        return len(self.items)
 
-        return notebook.page_html(self)
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T_co, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> T_co | tuple[T_co, ...]:
+        return self.items[index]
+
+    def __iter__(self) -> Iterator[T_co]:
+        return iter(self.items)
+
+    def _repr_html_(self) -> str | None:
+        return render("page", page=self)
 
 
 class _RootRuns(Enum):
@@ -303,6 +342,13 @@ def _id_tuple(value: Iterable[int | str] | None) -> tuple[int | str, ...] | None
     return ids
 
 
+def _parent(value: int | str | _RootRuns | None) -> int | str | _RootRuns | None:
+    return ROOT_RUNS if value == ROOT_RUNS.value else value
+
+
+_AS_GIVEN: Final = cattrs.override(struct_hook=lambda value, _: value)
+"""cattrs has no hook for these unions, such as for a filter from a configuration file."""
+
 # One for each type of value: checkers take a filter's arguments to be what these take.
 
 
@@ -326,7 +372,8 @@ class RunFilter:
         project_id: runs of one project.
         tags: tags that a run must have.
         params: params that a run must have; a text such as ``"<0.01"`` or ``">=2"`` compares.
-        parent_run_id: children of one run, or `ROOT_RUNS` for runs without a parent.
+        parent_run_id: children of one run, or `ROOT_RUNS` (in a file ``"null"``) for runs
+            without a parent.
 
     Raises:
         ValueError: for tags or params with a comma or a colon, which the API cannot take, and for
@@ -334,18 +381,22 @@ class RunFilter:
         TypeError: for a lone string as ``ids``.
     """
 
-    ids: tuple[int | str, ...] | None = attrs.field(default=None, converter=_id_tuple)
+    ids: Annotated[tuple[int | str, ...] | None, _AS_GIVEN] = attrs.field(
+        default=None, converter=_id_tuple
+    )
     text: str | None = None
     owner_id: str | None = None
-    status: RunStatus | str | None = None
-    project_id: int | str | None = None
+    status: Annotated[RunStatus | str | None, _AS_GIVEN] = None
+    project_id: Annotated[int | str | None, _AS_GIVEN] = None
     tags: Mapping[str, str] | None = attrs.field(
         default=None, converter=_texts, validator=_plain_pairs, hash=False
     )
-    params: Mapping[str, FilterValue] | None = attrs.field(
+    params: Annotated[Mapping[str, FilterValue] | None, _AS_GIVEN] = attrs.field(
         default=None, converter=_values, validator=_plain_pairs, hash=False
     )
-    parent_run_id: int | str | _RootRuns | None = None
+    parent_run_id: Annotated[int | str | _RootRuns | None, _AS_GIVEN] = attrs.field(
+        default=None, converter=_parent
+    )
 
 
 @attrs.frozen
