@@ -10,7 +10,7 @@ Example:
 """
 
 # The rooms, from facts to edges; each imports only rooms above it:
-#   display, notebook                           how values look to a person
+#   display, notebook, pydantic_schema          how values look to a person, and to pydantic
 #   models, errors                              what the API's resources and failures are
 #   clock, closing, collector, stats, idset     small things that all rooms share
 #   comparison, frames, run_list                pure: runs side by side, as tables, and in a list

@@ -15,6 +15,7 @@ import attrs
 import cattrs
 
 from modellab_async.notebook import render
+from modellab_async.pydantic_schema import PydanticEnum, PydanticModel
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -22,7 +23,7 @@ FilterValue: TypeAlias = str | float | bool
 """What a filter compares a param with."""
 
 
-class RunStatus(StrEnum):
+class RunStatus(PydanticEnum, StrEnum):
     """Where a run stands. A status that this version does not know survives as itself.
 
     Compare with ``==``, also with plain strings; an unknown status is equal to its own text
@@ -76,7 +77,7 @@ def count_of(items: Sequence[object]) -> str:
 
 
 @attrs.frozen(weakref_slot=False)
-class Param:
+class Param(PydanticModel):
     """A training parameter of a run; values are text, whatever they meant to the training code."""
 
     key: str
@@ -84,7 +85,7 @@ class Param:
 
 
 @attrs.frozen(weakref_slot=False)
-class Tag:
+class Tag(PydanticModel):
     """A ``key:value`` label of a run or a project."""
 
     key: str
@@ -92,7 +93,7 @@ class Tag:
 
 
 @attrs.frozen(weakref_slot=False)
-class MetricSummary:
+class MetricSummary(PydanticModel):
     """What the API keeps of one metric's history in a run.
 
     ``count`` values were recorded between ``first_step`` and ``last_step``; the statistics are
@@ -111,7 +112,7 @@ class MetricSummary:
 
 
 @attrs.frozen(kw_only=True, field_transformer=_short_repr)
-class Run:
+class Run(PydanticModel):
     """One training run.
 
     ``params``, ``tags`` and ``metric_summaries`` keep the server's order and repeats, and are
@@ -157,7 +158,7 @@ class Run:
 
 
 @attrs.frozen(kw_only=True, field_transformer=_short_repr)
-class Project:
+class Project(PydanticModel):
     """A collection of runs."""
 
     id: int
@@ -181,7 +182,7 @@ class Project:
 
 
 @attrs.frozen(weakref_slot=False)
-class RunFile:
+class RunFile(PydanticModel):
     """A file or directory of a run; a directory's ``path`` ends in ``/``. Sizes are in bytes."""
 
     path: str
@@ -190,7 +191,7 @@ class RunFile:
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
-class RunArtifacts:
+class RunArtifacts(PydanticModel):
     """One directory of a run's artifacts.
 
     A file's content is addressed by its project and ``path_in_project + "/" + file.path``.
@@ -205,7 +206,7 @@ class RunArtifacts:
 
 
 @attrs.frozen(weakref_slot=False)
-class ProjectFile:
+class ProjectFile(PydanticModel):
     """A file of a project; ``artifact_path`` addresses its content. The size is in bytes."""
 
     filename: str
@@ -215,7 +216,7 @@ class ProjectFile:
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
-class ProjectArtifacts:
+class ProjectArtifacts(PydanticModel):
     """The files of a project."""
 
     id: str = ""
@@ -226,7 +227,7 @@ class ProjectArtifacts:
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
-class FacetKeys:
+class FacetKeys(PydanticModel):
     """What runs (or projects) can be filtered by."""
 
     id: str = ""
@@ -236,7 +237,7 @@ class FacetKeys:
 
 
 @attrs.frozen(weakref_slot=False)
-class NumericRange:
+class NumericRange(PydanticModel):
     """The smallest and the largest value of a numeric facet."""
 
     min: float | None = None
@@ -244,7 +245,7 @@ class NumericRange:
 
 
 @attrs.frozen(weakref_slot=False)
-class MetricStatRange:
+class MetricStatRange(PydanticModel):
     """The smallest and the largest value of one statistic (``stat``) of a metric."""
 
     stat: str
@@ -253,7 +254,7 @@ class MetricStatRange:
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
-class FacetValues:
+class FacetValues(PydanticModel):
     """The values that one facet takes."""
 
     id: str = ""
@@ -265,7 +266,7 @@ class FacetValues:
 
 
 @attrs.frozen(kw_only=True)
-class Page(Sequence[T_co]):
+class Page(PydanticModel, Sequence[T_co]):
     """One page of a listing: a sequence of its items, and where it stands.
 
     ``number`` is the server's own count (it starts at 0 or at 1, see ``first_number``);
@@ -361,7 +362,7 @@ def _values(value: Mapping[str, FilterValue] | None) -> dict[str, FilterValue] |
 
 
 @attrs.frozen
-class RunFilter:
+class RunFilter(PydanticModel):
     """Which runs a listing gives; what is None is not asked for, and all that is given must hold.
 
     Args:
@@ -400,7 +401,7 @@ class RunFilter:
 
 
 @attrs.frozen
-class ProjectFilter:
+class ProjectFilter(PydanticModel):
     """Which projects a listing gives; what is None is not asked for.
 
     Args:

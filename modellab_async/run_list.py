@@ -37,6 +37,10 @@ class RunList(list[Run]):
         found: Any = super().__getitem__(index)
         return RunList(found) if isinstance(index, slice) else found
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, handler: Any) -> Any:
+        return handler.generate_schema(list[Run])
+
     def __repr__(self) -> str:
         shown = [repr(run) for run in list.__getitem__(self, slice(_RUNS_SHOWN))]
         more = [f"... {len(self) - _RUNS_SHOWN} more"] if len(self) > _RUNS_SHOWN else []

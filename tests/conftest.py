@@ -40,7 +40,6 @@ NEED_AN_EXTRA = {
     "typer": ("test_cli*.py", "test_doctor.py", "test_speed.py"),
     "isal": ("test_speed.py",),
     "uvloop": ("test_speed.py",),
-    "jinja2": ("test_notebook.py",),
 }
 collect_ignore_glob = [
     pattern

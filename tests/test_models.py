@@ -41,6 +41,7 @@ from modellab_async.models import (
     RunStatus,
     Tag,
 )
+from modellab_async.pydantic_schema import PydanticModel
 from modellab_async.run_list import RunList
 
 NOON = datetime(2026, 5, 15, 12, tzinfo=UTC)
@@ -115,7 +116,7 @@ def test_models_are_frozen_and_slotted(sample: Any) -> None:
 def test_models_are_plain_attrs_classes(sample: Any) -> None:
     """Attrs tells the fields of a model with their types, and it has no base but its own."""
     model = type(sample)
-    standard = {*collections.abc.Sequence.__mro__, Generic}
+    standard = {*collections.abc.Sequence.__mro__, Generic, PydanticModel}
     assert [base for base in model.__mro__ if base not in {model, *standard}] == []
     hints = get_type_hints(model)
     assert {field.name: field.type for field in attrs.fields(model)} == hints
