@@ -257,14 +257,10 @@ class ResourceHook(Generic[M]):
         """
         if isinstance(value, bytes | msgspec.Raw):
             value = self._parse(bytes(value))
-        if self.wire is not None and isinstance(value, self.wire):
-            return self._from_wire(value)
-        return self._from_dict(value)
+        return self._from_wire(value) if type(value) is self.wire else self._from_dict(value)
 
     def _parse(self, body: bytes) -> Any:
-        if self.wire is None:
-            return loads(body)
-        return parse(body, _decoder(self.wire), lambda plain: plain)
+        return loads(body) if self.wire is None else parse(body, _decoder(self.wire), _unchanged)
 
     def _from_wire(self, resource: Any) -> M:
         self._check_type(resource.type)
@@ -309,6 +305,10 @@ class ResourceHook(Generic[M]):
         if found is not None and found != self._type:
             said = f"Expected the type {self._type!r}, got {found!r:.60}"
             raise DecodeError(said, path="$.type", mismatched=True)
+
+
+def _unchanged(value: Any) -> Any:
+    return value
 
 
 @functools.cache
@@ -451,6 +451,13 @@ class Listing(msgspec.Struct, Generic[T], gc=False):
     meta: Meta | None = None
 
 
+# Resources stay JSON, or are dicts if there is a NaN.
+_decode_document: Final = msgspec.json.Decoder(Document[msgspec.Raw]).decode
+_convert_document: Final = functools.partial(msgspec.convert, type=Document[Any])
+_decode_raw_listing: Final = msgspec.json.Decoder(Listing[msgspec.Raw]).decode
+_convert_listing: Final = functools.partial(msgspec.convert, type=Listing[Any])
+
+
 @attrs.frozen
 class DecodedPage:
     """A page of a listing, item by item.
@@ -490,11 +497,11 @@ def decode(
         DecodeError: if the body is not what the API promises, or has another id or type.
     """
     try:
-        document = _parse_as(Document, body)
+        document = parse(body, _decode_document, _convert_document)
     except DecodeError as error:
         raise _located(error, "$", expects) from None
     try:
-        result = _structure(document.data, model, converter)
+        result = _structuring(model, converter)(document.data, model)
     except DecodeError as error:
         raise _located(error, "$.data", expects) from error.__cause__
     # A user's hook for the whole model may return something that has no id.
@@ -514,12 +521,13 @@ async def decode_page(body: bytes, model: type[Any], converter: cattrs.Converter
     """
     listing = _decode_listing(body, getattr(converter.get_structure_hook(model), "wire", None))
     batch = 1 + len(listing.data) * YIELD_EVERY_BYTES // len(body)
+    structure = _structuring(model, converter)
     items: list[Any] = []
     for index, item in enumerate(listing.data):
         if index and index % batch == 0:
             await asyncio.sleep(0)
         try:
-            items.append(_structure(item, model, converter))
+            items.append(structure(item, model))
         except DecodeError as error:
             items.append(_located(error, f"$.data[{index}]", _id_of(item)))
     return DecodedPage(items, (listing.meta and listing.meta.page) or PageNumbers())
@@ -533,14 +541,14 @@ def _decode_listing(body: bytes, wire: Any) -> Any:
         except PARSE_ERRORS:
             pass  # perhaps because of one item: each is structured individually
     try:
-        return _parse_as(Listing, body)
+        return parse(body, _decode_raw_listing, _convert_listing)
     except DecodeError as error:
         failure = _located(error, "$", None)
     # What was cut short is better requested again.
     if not failure.cut_short and len(body) <= LONGEST_SPLIT:
         outline, items = split_items(body)
         try:
-            listing = _decoder(Listing[Any])(outline)
+            listing = _decode_raw_listing(outline)
         except PARSE_ERRORS:
             raise failure from None
         if len(items) == len(listing.data):
@@ -549,24 +557,17 @@ def _decode_listing(body: bytes, wire: Any) -> Any:
     raise failure
 
 
-def _parse_as(form: Any, body: bytes) -> Any:
-    """A document or a listing whose resources stay JSON, or are dicts if there is a ``NaN``."""
-    plain = functools.partial(msgspec.convert, type=form[Any])
-    return parse(body, _decoder(form[msgspec.Raw]), plain)
+def _structuring(model: type[M], converter: cattrs.Converter) -> Callable[[Any, type[M]], M]:
+    """A function that structures a resource.
 
-
-def _structure(value: Any, model: type[M], converter: cattrs.Converter) -> M:
-    """A resource as its model.
-
-    Raises:
-        DecodeError: with a path from the resource's root.
+    What it raises is a DecodeError with a path from the resource's root.
     """
-    if not isinstance(converter.get_structure_hook(model), ResourceHook):
-        return _structure_by_user_hook(value, model, converter)
-    return converter.structure(value, model)
+    if isinstance(converter.get_structure_hook(model), ResourceHook):
+        return converter.structure
+    return functools.partial(_structure_by_user_hook, converter)
 
 
-def _structure_by_user_hook(value: Any, model: type[M], converter: cattrs.Converter) -> M:
+def _structure_by_user_hook(converter: cattrs.Converter, value: Any, model: type[M]) -> M:
     if isinstance(value, bytes | msgspec.Raw):
         value = loads(bytes(value))
     try:
@@ -642,7 +643,7 @@ def from_dict(resource: Any, model: type[M], *, converter: cattrs.Converter | No
         TypeError: if the model is not a resource, such as a single `Param`.
     """
     _resource_type(model)
-    return _structure(resource, model, converter or _default_converter())
+    return _structuring(model, converter or _default_converter())(resource, model)
 
 
 def from_json(text: str | bytes, model: type[M], *, converter: cattrs.Converter | None = None) -> M:
