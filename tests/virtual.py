@@ -10,7 +10,7 @@ import asyncio
 import random
 import selectors
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -89,13 +89,14 @@ class _Response:
 
 @attrs.define
 class Server:
-    """Returns a run after a while, or fails by chance, by quota or during an outage."""
+    """Returns a run after a while, or fails by chance, by quota, by rule or during an outage."""
 
     rate: float = 0.0
     limit: RateLimit | None = None
     latency: float = 0.05
     jitter: float = 0.0
     seed: int = 1
+    answer: Callable[[float], tuple[int, Mapping[str, str]]] | None = None
     down: bool = False
     log: list[tuple[float, int]] = attrs.field(factory=list)
     by_status: Counter[int] = attrs.field(factory=Counter)
@@ -118,12 +119,15 @@ class Server:
     async def _answer(self, method: str, url: object, **options: object) -> _Response:
         half = self.latency / 2
         await asyncio.sleep(half + self.jitter * self._random.random())
-        status, headers = 200, ()
+        status: int = 200
+        headers: Any = ()
         if self.limit is not None:
             headers, refusal = self._limits.admit("get_run")
             status = 429 if refusal is not None else 200
         if self.down or (status == 200 and self._random.random() < self.rate):
             status, headers = self._random.choice((500, 502, 504, 512, 0, 0)), ()
+        if self.answer is not None:
+            status, headers = self.answer(EPOCH + now())
         self.log.append((now(), status))
         self.by_status[status] += 1
         await asyncio.sleep(half + self.jitter * self._random.random())
