@@ -475,7 +475,7 @@ class TestLimiter:
         assert limiter.window < 10
 
 
-Answer = Callable[[float], tuple[int, dict[str, str]]]
+Rule = Callable[[float], tuple[int, dict[str, str]]]
 
 
 class Limit:
@@ -508,9 +508,9 @@ class TestInVirtualTime:
     """Whole clients against a server that answers by rule, in time that passes by itself."""
 
     @staticmethod
-    def gathered(answer: Answer, *, calls: int, clients: int = 1) -> tuple[float, int]:
+    def gathered(rule: Rule, *, calls: int, clients: int = 1) -> tuple[float, int]:
         """Seconds that concurrent calls take altogether, and how many requests are refused."""
-        server = virtual.Server(latency=0.01, jitter=0.002, answer=answer)
+        server = virtual.Server(latency=0.01, jitter=0.002, rule=rule)
 
         async def main() -> float:
             await asyncio.sleep(-virtual.EPOCH % 60)

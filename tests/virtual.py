@@ -96,7 +96,7 @@ class Server:
     latency: float = 0.05
     jitter: float = 0.0
     seed: int = 1
-    answer: Callable[[float], tuple[int, Mapping[str, str]]] | None = None
+    rule: Callable[[float], tuple[int, Mapping[str, str]]] | None = None
     down: bool = False
     log: list[tuple[float, int]] = attrs.field(factory=list)
     by_status: Counter[int] = attrs.field(factory=Counter)
@@ -126,8 +126,8 @@ class Server:
             status = 429 if refusal is not None else 200
         if self.down or (status == 200 and self._random.random() < self.rate):
             status, headers = self._random.choice((500, 502, 504, 512, 0, 0)), ()
-        if self.answer is not None:
-            status, headers = self.answer(EPOCH + now())
+        if self.rule is not None:
+            status, headers = self.rule(EPOCH + now())
         self.log.append((now(), status))
         self.by_status[status] += 1
         await asyncio.sleep(half + self.jitter * self._random.random())
