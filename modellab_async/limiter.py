@@ -219,17 +219,15 @@ class Quota:
         """When the next period should have begun.
 
         The latest time that was named, while it is not known how the server rounds. If it rounds
-        up, the earliest of the named times bounds the end; if it rounds down, a second later does.
-        Either way, a period is over once it has lasted since its first response.
+        up, the earliest of the named times bounds the end. If it rounds down, a second later does,
+        or the length of a period since its first response.
         """
         if self._rounds_up is None or self._blind:
-            named = self._latest_end
-        elif self._rounds_up:
-            named = self._earliest_end
-        else:
-            named = max(self._latest_end, self._earliest_end + 1.0)
+            return self._latest_end
+        if self._rounds_up:
+            return self._earliest_end
         lasted = self._first_seen + (self._period or math.inf)
-        return lasted if max(self._refused_at, named - 1.5) < lasted < named else named
+        return max(self._latest_end, min(self._earliest_end + 1.0, lasted))
 
     def pause(self, now: float) -> float:
         """Seconds until the next period, if what is in flight uses up what remains; else 0."""
