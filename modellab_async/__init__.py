@@ -22,6 +22,7 @@ Example:
 #   resources, client                           what users hold
 #   frames, export, raydata                            runs as tables, files and datasets
 #   otel                                        calls as spans and metrics
+#   speed                                       uvloop and isal, by choice
 #   cli, simulator                              edges; the simulator imports nothing of ours
 
 import sys

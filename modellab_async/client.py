@@ -434,7 +434,7 @@ class ModelLabClient(Closing):
                 return stream
             if response.status != 200:
                 raise DecodeError(
-                    f"{response.status} for {call.operation}, which does not carry the whole content"
+                    f"{response.status} for {call.operation}, which is not the whole content"
                 )
             return response.body
         if response.status == 204:  # said on purpose, unlike an empty 200: no repeat would help

@@ -37,7 +37,9 @@ NEED_AN_EXTRA = {
         "test_export*.py",
         "test_frames.py",
     ),
-    "typer": ("test_cli*.py", "test_doctor.py"),
+    "typer": ("test_cli*.py", "test_doctor.py", "test_speed.py"),
+    "isal": ("test_speed.py",),
+    "uvloop": ("test_speed.py",),
 }
 collect_ignore_glob = [
     pattern

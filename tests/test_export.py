@@ -43,7 +43,7 @@ async def sim() -> AsyncIterator[Simulator]:
 
 def served(sim: Simulator) -> list[Run]:
     """Every run as it is served now."""
-    deleted = sim._store.deleted
+    deleted = sim._dataset.deleted
     return [from_dict(sim.resource(i), Run) for i in sim.run_ids if i not in deleted]
 
 
@@ -412,7 +412,7 @@ async def test_half_a_surrogate_pair_beside_nan(
     sim: Simulator, lab: ModelLabClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """A page with both is read run by run; what is no Unicode is a failure, and nothing more."""
-    encode = type(sim._store).run_json
+    encode = type(sim._dataset).run_json
 
     def as_python_would(*args: Any, **kwargs: Any) -> bytes:
         body = encode(*args, **kwargs)
@@ -420,7 +420,7 @@ async def test_half_a_surrogate_pair_beside_nan(
             b"-123.5", b"NaN"
         )  # fmt: skip
 
-    monkeypatch.setattr(type(sim._store), "run_json", as_python_would)
+    monkeypatch.setattr(type(sim._dataset), "run_json", as_python_would)
     nan = [{"key": "m", "count": 1, "mean": -123.5}]
     whole = sim.insert_run(name="PAIR", metric_summaries=nan)
     broken = [sim.insert_run(name="HALF", metric_summaries=nan), sim.insert_run(name="HALF")]

@@ -223,7 +223,7 @@ def later(head: bytes, rest: bytes, then: Ending) -> Act:
 
 
 BROKEN_STREAMS = {
-    "garbage in gzip": later(http(PACKED, 200, GZIP)[:-8], b"wrongsum", "stall"),
+    "garbage in gzip": later(http(PACKED, 200, GZIP)[:-8], b"wrongsum", "close"),
     "too long a length": later(http(CONTENT, length=len(CONTENT) + 9), b"", "close"),
     "broken chunks": later(http(b"5\r\nabcde", 200, CHUNKED, length=-1), b"XX\r\n", "stall"),
     "reset": later(http(CONTENT)[:-1], b"", "reset"),

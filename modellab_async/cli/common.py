@@ -21,6 +21,7 @@ from modellab_async import (
     ModelLabError,
     NotFoundError,
     PermissionDeniedError,
+    speed,
 )
 from modellab_async.cli.output import ACTIVITY, Activity, complain, wants_json
 from modellab_async.config import SITES
@@ -190,7 +191,7 @@ def finish(work: Coroutine[Any, Any, ExitCode]) -> NoReturn:
         return await work
 
     try:
-        code = asyncio.run(observed())
+        code = speed.run(observed())
     except ModelLabError as error:
         complain(error)
         code = ExitCode.of(error)
