@@ -11,10 +11,8 @@ from __future__ import annotations
 import functools
 import itertools
 import sqlite3
-from array import array
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import attrs
 import msgspec
 
 from modellab_async.simulator.fixtures import (
@@ -33,21 +31,29 @@ from modellab_async.simulator.times import to_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from modellab_async.simulator.fixtures import Files, Pair, PairsField, Timeline
+    from modellab_async.simulator.fixtures import Attributes, Files, Pair, PairsField, Timeline
 
 Run: TypeAlias = GeneratedRun | FixtureRun
+Found: TypeAlias = list[tuple[int, int]]
+"""What a query selects, in order: ids, and whether each is there only for a descendant's sake."""
 
-_ROW: Final = ", ".join(RunRow._fields)
-_PROJECT_ROW: Final = "id, name, description, owner_id, created, updated"
-_SCHEMA: Final = f"""
-    CREATE TABLE projects ({_PROJECT_ROW}, starred, PRIMARY KEY (id));
-    CREATE TABLE runs ({_ROW.replace("id,", "id INTEGER PRIMARY KEY,", 1)}, pinned, deleted);
+_SCHEMA: Final = """
+    CREATE TABLE projects (
+        id INTEGER PRIMARY KEY, name TEXT, description TEXT, owner_id TEXT, created INTEGER,
+        updated INTEGER, starred INTEGER
+    );
+    CREATE TABLE runs (
+        id INTEGER PRIMARY KEY, number INTEGER, project_id INTEGER, parent_id INTEGER, name TEXT,
+        description TEXT, status TEXT, owner_id TEXT, created INTEGER, updated INTEGER,
+        duration REAL, pinned INTEGER, deleted INTEGER
+    );
     CREATE INDEX children ON runs (parent_id) WHERE parent_id IS NOT NULL;
     CREATE TABLE pairs (
-        kind, resource_id INTEGER, key, value, number,
+        kind TEXT, resource_id INTEGER, key TEXT, value TEXT, number REAL,
         PRIMARY KEY (kind, resource_id, key, value)
     ) WITHOUT ROWID;
 """
+_ROW: Final = ", ".join(RunRow._fields)
 _WRITE_RUN: Final = f"""
     INSERT INTO runs ({_ROW}) VALUES ({", ".join("?" * len(RunRow._fields))})
     ON CONFLICT (id) DO UPDATE
@@ -68,19 +74,8 @@ _WITH_ANCESTORS: Final = """
         )
 """
 _BODY_CACHE_BYTES: Final = 32 * 1024 * 1024
-_CACHED_SEARCHES: Final = 16
-
-
-@attrs.frozen
-class Found:
-    """What a query selects, in order.
-
-    Attributes:
-        descendant_matches: those that are here only because a descendant matches.
-    """
-
-    ids: Sequence[int]
-    descendant_matches: frozenset[int]
+_CACHED_SEARCHES: Final = 4
+_LARGEST_TEMPLATE: Final = 100_000
 
 
 class Dataset:
@@ -92,7 +87,9 @@ class Dataset:
     def __init__(
         self, generator: Generator, clock: Callable[[], float], *, soft_delete: bool
     ) -> None:
-        made_up, projects = _made_up(generator)
+        # Tests make many simulators alike; one of a million runs is not worth keeping twice.
+        make = _made_up if generator.runs <= _LARGEST_TEMPLATE else _made_up.__wrapped__
+        made_up, projects = make(generator)
         self._db = _database()
         made_up.backup(self._db)
         self._generator = generator
@@ -147,6 +144,11 @@ class Dataset:
             return self._fixtures[row.id]
         return self._generator.run(row.number, row.id, row.project_id, row.name)
 
+    def _attributes(self, row: RunRow) -> Attributes:
+        if row.number is None:
+            return self._fixtures[row.id].attributes()
+        return self._generator.attributes(row)
+
     def run(self, run_id: int) -> Run:
         """A run."""
         return self._run(self._read(run_id)[0])
@@ -154,10 +156,7 @@ class Dataset:
     def run_resource(self, run_id: int) -> dict[str, Any]:
         """A run as it is served now."""
         row, pinned, deleted, has_children = self._read(run_id)
-        if row.number is None:
-            attributes = self._fixtures[run_id].attributes()
-        else:
-            attributes = self._generator.attributes(row)
+        attributes = self._attributes(row)
         if pinned is not None:
             attributes["is_pinned"] = True
         if has_children:
@@ -166,7 +165,7 @@ class Dataset:
             attributes["deleted_at"] = attributes["updated_at"] = to_text(deleted)
         return {"attributes": attributes, "id": str(run_id), "type": "runs"}
 
-    def run_json(self, run_id: int, *, descendant_match: bool = False) -> bytes:
+    def run_json(self, run_id: int, descendant_match: int = 0) -> bytes:
         """A run as it is served now, encoded."""
         body = None if descendant_match else self._bodies.get(run_id)
         if body is None:
@@ -214,18 +213,12 @@ class Dataset:
 
     def _find(self, sql: str, arguments: tuple[Any, ...]) -> Found:
         """What a search finds; kept for the pages that follow, until something changes."""
-        found = self._found.get((sql, arguments))
-        if found is None:
-            ids, descendant_matches = array("q"), set[int]()
-            for run_id, is_descendant_match in self._db.execute(sql, arguments):
-                ids.append(run_id)
-                if is_descendant_match:
-                    descendant_matches.add(run_id)
-            found = Found(ids, frozenset(descendant_matches))
+        search = (sql, arguments)
+        if search not in self._found:
             if len(self._found) == _CACHED_SEARCHES:
                 self._found.clear()
-            self._found[sql, arguments] = found
-        return found
+            self._found[search] = self._db.execute(sql, arguments).fetchall()
+        return self._found[search]
 
     def _index(self, field: PairsField, keys: Collection[str]) -> None:
         """Put the values that params or tags have in made-up runs into the database, once."""
@@ -295,13 +288,12 @@ class Dataset:
             raise NotFoundError("run")
         run = self._run(row)
         now = self._clock()
-        old = run.attributes() if isinstance(run, FixtureRun) else self._generator.attributes(row)
         updated = {"updated_at": to_text(round(now * 1_000_000))}
         self._write_fixture(
             FixtureRun(
                 id=run_id,
                 project_id=self._project_of({"project_id": run.project_id, **changes}),
-                given=served({**old, **updated, **changes}),
+                given=served({**self._attributes(row), **updated, **changes}),
                 parent_id=row.parent_id,
                 artifacts=run.artifacts,
                 path=run.path,
@@ -314,7 +306,7 @@ class Dataset:
     def _project_of(self, attributes: Mapping[str, Any]) -> int:
         """The project of a declared run: the one that it names, else the first; added if new."""
         project_id = attributes.get("project_id")
-        if not isinstance(project_id, int):
+        if not isinstance(project_id, int) or project_id.bit_length() > 63:
             project_id = next(iter(self._projects), None)
         if project_id not in self._projects:
             project_id = self.insert_project(project_id, artifacts={}, attributes={})
@@ -385,8 +377,9 @@ class Dataset:
 
 
 def _database() -> sqlite3.Connection:
-    # In autocommit mode; the thread that makes a simulator need not be the one that runs it.
+    # The thread that makes a simulator need not be the one that runs it.
     database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    database.execute("PRAGMA journal_mode = OFF")  # nothing is rolled back
     database.create_function("casefold", 1, str.casefold, deterministic=True)
     return database
 
@@ -398,14 +391,12 @@ def _made_up(generator: Generator) -> tuple[sqlite3.Connection, Mapping[int, Pro
     database.executescript(_SCHEMA)
     projects = {project.id: project for project in generator.make_projects()}
     _write_projects(database, projects.values())
-    with database:
-        database.execute("BEGIN")
-        database.executemany(_WRITE_RUN, generator.make_rows(tuple(projects)))
+    database.executemany(_WRITE_RUN, generator.make_rows(tuple(projects)))
     return database, projects
 
 
 def _write_projects(database: sqlite3.Connection, projects: Collection[Project]) -> None:
-    sql = f"INSERT INTO projects ({_PROJECT_ROW}, starred) VALUES (?, ?, ?, ?, ?, ?, FALSE)"
+    sql = "INSERT INTO projects VALUES (?, ?, ?, ?, ?, ?, FALSE)"
     database.executemany(sql, [project.row() for project in projects])
     _write_pairs(database, "project tags", ((project.id, project.tags) for project in projects))
 
@@ -418,6 +409,4 @@ def _write_pairs(
         for resource_id, its_pairs in pairs
         for key, value in its_pairs
     )
-    with database:
-        database.execute("BEGIN")
-        database.executemany("INSERT OR IGNORE INTO pairs VALUES (?, ?, ?, ?, ?)", rows)
+    database.executemany("INSERT OR IGNORE INTO pairs VALUES (?, ?, ?, ?, ?)", rows)

@@ -5,6 +5,7 @@ The shapes follow recorded answers; without `quirks` they keep to the published 
 
 from __future__ import annotations
 
+import functools
 import struct
 import uuid
 from hashlib import blake2b
@@ -150,6 +151,8 @@ _SPAN: Final = 560 * _DAY
 # Number of params and of metric summaries in every run of that size.
 _UNIFORM: Final = {"small": (5, 1), "medium": (18, 5), "large": (110, 22)}
 
+_DRAWS: Final = struct.Struct("<16I")
+
 
 class _Ids:
     """Ascending ids with gaps, and sixteen random 32-bit numbers for each."""
@@ -168,10 +171,7 @@ class _Ids:
         return self._lowest + number * self._stride + draws[0] % self._stride
 
 
-_DRAWS: Final = struct.Struct("<16I")
-
-
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Generator:
     """Makes up an organization of `runs` runs in `projects` projects."""
 
@@ -180,22 +180,6 @@ class Generator:
     projects: int
     size: Size
     quirks: bool
-    _run_ids: _Ids = attrs.field(init=False, eq=False, repr=False)
-    _project_ids: _Ids = attrs.field(init=False, eq=False, repr=False)
-    _owners: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)
-
-    @_run_ids.default
-    def _make_run_ids(self) -> _Ids:
-        return _Ids(self.seed, "run", count=self.runs, lowest=10_000, highest=999_999)
-
-    @_project_ids.default
-    def _make_project_ids(self) -> _Ids:
-        return _Ids(self.seed, "project", count=self.projects, lowest=1_000, highest=9_999)
-
-    @_owners.default
-    def _make_owners(self) -> tuple[str, ...]:
-        names = (f"{self.seed}/{number}".encode() for number in range(40))
-        return tuple(str(uuid.UUID(bytes=blake2b(n, digest_size=16).digest())) for n in names)
 
     def __attrs_post_init__(self) -> None:
         if self.runs < 0 or self.projects < 0:
@@ -204,6 +188,19 @@ class Generator:
             raise ValueError("runs need at least one project")
         if self.size not in get_args(Size):
             raise ValueError(f"size must be mixed, small, medium or large, not {self.size!r}")
+
+    @functools.cached_property
+    def _run_ids(self) -> _Ids:
+        return _Ids(self.seed, "run", count=self.runs, lowest=10_000, highest=999_999)
+
+    @functools.cached_property
+    def _project_ids(self) -> _Ids:
+        return _Ids(self.seed, "project", count=self.projects, lowest=1_000, highest=9_999)
+
+    @functools.cached_property
+    def _owners(self) -> tuple[str, ...]:
+        names = (f"{self.seed}/{number}".encode() for number in range(40))
+        return tuple(str(uuid.UUID(bytes=blake2b(n, digest_size=16).digest())) for n in names)
 
     def make_projects(self) -> Iterator[Project]:
         """All projects, by ascending id."""

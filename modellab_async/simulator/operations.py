@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from typing import TYPE_CHECKING, Any, Final
@@ -48,19 +49,11 @@ class Request:
     headers: Mapping[str, str]
 
     def id(self, name: str) -> int:
-        """An id of the path.
-
-        Raises:
-            BadParameterError: it is not an integer.
-        """
+        """An id of the path, if it is an integer."""
         return integer(self.ids[name], name)
 
     def required(self, *names: str) -> tuple[str, ...]:
-        """The values of the query's only parameters.
-
-        Raises:
-            BadParameterError: one is missing or empty, or there are others.
-        """
+        """The values of the query's parameters, if none is missing or empty, nor any other."""
         refuse_unknown(self.query, names)
         for name in names:
             if not self.query.get(name):
@@ -84,13 +77,7 @@ class Operations:
     def list_runs(self, request: Request) -> Response:
         """A page of runs."""
         found = self._dataset.find_runs(ListQuery.of_runs(request.query))
-        return self._page(
-            request,
-            found,
-            lambda run_id: self._dataset.run_json(
-                run_id, descendant_match=run_id in found.descendant_matches
-            ),
-        )
+        return self._page(request, found, self._dataset.run_json)
 
     def delete_run(self, request: Request) -> Response:
         """204; a second time 404, however runs are deleted."""
@@ -120,10 +107,11 @@ class Operations:
 
     def list_projects(self, request: Request) -> Response:
         """A page of projects."""
+        found = self._dataset.find_projects(ListQuery.of_projects(request.query))
         return self._page(
             request,
-            self._dataset.find_projects(ListQuery.of_projects(request.query)),
-            lambda project_id: msgspec.json.encode(self._dataset.project_resource(project_id)),
+            found,
+            lambda project_id, _: msgspec.json.encode(self._dataset.project_resource(project_id)),
         )
 
     def star_project(self, request: Request) -> Response:
@@ -198,10 +186,12 @@ class Operations:
         """What is answered to a path or method that is no operation."""
         return plain_error(404, "Not found")
 
-    def _page(self, request: Request, found: Found, encode: Callable[[int], bytes]) -> Response:
+    def _page(
+        self, request: Request, found: Found, encode: Callable[[int, int], bytes]
+    ) -> Response:
         first = self._first_page
         page = PageQuery.parse(request.query, first=first)
-        total = len(found.ids)
+        total = len(found)
         last = first + max(0, (total - 1) // page.size)
         numbers = {
             "first": first,
@@ -228,7 +218,7 @@ class Operations:
         return Response(
             body=b'{"data":[%b],"links":%b,"meta":%b}'
             % (
-                b",".join(map(encode, found.ids[start : start + page.size])),
+                b",".join(itertools.starmap(encode, found[start : start + page.size])),
                 msgspec.json.encode(links),
                 msgspec.json.encode({"page": meta}),
             )

@@ -1,4 +1,7 @@
-"""The query strings of the two list operations, read into SQL."""
+"""The query strings of the two list operations, read into SQL.
+
+A parameter that is unknown, or whose value makes no sense, raises `BadParameterError`.
+"""
 
 # ruff: noqa: S608 - what is not ours in the SQL is bound as a parameter
 
@@ -75,22 +78,14 @@ class ListQuery:
 
     @classmethod
     def of_projects(cls, query: Query) -> ListQuery:
-        """Read the query string of the list of projects.
-
-        Raises:
-            BadParameterError: a parameter is unknown or its value makes no sense.
-        """
+        """Read the query string of the list of projects."""
         refuse_unknown(query, _OF_PROJECTS)
         order = _order(query, ("name", "created_at", "updated_at"))
         return cls(_text_and_owner(query) & _tags(query, "project tags"), order)
 
     @classmethod
     def of_runs(cls, query: Query) -> ListQuery:
-        """Read the query string of the list of runs.
-
-        Raises:
-            BadParameterError: a parameter is unknown or its value makes no sense.
-        """
+        """Read the query string of the list of runs."""
         refuse_unknown(query, _OF_RUNS)
         matches = _text_and_owner(query)
         if (ids := query.get("filter[id]")) is not None:
@@ -124,11 +119,7 @@ class PageQuery:
 
     @classmethod
     def parse(cls, query: Query, *, first: int) -> PageQuery:
-        """Read a query string.
-
-        Raises:
-            BadParameterError: it is no page number or size that the server allows.
-        """
+        """Read a query string."""
         size = integer(query.get("page[size]", str(DEFAULT_PAGE_SIZE)), "page[size]")
         if not 1 <= size <= MAX_PAGE_SIZE:
             raise BadParameterError("page[size]", f"must be between 1 and {MAX_PAGE_SIZE}")
@@ -139,22 +130,14 @@ class PageQuery:
 
 
 def integer(text: str, parameter: str) -> int:
-    """A non-negative 64-bit integer.
-
-    Raises:
-        BadParameterError: the text is something else.
-    """
+    """A non-negative 64-bit integer."""
     if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= _LARGEST_ID:
         return int(text)
     raise BadParameterError(parameter, f"{text!r} is not an integer")
 
 
 def refuse_unknown(query: Query, known: Collection[str]) -> None:
-    """Refuse parameters that a real server may ignore, so that a client's mistake shows.
-
-    Raises:
-        BadParameterError: the query has a parameter that is not among the known.
-    """
+    """Refuse parameters that a real server may ignore, so that a client's mistake shows."""
     for parameter in query:
         if parameter not in known:
             raise BadParameterError(parameter, "unknown parameter")

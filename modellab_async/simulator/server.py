@@ -282,9 +282,9 @@ class Simulator:
                 simulator's clock; times and duration follow.
             artifacts: its files by path: their content, or a size for made-up content.
             **attributes: attributes as they are to be served, whether or not they make sense;
-                `ABSENT` leaves one out. They come before those of `run`. What neither has gets a
-                default: a running run, created now, in the first project. A project that does not
-                exist is added.
+                `ABSENT` leaves one out. They take precedence over those of `run`. What neither has
+                gets a default: a running run, created now, in the first project. A project
+                that does not exist is added.
 
         Returns:
             Its id.

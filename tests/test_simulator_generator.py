@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import statistics
-import time
 from typing import Any
 
 import msgspec
 import pytest
 
 from modellab_async.simulator import ManualClock, Simulator
-from modellab_async.simulator.times import to_microseconds, to_text
 from modellab_async.simulator.generator import Size
+from modellab_async.simulator.times import to_microseconds, to_text
 
 SAMPLE = slice(0, None, 97)
 
