@@ -27,7 +27,7 @@ from server import running_server
 
 import modellab_async
 from modellab_async import Run, Tag, from_json, make_converter
-from modellab_async.codec import Codec
+from modellab_async import converter as conversion
 
 IMPORTS = {
     "aiohttp, attrs, cattrs, tenacity": "import aiohttp, attrs, cattrs, tenacity",
@@ -60,7 +60,7 @@ def decode(effort: Effort) -> Section:
     return Section(
         "Decoding",
         "From the bytes of a run: to plain dicts by `json.loads`, and to models by the others.\n"
-        "Equal params and tags of large runs become one object where runs seem to be kept.",
+        "Equal params and tags become one object.",
         ["KB", "decoder", "CPU µs/run", "CPU gain"],
         rows,
         {"decode": plot},
@@ -73,7 +73,7 @@ async def _decode(size: str, effort: Effort) -> list[harness.Result]:
     # So many that a client cannot have seen the values of the one it decodes: they differ in part.
     catalogue, ids = Catalogue(size), range(harness.FIRST_ID, harness.FIRST_ID + 5_000)
     resources = [catalogue.run(b"%d" % run_id) for run_id in ids]
-    codec = Codec()
+    converter = make_converter()
 
     def decoding(read: Callable[[bytes], Any]) -> Fetch:
         endless = cycle(resources)
@@ -87,9 +87,8 @@ async def _decode(size: str, effort: Effort) -> list[harness.Result]:
     decoders = {
         "json.loads": decoding(json.loads),
         "modellab_async": decoding(
-            lambda resource: codec.decode(b'{"data":%s}' % resource, Run, sharing=False)
+            lambda resource: conversion.decode(b'{"data":%s}' % resource, Run, converter)
         ),
-        "modellab_async, sharing params": decoding(lambda resource: from_json(resource, Run)),
         "modellab_async, a hook of the user's": decoding(
             lambda resource: from_json(resource, Run, converter=hooked)
         ),
@@ -132,7 +131,7 @@ async def _longest_hold(page: bytes) -> float:
 
     other = asyncio.create_task(take_turns())
     await asyncio.sleep(0)
-    await Codec().open_page(page, Run).outcomes()
+    await conversion.decode_page(page, Run, make_converter())
     turns.append(time.perf_counter())
     other.cancel()
     return max(after - before for before, after in pairwise(turns))

@@ -9,14 +9,15 @@ import asyncio
 import random
 import selectors
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from attrs import define, field
 
 from modellab_async import Clock, ModelLabClient, TransportError
+from modellab_async.endpoints import Call
+from modellab_async.responses import Response
 from modellab_async.simulator.limits import Limits, RateLimit
-from modellab_async.wire import Call, Reply
 
 T = TypeVar("T")
 EPOCH = 1_779_000_000.0
@@ -55,13 +56,14 @@ def now() -> float:
 
 @define(slots=False)
 class Server:
-    """Answers after a while, or fails by chance, by quota, or during an outage."""
+    """Answers after a while, or fails by chance, by quota, by rule, or during an outage."""
 
     rate: float = 0.0
     limit: RateLimit | None = None
     latency: float = 0.05
     jitter: float = 0.0
     seed: int = 1
+    answer: Callable[[float], tuple[int, Mapping[str, str]]] | None = None
     down: bool = False
     log: list[tuple[float, int]] = field(factory=list)
     by_status: Counter[int] = field(factory=Counter)
@@ -77,28 +79,31 @@ class Server:
         lab._transport.send = self._send  # type: ignore[method-assign]
         return lab
 
-    async def _send(self, _: Call, timeout: float) -> tuple[Reply, None]:  # noqa: ARG002
+    async def _send(self, _: Call, timeout: float) -> tuple[Response, None]:  # noqa: ARG002
         half = self.latency / 2
         await asyncio.sleep(half + self.jitter * self._random.random())
-        status, headers = 200, ()
+        status: int = 200
+        headers: Any = ()
         if self.limit is not None:
             headers, refusal = self._limits.admit("get_run")
             status = 429 if refusal is not None else 200
         if self.down or (status == 200 and self._random.random() < self.rate):
             status, headers = self._random.choice((500, 502, 504, 512, 0, 0)), ()
+        if self.answer is not None:
+            status, headers = self.answer(EPOCH + now())
         self.log.append((now(), status))
         self.by_status[status] += 1
         await asyncio.sleep(half + self.jitter * self._random.random())
         if status == 0:
             raise TransportError("the connection was lost")
-        told = {name.lower(): value for name, value in headers}
-        return Reply(status, told, b"{}"), None
+        told = {name.lower(): value for name, value in dict(headers).items()}
+        return Response(status, told, b"{}"), None
 
 
 Ask = Callable[[], Coroutine[Any, Any, Any]]
 
 
-def asker(lab: ModelLabClient, *, patient: bool = False) -> Ask:
+def asker(lab: ModelLabClient) -> Ask:
     """Asks for something whose answer needs no decoding."""
-    call = Call("runs.get", "GET", "/runs/1", returns=bytes, patient=patient)
+    call = Call("runs.get", "GET", "/runs/1", returns=bytes)
     return lambda: lab.perform(call)

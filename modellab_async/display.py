@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
-
-    from modellab_async.models import Run
 
 NOTHING: Final = "-"
 STATISTICS: Final = ("latest", "min", "max", "mean")
@@ -45,7 +43,7 @@ def number(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.4g}"
 
 
-def common_metrics(runs: Iterable[Run], most: int) -> list[str]:
+def common_metrics(runs: Iterable[Any], most: int) -> list[str]:
     """The names of the metrics that most runs have, the commonest first."""
     keys = Counter(metric.key for run in runs for metric in run.metric_summaries)
     return [key for key, _ in keys.most_common(most)]

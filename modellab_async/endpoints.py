@@ -6,9 +6,14 @@ builder raises `InvalidIdError` for a bad id and ValueError for another bad argu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+import operator
+from collections.abc import Mapping  # noqa: TC003  # the public signature of Call names it
+from typing import TYPE_CHECKING, Any, Final, Literal, SupportsIndex
 from urllib.parse import quote, urlencode
 
+import attrs
+
+from modellab_async.errors import InvalidIdError
 from modellab_async.models import (
     ROOT_RUNS,
     FacetKeys,
@@ -20,10 +25,9 @@ from modellab_async.models import (
     RunArtifacts,
     RunFilter,
 )
-from modellab_async.wire import Call, parse_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 FacetType = Literal["parameter", "attribute", "tag", "metric"]
 
@@ -33,7 +37,84 @@ PROJECT_SORT_FIELDS: Final = ("name", "created_at", "updated_at")
 FACET_TYPES: Final = ("parameter", "attribute", "tag", "metric")
 
 
-def get_run(run_id: object, *, sharing: bool = False, patient: bool = False) -> Call:
+_MAX_ID: Final = 2**63 - 1
+
+
+Idempotency = Literal["safe", "idempotent", "delete", "none"]
+"""What sending a call twice does (RFC 9110, section 9.2).
+
+``safe`` changes nothing, ``idempotent`` sets a state that setting it again does not change,
+``delete`` removes something, so that a repeat may find it gone, ``none`` is none of these.
+"""
+
+
+@attrs.frozen
+class Call:
+    """One operation of the API, ready to be sent.
+
+    Attributes:
+        operation: its name in this package, such as ``runs.get``; also the key under which its
+            rate limit is learned.
+        method: the HTTP method.
+        path: the path below ``/api/v2/model-lab-api``, percent-encoded.
+        query: the query, percent-encoded, without ``?``.
+        returns: the model of the response (of its items if ``paged``), or None for no content.
+        paged: whether the response is a page of a listing.
+        idempotency: whether it may be repeated: see ``retry.RETRY_RULES``.
+        expects: the id that the response must carry.
+        headers: further headers, which win over the client's.
+        streamed: whether a successful response's body is returned open instead of read.
+        wait_for_quota: whether it waits for quota however long that takes, as bulk work does,
+            instead of failing if the wait would pass its deadline.
+    """
+
+    operation: str
+    method: str
+    path: str
+    query: str = ""
+    returns: type[Any] | None = None
+    paged: bool = False
+    idempotency: Idempotency = "safe"
+    expects: int | None = None
+    headers: Mapping[str, str] | None = attrs.field(default=None, hash=False)
+    streamed: bool = False
+    wait_for_quota: bool = False
+
+
+def parse_id(value: object, what: str = "run id") -> int:
+    """An id as an int: a non-negative integer, or a string of ASCII digits.
+
+    Raises:
+        InvalidIdError: for anything else, such as a bool, a negative number or ``"1/../2"``.
+    """
+    if type(value) is int:  # first, since asking for SupportsIndex takes ten microseconds
+        number = value
+    elif isinstance(value, str):
+        # The length is checked first: int() of a very long string is slow, then an error.
+        number = int(value) if value.isascii() and value.isdigit() and len(value) < 20 else -1
+    elif isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        try:
+            number = operator.index(value)
+        except Exception:  # noqa: BLE001  # an array has __index__ too, but only one of size 1 an index
+            number = -1
+    else:
+        number = -1
+    if not 0 <= number <= _MAX_ID:
+        try:
+            shown = _shorten(repr(value))
+        except Exception:  # noqa: BLE001  # such as for an integer of thousands of digits
+            shown = f"a {type(value).__name__} that cannot be shown"
+        raise InvalidIdError(
+            f"not a {what}: {shown}; give a non-negative integer or a string of digits"
+        )
+    return number
+
+
+def _shorten(text: str, length: int = 80) -> str:
+    return text if len(text) <= length else text[:length] + "…"
+
+
+def get_run(run_id: object, *, wait_for_quota: bool = False) -> Call:
     """``GET /runs/{run_id}``."""
     number = parse_id(run_id)
     return Call(
@@ -42,8 +123,7 @@ def get_run(run_id: object, *, sharing: bool = False, patient: bool = False) -> 
         f"/runs/{number}",
         returns=Run,
         expects=number,
-        sharing=sharing,
-        patient=patient,
+        wait_for_quota=wait_for_quota,
     )
 
 
@@ -56,8 +136,7 @@ def list_runs(
     pinned_first: bool | None = None,
     include_pinned: bool | None = None,
     include_descendant_matches: bool | None = None,
-    sharing: bool = True,
-    patient: bool = False,
+    wait_for_quota: bool = False,
 ) -> Call:
     """``GET /runs``."""
     wanted = run_filter or RunFilter()
@@ -84,24 +163,23 @@ def list_runs(
         ),
         returns=Run,
         paged=True,
-        sharing=sharing,
-        patient=patient,
+        wait_for_quota=wait_for_quota,
     )
 
 
 def delete_run(run_id: object) -> Call:
     """``DELETE /runs/{run_id}``."""
-    return Call("runs.delete", "DELETE", f"/runs/{parse_id(run_id)}", effect="removal")
+    return Call("runs.delete", "DELETE", f"/runs/{parse_id(run_id)}", idempotency="delete")
 
 
 def pin_run(run_id: object) -> Call:
     """``POST /runs/{run_id}/pin``: pinning twice is pinning once."""
-    return Call("runs.pin", "POST", f"/runs/{parse_id(run_id)}/pin", effect="set")
+    return Call("runs.pin", "POST", f"/runs/{parse_id(run_id)}/pin", idempotency="idempotent")
 
 
 def unpin_run(run_id: object) -> Call:
     """``DELETE /runs/{run_id}/pin``."""
-    return Call("runs.unpin", "DELETE", f"/runs/{parse_id(run_id)}/pin", effect="removal")
+    return Call("runs.unpin", "DELETE", f"/runs/{parse_id(run_id)}/pin", idempotency="delete")
 
 
 def list_run_artifacts(run_id: object, path: str | None = None) -> Call:
@@ -150,7 +228,7 @@ def list_projects(
 def star_project(project_id: object) -> Call:
     """``POST /projects/{project_id}/star``: starring twice is starring once."""
     number = parse_id(project_id, "project id")
-    return Call("projects.star", "POST", f"/projects/{number}/star", effect="set")
+    return Call("projects.star", "POST", f"/projects/{number}/star", idempotency="idempotent")
 
 
 def unstar_project(project_id: object) -> Call:
@@ -159,7 +237,7 @@ def unstar_project(project_id: object) -> Call:
         "projects.unstar",
         "DELETE",
         f"/projects/{parse_id(project_id, 'project id')}/star",
-        effect="removal",
+        idempotency="delete",
     )
 
 

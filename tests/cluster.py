@@ -28,7 +28,8 @@ from conftest import FakeClock
 from ray.cluster_utils import Cluster
 
 import modellab_async
-from modellab_async import ModelLabClient, RunFilter, frames, raydata, wire
+from modellab_async import ModelLabClient, RunFilter, frames, raydata
+from modellab_async.ratelimit import RateLimit as SeenLimit
 from modellab_async.raydata._source import RunsDatasource
 from modellab_async.raydata.gate import LEASE, Gate
 from modellab_async.simulator import Fault, RateLimit, Simulator
@@ -342,11 +343,11 @@ def test_what_cannot_be_is_refused_at_once(
 # The gate
 
 
-def limit(remaining: int, name: str = "runs") -> wire.RateLimit:
-    return wire.RateLimit(name, limit=10, period=10.0, remaining=remaining, reset=10.0)
+def limit(remaining: int, name: str = "runs") -> SeenLimit:
+    return SeenLimit(name, limit=10, period=10.0, remaining=remaining, reset=10.0)
 
 
-def ask_and_learn(gate: Gate, operation: str, rate_limit: wire.RateLimit) -> None:
+def ask_and_learn(gate: Gate, operation: str, rate_limit: SeenLimit) -> None:
     number, _, _ = gate.ask(operation)
     assert number is not None
     gate.learn(operation, 200, rate_limit)

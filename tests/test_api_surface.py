@@ -69,6 +69,7 @@ EXPORTED = [
     "WaitTimeoutError",
     "__version__",
     "compare",
+    "configure_converter",
     "from_dict",
     "from_json",
     "large_results",

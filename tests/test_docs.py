@@ -22,7 +22,7 @@ import modellab_async.simulator
 from modellab_async import ModelLabClient, endpoints
 from modellab_async.cli import app
 from modellab_async.cli.common import ExitCode
-from modellab_async.wire import Call
+from modellab_async.endpoints import Call
 
 REFERENCE = ROOT / "docs/reference"
 ROW = re.compile(r"^\| [^|`]+ \| `(\w+) ([^`]+)` \| `([\w.]+)` \|", flags=re.MULTILINE)

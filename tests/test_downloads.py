@@ -36,8 +36,8 @@ from modellab_async import (
 from modellab_async.downloads import AT_ONCE, MAX_DEPTH, Downloads
 from modellab_async.downloads.part import TAIL, Held, Part, on_disk
 from modellab_async.downloads.paths import split
+from modellab_async.endpoints import Call
 from modellab_async.simulator import Fault, Simulator
-from modellab_async.wire import Call
 
 MB = 1024 * 1024
 BIG = "run-42/artifacts/model/big.bin"

@@ -10,6 +10,7 @@ import pytest
 
 from modellab_async import endpoints, models
 from modellab_async.endpoints import (
+    Call,
     artifact_content,
     delete_run,
     facet_keys,
@@ -29,7 +30,6 @@ from modellab_async.endpoints import (
 )
 from modellab_async.errors import InvalidIdError
 from modellab_async.models import ROOT_RUNS, ProjectFilter, RunFilter, RunStatus
-from modellab_async.wire import Call
 
 OPERATIONS: list[tuple[Call, str, str, dict[str, str], Any]] = [
     (get_run("7"), "GET", "/runs/7", {}, models.Run),
@@ -87,7 +87,7 @@ def test_operations(
     """Each operation has its method, path, query and answer."""
     assert (call.method, call.path, query(call), call.returns) == (method, path, expected, returns)
     assert call.paged is (path in {"/runs", "/projects"})
-    assert call.effect == {"GET": "none", "POST": "set", "DELETE": "removal"}[method]
+    assert call.idempotency == {"GET": "safe", "POST": "idempotent", "DELETE": "delete"}[method]
 
 
 def test_operations_are_told_apart() -> None:

@@ -37,7 +37,7 @@ from modellab_async.errors import (
     WaitTimeoutError,
 )
 from modellab_async.models import Run, RunStatus
-from modellab_async.wire import RateLimit
+from modellab_async.ratelimit import RateLimit
 
 RUN = Run(
     id=7,

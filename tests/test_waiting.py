@@ -29,9 +29,9 @@ from modellab_async import (
     WaitTimeoutError,
     waiting,
 )
+from modellab_async.endpoints import Call
 from modellab_async.simulator import ABSENT, Fault, Simulator
 from modellab_async.waiting import Lookout
-from modellab_async.wire import Call
 
 GET = ("GET", "/runs/{run_id}")
 LIST = ("GET", "/runs")
@@ -344,7 +344,7 @@ class Gate:
 
 
 async def test_a_shared_request_ends_with_the_last_who_needs_it(fake: FakeClock):
-    """One wait's end does not take the answer from the others; the last one's leaves nothing."""
+    """One wait's end does not take the response from the others; the last one's leaves nothing."""
     gate = Gate()
     lookout = Lookout(gate, 10, fake.clock())
     one, other = (asyncio.create_task(lookout.wait(run_id, None)) for run_id in (1, 2))

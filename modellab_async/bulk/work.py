@@ -7,9 +7,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import attrs
+
 from modellab_async import endpoints
-from modellab_async.bulk.keeping import Keeping
 from modellab_async.bulk.pace import PAGES_AT_ONCE, Pace
+from modellab_async.endpoints import parse_id
 from modellab_async.errors import (
     AuthenticationError,
     ConfigError,
@@ -22,15 +24,10 @@ from modellab_async.errors import (
     TransportError,
 )
 from modellab_async.models import Run, RunFilter
-from modellab_async.wire import parse_id
 
 if TYPE_CHECKING:
-    from attrs import frozen as compact_in_circles
-
     from modellab_async.bulk.ids import Ids
-    from modellab_async.wire import Call
-else:
-    from modellab_async.compact import compact_in_circles
+    from modellab_async.endpoints import Call
 
 Perform = Callable[["Call"], Awaitable[Any]]
 Progress = Callable[[int, int | None], object]
@@ -52,7 +49,7 @@ _OF_ANY_REQUEST: Final = frozenset({401, 408, 429})
 """Statuses below 500 that say nothing of the listing itself."""
 
 
-@compact_in_circles
+@attrs.frozen
 class Outcome:
     """What became of one id asked for: a run or an error, never both.
 
@@ -114,7 +111,6 @@ class Work:
         self._failure: BaseException | None = None
         self._proven = False
         self._refusal: ModelLabError | None = None
-        self._keeping = Keeping()
         self._pace = Pace(concurrency)
 
     async def next_outcome(self) -> Outcome:
@@ -263,9 +259,7 @@ class Work:
         """One run by itself."""
         ((index, run_id),) = asked
         try:
-            run = await self._perform(
-                endpoints.get_run(run_id, sharing=self._keeping.likely, patient=True)
-            )
+            run = await self._perform(endpoints.get_run(run_id, wait_for_quota=True))
         except _PER_ID as error:
             if isinstance(error, NotFoundError):
                 self._prove()
@@ -311,22 +305,21 @@ class Work:
         run_filter = RunFilter(ids=tuple(wanted))
         try:
             while wanted:
-                raw = await self._perform(
+                page = await self._perform(
                     endpoints.list_runs(
                         run_filter,
                         page_size=size,
                         page_number=number,
-                        sharing=self._keeping.likely,
-                        patient=True,
+                        wait_for_quota=True,
                     )
                 )
-                items = await raw.outcomes()
+                items = page.items
                 self._pace.look()
                 self._prove()
                 if not self._take_page(items, wanted, asked):
                     self._take_pages(paged=self._paged and self._route == "batch")
                     break
-                following = raw.numbers.next_number
+                following = page.numbers.next_number
                 if following is None or not items or (number is not None and following <= number):
                     break
                 number = following
@@ -383,8 +376,6 @@ class Work:
         """Hand outcomes to who waits for them, in the order of their places if that was asked."""
         if self._stopped or not outcomes:
             return
-        ahead = places[0] if self._ordered else self._given + len(self.ready)
-        self._keeping.look(self._given, outcomes[0].run, due=ahead + 2)
         if not self._ordered:
             self.ready.extend(outcomes)
         else:

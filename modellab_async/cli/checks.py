@@ -28,9 +28,10 @@ from modellab_async.config import (
 )
 from modellab_async.display import duration
 from modellab_async.errors import ConfigError, ModelLabError
+from modellab_async.ratelimit import RateLimit
+from modellab_async.responses import Response, status_error
 from modellab_async.stats import Counters
 from modellab_async.transport import Transport
-from modellab_async.wire import RateLimit, Reply, status_error
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -281,7 +282,7 @@ class Examination:
             findings.append(Finding("quota", left + until))
         return findings
 
-    def _judge(self, reply: Reply, url: str, credentials: Credentials) -> Finding:
+    def _judge(self, reply: Response, url: str, credentials: Credentials) -> Finding:
         if self._credentials is None:
             return Finding("access", "not tried without keys", "skipped")
         if reply.status < 300:
@@ -324,7 +325,7 @@ class Examination:
         )
 
 
-def clock_finding(reply: Reply, now: float) -> Finding:
+def clock_finding(reply: Response, now: float) -> Finding:
     """How far this machine's clock, at ``now`` as the reply was made, is from the server's."""
     try:
         told = parsedate_to_datetime(reply.headers.get("Date", ""))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import msgspec
 
 from modellab_async.downloads.part import on_disk
+from modellab_async.endpoints import parse_id
 from modellab_async.errors import (
     AuthenticationError,
     ConfigError,
@@ -21,7 +22,6 @@ from modellab_async.errors import (
 from modellab_async.export.listing import Listing
 from modellab_async.export.part import failed_ids
 from modellab_async.idset import IdSet
-from modellab_async.wire import parse_id
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

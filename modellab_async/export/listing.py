@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from modellab_async.errors import ModelLabError
     from modellab_async.idset import IdSet
     from modellab_async.models import Run
-    from modellab_async.paging import Pager
+    from modellab_async.pagination import Pager
 
 
 _PROBES: Final = 20

@@ -23,7 +23,7 @@ from modellab_async.quota import Quota
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modellab_async.wire import RateLimit
+    from modellab_async.ratelimit import RateLimit
 
 LEASE: Final = 60.0
 """Seconds after which a request is taken to be over: longer than an attempt has by default."""

@@ -11,11 +11,11 @@ import pyarrow as pa
 from modellab_async import endpoints
 from modellab_async.bulk import Outcome
 from modellab_async.bulk.pace import PAGES_AT_ONCE
+from modellab_async.endpoints import parse_id
 from modellab_async.errors import AuthenticationError, InvalidIdError, PermissionDeniedError
 from modellab_async.frames import arrow
 from modellab_async.models import Run
 from modellab_async.raydata import ListingChangedError
-from modellab_async.wire import parse_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -115,7 +115,7 @@ class ByPages:
                 self.filter, sort=SORT, page_size=endpoints.MAX_PAGE_SIZE, page_number=number
             )
         )
-        items = (await raw.outcomes())[:wanted]
+        items = raw.items[:wanted]
         total = raw.numbers.total
         if len(items) < wanted or (total is not None and total < self.total):
             raise ListingChangedError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, cast
 
 from modellab_async import endpoints
-from modellab_async.paging import Pager
+from modellab_async.pagination import Pager
 
 if TYPE_CHECKING:
     from modellab_async.bulk import Perform

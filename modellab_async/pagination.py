@@ -22,7 +22,7 @@ from modellab_async.models import Page
 
 if TYPE_CHECKING:
     from modellab_async.bulk import Perform
-    from modellab_async.wire import Call
+    from modellab_async.endpoints import Call
 
 
 class _Listed(Protocol):
@@ -92,8 +92,8 @@ class Pager(Generic[T]):
         Raises:
             DecodeError: where an item is not what the API promises.
         """
-        raw = await self._perform(self._build(size, number))
-        return cast("Page[T]", await raw.page())
+        decoded = await self._perform(self._build(size, number))
+        return cast("Page[T]", decoded.page())
 
 
 class Pages(Closing, AsyncIterator[Page[T]]):

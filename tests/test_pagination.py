@@ -25,10 +25,10 @@ from modellab_async import (
     RunStatus,
     ServerError,
 )
-from modellab_async.codec import Codec
-from modellab_async.paging import Pager
+from modellab_async.converter import decode_page, make_converter
+from modellab_async.endpoints import Call
+from modellab_async.pagination import Pager
 from modellab_async.simulator import Fault, Simulator
-from modellab_async.wire import Call
 
 
 @pytest.mark.parametrize("base", [0, 1])
@@ -161,12 +161,12 @@ Answer = Callable[[int | None, int], bytes]
 
 def pager_on(answer: Answer, *, size: int | None = None) -> Pager[Run]:
     """A pager whose pages come from a function of number and size; no socket."""
-    codec = Codec()
+    converter = make_converter()
 
     async def perform(call: Call) -> Any:
         asked = json.loads(call.query)
         await asyncio.sleep(0)
-        return codec.open_page(answer(asked["number"], asked["size"]), Run)
+        return await decode_page(answer(asked["number"], asked["size"]), Run, converter)
 
     def build(page_size: int | None, number: int | None) -> Call:
         query = json.dumps({"size": page_size, "number": number})
@@ -192,7 +192,7 @@ async def test_a_number_that_does_not_advance_is_an_error(next_number):
 @pytest.mark.parametrize("total", [None, 3])
 async def test_a_listing_that_never_ends_is_an_error(total, monkeypatch: pytest.MonkeyPatch):
     """An endless next number ends in bounded time, with an error."""
-    monkeypatch.setattr("modellab_async.paging._UNCOUNTED_PAGES", 500)
+    monkeypatch.setattr("modellab_async.pagination._UNCOUNTED_PAGES", 500)
 
     def answer(number: int | None, size: int) -> bytes:
         return body([5], number=number or 0, next_number=(number or 0) + 1, total=total)

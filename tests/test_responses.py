@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from modellab_async import errors
+from modellab_async.endpoints import Call, parse_id
 from modellab_async.errors import ErrorDetail, ErrorSource, InvalidIdError, StatusError
-from modellab_async.wire import BODY_KEPT, Call, RateLimit, Reply, parse_id, status_error
+from modellab_async.ratelimit import RateLimit
+from modellab_async.responses import BODY_KEPT, Response, status_error
 
 NOW = 1_779_000_000.0
 CALL = Call("runs.get", "GET", "/runs/7")
@@ -211,7 +213,7 @@ def failure(
 ) -> StatusError:
     """The error of a reply."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    reply = Reply(status, CIMultiDict(headers or {}), content)
+    reply = Response(status, CIMultiDict(headers or {}), content)
     limit = RateLimit("lab", 100, 10.0, 0, 7.0)
     return status_error(CALL, URL, reply, limit, redact)
 
@@ -359,7 +361,7 @@ def test_rate_limited_carries_the_limit() -> None:
 
 def test_replies_do_not_show_their_body() -> None:
     """The repr of a reply holds neither headers nor body."""
-    assert repr(Reply(200, {"a": "hidden"}, b"hidden")) == "Reply(status=200)"
+    assert repr(Response(200, {"a": "hidden"}, b"hidden")) == "Response(status=200)"
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         CALL.path = "/runs/8"  # type: ignore[misc]
 
@@ -374,7 +376,7 @@ def test_retry_after_of_an_error(text: str) -> None:
 
 def test_a_date_is_read_by_the_clock_given() -> None:
     """An error's ``Retry-After`` is counted from the same clock as everything else."""
-    reply = Reply(503, {"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}, b"")
+    reply = Response(503, {"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}, b"")
     error = status_error(CALL, URL, reply, None, str, now=lambda: 60.0)
     assert error.retry_after == 40.0
 

@@ -1,0 +1,133 @@
+"""A response, and the error that its status stands for; no I/O."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping  # noqa: TC003  # public signatures name them
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import msgspec
+
+from modellab_async.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ErrorDetail,
+    ErrorSource,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    ServerError,
+    StatusError,
+)
+from modellab_async.ratelimit import parse_retry_after
+
+if TYPE_CHECKING:
+    from modellab_async.endpoints import Call
+    from modellab_async.ratelimit import RateLimit
+
+BODY_KEPT: Final = 2048
+"""Bytes of a failed response's body that its error carries."""
+
+_LONGEST_ERROR: Final = 65_536
+"""A failed response longer than this is not searched for ``errors``."""
+
+
+@attrs.frozen
+class Response:
+    """A response: status, headers (case-insensitive) and the decompressed body."""
+
+    status: int
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+
+
+def status_error(
+    call: Call,
+    url: str,
+    response: Response,
+    rate_limit: RateLimit | None,
+    redact: Callable[[str], str],
+    *,
+    now: Callable[[], float] = time.time,
+) -> StatusError:
+    """The error that a response's status stands for, which is not 2xx."""
+    status = response.status
+    text = redact(response.body.decode("utf-8", "replace"))
+    errors = _parse_errors(text)
+    said = "; ".join(str(error) for error in errors) or _phrase(status)
+    cls = _STATUS_ERRORS.get(status) or (ServerError if status >= 500 else StatusError)
+    error = cls(
+        f"{status} from {call.method} {url}: {_shorten(said)}{_hint(status)}",
+        status=status,
+        method=call.method,
+        url=url,
+        errors=errors,
+        body=text.encode()[:BODY_KEPT].decode("utf-8", "ignore"),
+        retry_after=parse_retry_after(response.headers, now=now),
+    )
+    if isinstance(error, RateLimitedError):
+        error.rate_limit = rate_limit and rate_limit.redacted(redact)
+    return error
+
+
+_STATUS_ERRORS: Final[dict[int, type[StatusError]]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    429: RateLimitedError,
+}
+
+
+def _hint(status: int) -> str:
+    if status in {401, 403}:
+        return " (a wrong key, a missing scope, or keys of another site)"
+    if 300 <= status < 400:
+        return " (redirects are not followed, since they could carry the keys to another host)"
+    return ""
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "no reason given"
+
+
+def _shorten(text: str, length: int = 300) -> str:
+    return text if len(text) <= length else text[:length] + "…"
+
+
+def _parse_errors(text: str) -> tuple[ErrorDetail, ...]:
+    """The ``errors`` of a body in either wire form; empty for HTML, cut or foreign bodies."""
+    if len(text) > _LONGEST_ERROR:
+        return ()
+    try:
+        body = msgspec.json.decode(text)
+        entries = body.get("errors") if isinstance(body, dict) else None
+        return tuple(map(_parse_error, entries[:100])) if isinstance(entries, list) else ()
+    except (msgspec.DecodeError, RecursionError):
+        return ()
+
+
+def _parse_error(entry: Any) -> ErrorDetail:
+    if not isinstance(entry, dict):
+        return ErrorDetail(title=_text(entry))
+    source, meta = entry.get("source"), entry.get("meta")
+    return ErrorDetail(
+        **{name: _text(entry.get(name)) for name in ("title", "detail", "status")},
+        source=(
+            ErrorSource(
+                **{name: _text(source.get(name)) for name in ("header", "parameter", "pointer")}
+            )
+            if isinstance(source, dict)
+            else None
+        ),
+        meta=meta if isinstance(meta, dict) else None,
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
