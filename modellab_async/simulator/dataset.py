@@ -39,13 +39,13 @@ Found: TypeAlias = list[tuple[int, int]]
 
 _SCHEMA: Final = """
     CREATE TABLE projects (
-        id INTEGER PRIMARY KEY, name TEXT, description TEXT, owner_id TEXT, created INTEGER,
-        updated INTEGER, starred INTEGER
+        id INTEGER PRIMARY KEY, name TEXT, description TEXT, owner_id TEXT, created_at INTEGER,
+        updated_at INTEGER, starred INTEGER
     );
     CREATE TABLE runs (
         id INTEGER PRIMARY KEY, number INTEGER, project_id INTEGER, parent_id INTEGER, name TEXT,
-        description TEXT, status TEXT, owner_id TEXT, created INTEGER, updated INTEGER,
-        duration REAL, pinned INTEGER, deleted INTEGER
+        description TEXT, status TEXT, owner_id TEXT, created_at INTEGER,
+        updated_at INTEGER, duration REAL, pinned INTEGER, deleted_at INTEGER
     );
     CREATE INDEX children ON runs (parent_id) WHERE parent_id IS NOT NULL;
     CREATE TABLE pairs (
@@ -60,13 +60,13 @@ _WRITE_RUN: Final = f"""
     SET {", ".join(f"{name} = excluded.{name}" for name in RunRow._fields[1:])}
 """
 _READ_RUN: Final = f"""
-    SELECT {_ROW}, pinned, deleted,
+    SELECT {_ROW}, pinned, deleted_at,
         EXISTS (SELECT 1 FROM runs AS child WHERE child.parent_id = runs.id)
     FROM runs WHERE id = ?
 """
 _WITH_ANCESTORS: Final = """
     WITH RECURSIVE
-        hits (id) AS (SELECT id FROM runs WHERE deleted IS NULL AND {}),
+        hits (id) AS (SELECT id FROM runs WHERE deleted_at IS NULL AND {}),
         above (id) AS (
             SELECT parent_id FROM hits JOIN runs USING (id) WHERE parent_id IS NOT NULL
             UNION
@@ -206,7 +206,7 @@ class Dataset:
         first = "pinned IS NULL, pinned DESC, " if query.pinned_first else ""
         sql = f"""
             {before} SELECT id, {is_descendant_match} FROM runs
-            WHERE deleted IS NULL AND ({selected} AND {parent.sql} {pinned})
+            WHERE deleted_at IS NULL AND ({selected} AND {parent.sql} {pinned})
             ORDER BY {first} {query.order}
         """
         return self._find(sql, matches.arguments + parent.arguments)
@@ -232,7 +232,7 @@ class Dataset:
     def runs_of_project(self, project_id: int) -> list[Run]:
         """The runs of a project; deleted ones left out."""
         self.project(project_id)
-        sql = f"SELECT {_ROW} FROM runs WHERE project_id = ? AND deleted IS NULL"
+        sql = f"SELECT {_ROW} FROM runs WHERE project_id = ? AND deleted_at IS NULL"
         rows = map(RunRow._make, self._db.execute(sql, (project_id,)))
         return [self._run(row) for row in rows]
 
@@ -241,7 +241,7 @@ class Dataset:
         self._follow_timelines()
         sql = f"""
             SELECT DISTINCT {column} FROM runs
-            WHERE project_id = ? AND deleted IS NULL AND {column} IS NOT NULL ORDER BY {column}
+            WHERE project_id = ? AND deleted_at IS NULL AND {column} IS NOT NULL ORDER BY {column}
         """
         return [value for (value,) in self._db.execute(sql, (project_id,))]
 
@@ -329,7 +329,7 @@ class Dataset:
     def delete_run(self, run_id: int) -> None:
         """Delete a run."""
         now = round(self._clock() * 1_000_000)
-        sql = "UPDATE runs SET deleted = ? WHERE id = ? AND deleted IS NULL"
+        sql = "UPDATE runs SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL"
         if not self._db.execute(sql, (now, run_id)).rowcount:
             raise NotFoundError("run")
         self._forget(run_id)

@@ -37,7 +37,7 @@ class RunRow(NamedTuple):
 
     Attributes:
         number: its place among the made-up runs; None for a declared run.
-        created: microseconds since the epoch, as is `updated`.
+        created_at: microseconds since the epoch, as is `updated_at`.
         duration: seconds; None unless it is a number.
     """
 
@@ -49,8 +49,8 @@ class RunRow(NamedTuple):
     description: str
     status: str
     owner_id: str | None
-    created: int
-    updated: int
+    created_at: int
+    updated_at: int
     duration: float | None
 
 

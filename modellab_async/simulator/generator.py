@@ -286,8 +286,8 @@ class Generator:
         pending = row.status == "pending"
         job = f"{draws[11] % 900_000}/jobs/{draws[14]}"
         attributes: Attributes = {
-            "completed_at": to_text(row.updated) if ended else None,
-            "created_at": to_text(row.created),
+            "completed_at": to_text(row.updated_at) if ended else None,
+            "created_at": to_text(row.created_at),
             "deleted_at": None,
             "descendant_match": False,
             "description": row.description,
@@ -301,10 +301,10 @@ class Generator:
             "owner_id": row.owner_id,
             "params": pairs_to_json(run.params),
             "project_id": row.project_id,
-            "started_at": None if pending else to_text(row.created + draws[5] % 90_000),
+            "started_at": None if pending else to_text(row.created_at + draws[5] % 90_000),
             "status": row.status,
             "tags": pairs_to_json(run.tags),
-            "updated_at": to_text(row.updated),
+            "updated_at": to_text(row.updated_at),
         }
         if self.quirks:
             if not ended:

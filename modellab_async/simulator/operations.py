@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import attrs
 import msgspec
 
-from modellab_async.simulator.queries import ListQuery, PageQuery, Query, integer, refuse_unknown
+from modellab_async.simulator.queries import ListQuery, Query, integer, read_page, refuse_unknown
 from modellab_async.simulator.responses import (
     NO_CONTENT,
     BadParameterError,
@@ -190,35 +190,35 @@ class Operations:
         self, request: Request, found: Found, encode: Callable[[int, int], bytes]
     ) -> Response:
         first = self._first_page
-        page = PageQuery.parse(request.query, first=first)
+        number, size = read_page(request.query, first=first)
         total = len(found)
-        last = first + max(0, (total - 1) // page.size)
+        last = first + max(0, (total - 1) // size)
         numbers = {
             "first": first,
             "last": last,
-            "next": page.number + 1 if page.number < last else None,
-            "prev": min(page.number - 1, last) if page.number > first else None,
-            "self": page.number,
+            "next": number + 1 if number < last else None,
+            "prev": min(number - 1, last) if number > first else None,
+            "self": number,
         }
         meta = {
             "first_number": first,
             "last_number": last,
             "next_number": numbers["next"],
-            "number": page.number,
+            "number": number,
             "prev_number": numbers["prev"],
-            "size": page.size,
+            "size": size,
             "total": total,
             "type": "number_size",
         }
         links = {
-            name: None if number is None else _link(request, page.size, number)
-            for name, number in numbers.items()
+            name: None if other is None else _link(request, size, other)
+            for name, other in numbers.items()
         }
-        start = (page.number - first) * page.size
+        start = (number - first) * size
         return Response(
             body=b'{"data":[%b],"links":%b,"meta":%b}'
             % (
-                b",".join(itertools.starmap(encode, found[start : start + page.size])),
+                b",".join(itertools.starmap(encode, found[start : start + size])),
                 msgspec.json.encode(links),
                 msgspec.json.encode({"page": meta}),
             )
