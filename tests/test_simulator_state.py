@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 import pytest
+from conftest import client_for
 from simulator_client import asking
 
 from modellab_async.simulator import ABSENT, ManualClock, Simulator
@@ -193,6 +194,19 @@ def test_an_object_with_a_runs_attributes_can_be_inserted() -> None:
         None,
     )
     assert list(simulator.project_ids) == [2387]
+
+
+async def test_a_run_that_was_fetched_can_be_inserted() -> None:
+    """The client's `Run` goes into another simulator, and comes back equal."""
+    async with (
+        Simulator(runs=3, quirks=False) as source,
+        Simulator(runs=0) as copy,
+        client_for(source) as lab,
+        client_for(copy) as other,
+    ):
+        run = await lab.runs.get(source.run_ids[0])
+        assert copy.insert_run(run) == run.id
+        assert await other.runs.get(run.id) == run
 
 
 def test_names_that_no_run_has_are_refused() -> None:

@@ -87,11 +87,12 @@ class Dataset:
     def __init__(
         self, generator: Generator, clock: Callable[[], float], *, soft_delete: bool
     ) -> None:
-        # Tests make many simulators alike; one of a million runs is not worth keeping twice.
-        make = _made_up if generator.runs <= _LARGEST_TEMPLATE else _made_up.__wrapped__
-        made_up, projects = make(generator)
-        self._db = _database()
-        made_up.backup(self._db)
+        if generator.runs > _LARGEST_TEMPLATE:
+            self._db, projects = _make_up(generator)
+        else:  # tests make many simulators alike
+            template, projects = _template(generator)
+            self._db = _connect()
+            template.backup(self._db)
         self._generator = generator
         self._clock = clock
         self._soft_delete = soft_delete
@@ -376,7 +377,7 @@ class Dataset:
         self._found.clear()
 
 
-def _database() -> sqlite3.Connection:
+def _connect() -> sqlite3.Connection:
     # The thread that makes a simulator need not be the one that runs it.
     database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     database.execute("PRAGMA journal_mode = OFF")  # nothing is rolled back
@@ -384,15 +385,17 @@ def _database() -> sqlite3.Connection:
     return database
 
 
-@functools.lru_cache(maxsize=4)
-def _made_up(generator: Generator) -> tuple[sqlite3.Connection, Mapping[int, Project]]:
-    """A database of what a generator makes up, to be copied, and the projects."""
-    database = _database()
+def _make_up(generator: Generator) -> tuple[sqlite3.Connection, Mapping[int, Project]]:
+    """A database of what a generator makes up, and the projects."""
+    database = _connect()
     database.executescript(_SCHEMA)
     projects = {project.id: project for project in generator.make_projects()}
     _write_projects(database, projects.values())
     database.executemany(_WRITE_RUN, generator.make_rows(tuple(projects)))
     return database, projects
+
+
+_template: Final = functools.lru_cache(maxsize=4)(_make_up)
 
 
 def _write_projects(database: sqlite3.Connection, projects: Collection[Project]) -> None:
