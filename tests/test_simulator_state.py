@@ -212,11 +212,11 @@ async def test_a_run_that_was_fetched_can_be_inserted() -> None:
 def test_names_that_no_run_has_are_refused() -> None:
     """A misspelt attribute is a TypeError that names it, and so is what is no run."""
     simulator = Simulator(runs=1)
-    with pytest.raises(TypeError, match=r"a run has no attribute 'staus', 'tag'; .* status"):
+    with pytest.raises(TypeError, match=r"a run has no 'staus', 'tag'; it has .* status"):
         simulator.insert_run(staus="failed", name="mine", tag=[])
-    with pytest.raises(TypeError, match="no attribute 'nam'"):
+    with pytest.raises(TypeError, match="a run has no 'nam'"):
         simulator.update_run(simulator.run_ids[0], nam="mine")
-    with pytest.raises(TypeError, match="a project has no attribute 'params'"):
+    with pytest.raises(TypeError, match="a project has no 'params'"):
         simulator.insert_project(params=[])
     with pytest.raises(TypeError, match="a resource has no 'name'; it has id, type, attributes"):
         simulator.insert_run({"id": 7, "name": "mine"})

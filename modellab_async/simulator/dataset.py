@@ -257,7 +257,7 @@ class Dataset:
     ) -> int:
         """Add a run; see `Simulator.insert_run`."""
         if run_id is None:
-            (highest,) = self._db.execute("SELECT max(id) FROM runs").fetchone()
+            highest: int | None = self._db.execute("SELECT max(id) FROM runs").fetchone()[0]
             run_id = max(9_999, highest or 0) + 1
         elif self._db.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone():
             raise ValueError(f"there is a run {run_id} already")

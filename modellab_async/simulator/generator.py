@@ -230,8 +230,7 @@ class Generator:
         """What all runs are filtered and sorted by, by ascending id."""
         draws_of, id_of, owners = self._run_ids.draws, self._run_ids.id_of, self._owners
         step = max(2 * _SECOND, _SPAN // max(1, self.runs))
-        head: tuple[int, ...] = ()
-        head_id = children = 0
+        head, head_id, children = draws_of(0), 0, 0
         for number in range(self.runs):
             draws = draws_of(number)
             run_id = id_of(number, draws)
