@@ -37,7 +37,9 @@ NEED_AN_EXTRA = {
         "test_export*.py",
         "test_frames.py",
     ),
-    "typer": ("test_cli*.py", "test_doctor.py"),
+    "typer": ("test_cli*.py", "test_doctor.py", "test_speed.py"),
+    "isal": ("test_speed.py",),
+    "uvloop": ("test_speed.py",),
 }
 collect_ignore_glob = [
     pattern
@@ -149,6 +151,18 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
+
+
+TASK_FACTORIES = {
+    "lazy": None,
+    "eager": getattr(asyncio, "eager_task_factory", None),  # Python 3.12
+}
+
+
+@pytest.fixture(params=[name for name, made in TASK_FACTORIES.items() if name == "lazy" or made])
+async def task_factory(request: pytest.FixtureRequest) -> None:
+    """The test runs with both kinds of tasks: those that start later, and those that start now."""
+    asyncio.get_running_loop().set_task_factory(TASK_FACTORIES[request.param])
 
 
 @pytest.fixture

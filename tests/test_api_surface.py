@@ -78,6 +78,7 @@ EXPORTED = [
     "to_json",
 ]
 NOT_IMPORTED = {
+    "isal",
     "modellab_async.cli",
     "modellab_async.comparison",
     "modellab_async.display",
@@ -87,6 +88,7 @@ NOT_IMPORTED = {
     "modellab_async.otel",
     "modellab_async.raydata",
     "modellab_async.simulator",
+    "modellab_async.speed",
     "opentelemetry",
     "orjson",
     "pyarrow",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import math
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import virtual
 from conftest import FakeClock, client_for, settled
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -476,7 +475,7 @@ class TestLimiter:
         assert limiter.window < 10
 
 
-Answer = Callable[[float], tuple[int, dict[str, str]]]
+Rule = Callable[[float], tuple[int, dict[str, str]]]
 
 
 class Limit:
@@ -508,23 +507,18 @@ class Limit:
 class TestInVirtualTime:
     """Whole clients against a server that answers by rule, in time that passes by itself."""
 
-    @pytest.fixture
-    def virtual(self, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-        monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
-        return importlib.import_module("virtual")
-
     @staticmethod
-    def gathered(
-        virtual: ModuleType, answer: Answer, *, calls: int, clients: int = 1
-    ) -> tuple[float, int]:
+    def gathered(rule: Rule, *, calls: int, clients: int = 1) -> tuple[float, int]:
         """Seconds that concurrent calls take altogether, and how many requests are refused."""
-        server = virtual.Server(latency=0.01, jitter=0.002, answer=answer)
+        server = virtual.Server(latency=0.01, jitter=0.002, rule=rule)
 
         async def main() -> float:
             await asyncio.sleep(-virtual.EPOCH % 60)
             began = virtual.now()
-            asks = [virtual.asker(server.client()) for _ in range(clients)]
-            await asyncio.gather(*(ask() for ask in asks for _ in range(calls // clients)))
+            labs = [server.client() for _ in range(clients)]
+            await asyncio.gather(
+                *(lab.runs.get(1) for lab in labs for _ in range(calls // clients))
+            )
             return virtual.now() - began
 
         return virtual.run(main()), server.by_status[429]
@@ -536,7 +530,6 @@ class TestInVirtualTime:
     )
     def test_a_quota_is_used_up_in_every_period(
         self,
-        virtual: ModuleType,
         limit: int,
         period: int,
         calls: int,
@@ -551,7 +544,7 @@ class TestInVirtualTime:
             server.used += allowed
             return (200 if allowed else 429), server.headers(now)
 
-        seconds, refused = self.gathered(virtual, answer, calls=calls, clients=clients)
+        seconds, refused = self.gathered(answer, calls=calls, clients=clients)
         assert seconds <= 1.3 * (calls / limit - 1) * period
         assert refused <= 0.1 * calls
 
@@ -564,7 +557,7 @@ class TestInVirtualTime:
         ],
     )
     def test_a_burst_of_refusals_without_a_time_stops_the_client_for_a_second(
-        self, virtual: ModuleType, headers: dict[str, str]
+        self, headers: dict[str, str]
     ):
         """A second of 429s that name 0 seconds costs about a second, not one per refusal."""
         began: list[float] = []
@@ -574,10 +567,10 @@ class TestInVirtualTime:
             refused = 0.05 <= now - began[0] < 1.0
             return (429, headers) if refused else (200, {})
 
-        seconds, _ = self.gathered(virtual, answer, calls=400)
+        seconds, _ = self.gathered(answer, calls=400)
         assert seconds <= 1.5
 
-    def test_a_limit_may_change_its_name_during_a_pause(self, virtual: ModuleType):
+    def test_a_limit_may_change_its_name_during_a_pause(self):
         """The old limit's pause is waited out, and then forgotten."""
         old = Limit(100, 1, name="old")
         new = Limit(100_000, 10, name="new")
@@ -590,14 +583,12 @@ class TestInVirtualTime:
             limit.used += allowed
             return (200 if allowed else 429), limit.headers(now)
 
-        seconds, refused = self.gathered(virtual, answer, calls=2_000)
+        seconds, refused = self.gathered(answer, calls=2_000)
         assert seconds <= 1.3 * 1.4
         assert refused <= 10
 
     @pytest.mark.parametrize("tightest_only", [True, False])
-    def test_one_operation_may_count_against_two_limits(
-        self, virtual: ModuleType, tightest_only: bool
-    ):
+    def test_one_operation_may_count_against_two_limits(self, tightest_only: bool):
         """Both are kept, whichever of them a response describes."""
         limits = [Limit(20, 1, name="burst"), Limit(100, 10, name="sustained")]
         answers = 0
@@ -614,7 +605,7 @@ class TestInVirtualTime:
             told = tightest if tightest_only else limits[answers % 2]
             return 200, told.headers(now)
 
-        seconds, refused = self.gathered(virtual, answer, calls=300)
+        seconds, refused = self.gathered(answer, calls=300)
         assert seconds <= 1.3 * 24
         assert refused <= 20
 
