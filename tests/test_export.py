@@ -6,6 +6,7 @@ import asyncio
 import csv
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,11 @@ async def sim() -> AsyncIterator[Simulator]:
 
 def served(sim: Simulator) -> list[Run]:
     """Every run as it is served now."""
-    deleted = sim._dataset.deleted
-    return [from_dict(sim.resource(i), Run) for i in sim.run_ids if i not in deleted]
+    runs = []
+    for run_id in sim.run_ids:
+        with suppress(LookupError):  # those that were deleted
+            runs.append(from_dict(sim.resource(run_id), Run))
+    return runs
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
