@@ -14,6 +14,7 @@ import asyncio
 import functools
 import json
 import math
+import operator
 import typing
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar, cast
@@ -44,7 +45,7 @@ from modellab_async.models import (
 from modellab_async.parsing import PARSE_ERRORS, decode_error, loads, parse, split_items, split_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -240,11 +241,8 @@ class ResourceHook(Generic[M]):
         self._interners = [
             (name, _interners[hint]) for name, hint in hints.items() if hint in _interners
         ]
-        self._defaulted = {
-            field.name
-            for field in attrs.fields(cast("Any", model))
-            if field.default not in (None, attrs.NOTHING) and field.name != "id"
-        }
+        self._defaulted = _defaulted(model)
+        self._values_of_defaulted = operator.attrgetter(*self._defaulted)
 
     def __call__(self, value: Any, _: object = None) -> M:
         """The model of a resource.
@@ -265,25 +263,26 @@ class ResourceHook(Generic[M]):
     def _from_wire(self, resource: Any) -> M:
         self._check_type(resource.type)
         fields = msgspec.structs.asdict(resource.attributes)
-        for name in self._defaulted:
-            if fields[name] is None:
-                del fields[name]
+        if None in self._values_of_defaulted(resource.attributes):
+            fields = self._fill_defaults(fields)
         for name, intern in self._interners:
-            if name in fields:
-                fields[name] = intern(fields[name], name)
+            fields[name] = intern(fields[name], name)
         fields["id"] = self._own_id(resource.id)
         return self._model(**fields)
+
+    def _fill_defaults(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Replace nulls by the model's defaults."""
+        defaults = self._defaulted
+        return {
+            name: defaults.get(name) if value is None else value for name, value in fields.items()
+        }
 
     def _from_dict(self, resource: Any) -> M:
         attributes = resource.get("attributes") if isinstance(resource, dict) else None
         if not isinstance(attributes, dict):
             raise DecodeError("Expected `object`", path="$.attributes")
         self._check_type(resource.get("type"))
-        fields = {
-            name: value
-            for name, value in attributes.items()
-            if value is not None or name not in self._defaulted
-        }
+        fields = self._fill_defaults(attributes)
         fields["id"] = self._own_id(resource.get("id"))
         for name in self._arrays & fields.keys():
             if not isinstance(fields[name], list | tuple):
@@ -311,6 +310,15 @@ def _unchanged(value: Any) -> Any:
     return value
 
 
+def _defaulted(model: type[Any]) -> dict[str, Any]:
+    """The defaults of the fields that are never None."""
+    return {
+        field.name: field.default
+        for field in attrs.fields(model)
+        if field.default not in (None, attrs.NOTHING) and field.name != "id"
+    }
+
+
 @functools.cache
 def wire_model(model: type[Any]) -> Any:
     """A msgspec struct for a resource in JSON.
@@ -323,11 +331,12 @@ def wire_model(model: type[Any]) -> Any:
     for field in attrs.fields(model):
         hint = hints[field.name]
         wire_type: Any = list[msgspec.Raw] if hint in _interners else _aware(hint)
+        if field.name == "id":
+            continue
         if field.default is attrs.NOTHING:
             fields.append((field.name, wire_type))
-        elif field.name != "id":
-            fields.append((field.name, wire_type | None, None))
-    fields = [field for field in fields if field[0] != "id"]
+        else:
+            fields.append((field.name, wire_type | None, field.default))
     name = model.__name__
     attributes = msgspec.defstruct(f"{name}Attributes", fields, kw_only=True, gc=False)
     resource: list[Any] = [("attributes", attributes), ("id", Any, None), ("type", Any, None)]
@@ -352,34 +361,32 @@ class Interner:
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(model).decode
         self._known: dict[bytes, Any] = {}
 
-    def __call__(self, slices: list[msgspec.Raw], name: str) -> tuple[Any, ...]:
+    def __call__(self, slices: Sequence[msgspec.Raw], name: str) -> tuple[Any, ...]:
         """The models in the attribute ``name``.
 
         Raises:
             DecodeError: with a path from the resource's root.
         """
-        models = tuple(map(self._known.get, map(bytes, slices)))
+        known, decode = self._known, self._decode
+        keys = list(map(bytes, slices))
+        models = list(map(known.get, keys))
         if all(models):
-            return models
-        return tuple(
-            [
-                self._known.get(key) or self._add(key, f"$.attributes.{name}[{index}]")
-                for index, key in enumerate(map(bytes, slices))
-            ]
-        )
-
-    def _add(self, key: bytes, path: str) -> Any:
+            return tuple(models)
+        if len(known) > INTERNED:
+            known.clear()
+        index = 0
         try:
-            model = self._decode(key)
+            for index, key in enumerate(keys):
+                if models[index] is None:
+                    models[index] = model = known.get(key) or decode(key)
+                    if len(key) <= LONGEST_INTERNED:
+                        known[key] = model
         except PARSE_ERRORS as error:
             wrong = decode_error(error)
-            wrong.path = path + wrong.path.removeprefix("$")
-            raise wrong from None
-        if len(key) <= LONGEST_INTERNED:
-            if len(self._known) >= INTERNED:
-                self._known.clear()
-            self._known[key] = model
-        return model
+        else:
+            return tuple(models)
+        wrong.path = f"$.attributes.{name}[{index}]{wrong.path.removeprefix('$')}"
+        raise wrong
 
 
 _interners: Final[dict[Any, Interner]] = {
