@@ -368,10 +368,12 @@ class Interner:
             DecodeError: with a path from the resource's root.
         """
         known, decode = self._known, self._decode
+        try:
+            return tuple(map(known.__getitem__, map(bytes, slices)))
+        except KeyError:
+            pass  # some are new
         keys = list(map(bytes, slices))
         models = list(map(known.get, keys))
-        if all(models):
-            return tuple(models)
         if len(known) > INTERNED:
             known.clear()
         index = 0
@@ -459,7 +461,17 @@ class Listing(msgspec.Struct, Generic[T], gc=False):
 
 
 # Resources stay JSON, or are dicts if there is a NaN.
-_decode_document: Final = msgspec.json.Decoder(Document[msgspec.Raw]).decode
+@functools.cache
+def _document_decoder(wire: Any) -> Callable[[bytes], Any]:
+    return msgspec.json.Decoder(Document[wire]).decode
+
+
+@functools.cache
+def _listing_decoder(wire: Any) -> Callable[[bytes], Any]:
+    return msgspec.json.Decoder(Listing[wire]).decode
+
+
+_decode_raw_document: Final = msgspec.json.Decoder(Document[msgspec.Raw]).decode
 _convert_document: Final = functools.partial(msgspec.convert, type=Document[Any])
 _decode_raw_listing: Final = msgspec.json.Decoder(Listing[msgspec.Raw]).decode
 _convert_listing: Final = functools.partial(msgspec.convert, type=Listing[Any])
@@ -504,11 +516,13 @@ def decode(
         DecodeError: if the body is not what the API promises, or has another id or type.
     """
     try:
-        document = parse(body, _decode_document, _convert_document)
+        resource = _decode_document(
+            body, getattr(converter.get_structure_hook(model), "wire", None)
+        )
     except DecodeError as error:
         raise _located(error, "$", expects) from None
     try:
-        result = _structuring(model, converter)(document.data, model)
+        result = _structuring(model, converter)(resource, model)
     except DecodeError as error:
         raise _located(error, "$.data", expects) from error.__cause__
     # A user's hook for the whole model may return something that has no id.
@@ -516,6 +530,16 @@ def decode(
         wrong = DecodeError(f"Expected id {expects}, got {found}", path="$.id", mismatched=True)
         raise _located(wrong, "$.data", expects)
     return result
+
+
+def _decode_document(body: bytes, wire: Any) -> Any:
+    """A resource as an instance of ``wire``, or else as JSON or a dict."""
+    if wire is not None:
+        try:
+            return _document_decoder(wire)(body).data
+        except PARSE_ERRORS:
+            pass  # structuring the resource individually tells what is wrong
+    return parse(body, _decode_raw_document, _convert_document).data
 
 
 async def decode_page(body: bytes, model: type[Any], converter: cattrs.Converter) -> DecodedPage:
@@ -544,7 +568,7 @@ def _decode_listing(body: bytes, wire: Any) -> Any:
     """A page with its items as instances of ``wire``, or else as JSON or dicts."""
     if wire is not None:
         try:
-            return _decoder(Listing[wire])(body)
+            return _listing_decoder(wire)(body)
         except PARSE_ERRORS:
             pass  # perhaps because of one item: each is structured individually
     try:
