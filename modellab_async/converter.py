@@ -17,7 +17,7 @@ import math
 import operator
 import typing
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeAlias, TypeVar, cast
 
 import attrs
 import cattrs
@@ -78,7 +78,7 @@ LONGEST_INTERNED: Final = 192
 _AwareDatetime: Any = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with its zone, as the API promises; a naive one could not be compared with others."""
 
-Converter = cattrs.Converter
+Converter: TypeAlias = cattrs.Converter
 """`cattrs.Converter`, as the type of what `make_converter` returns."""
 
 
