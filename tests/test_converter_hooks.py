@@ -243,6 +243,7 @@ def test_a_subclass_of_a_model() -> None:
     run = from_dict(resource(grade="A", params=PAIRS), Graded, converter=converter)
     assert (type(run), run.grade, run.notes, run.param("lr")) == (Graded, "A", [], "0.1")
     assert decode(body(grade="A", params=PAIRS), Graded, converter) == run
+    assert from_dict(resource(notes=None, grade=None), Graded).notes == []
     [listed] = open_page(b'{"data":[%s]}' % json.dumps(resource()).encode(), converter).items
     assert type(listed) is Run
     written = to_dict(run, converter=converter)
