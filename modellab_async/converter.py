@@ -14,10 +14,9 @@ import asyncio
 import functools
 import json
 import math
-import operator
 import typing
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeAlias, TypeVar, cast
 
 import attrs
 import cattrs
@@ -78,7 +77,7 @@ LONGEST_INTERNED: Final = 192
 _AwareDatetime: Any = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with its zone, as the API promises; a naive one could not be compared with others."""
 
-Converter = cattrs.Converter
+Converter: TypeAlias = cattrs.Converter
 """`cattrs.Converter`, as the type of what `make_converter` returns."""
 
 
@@ -241,8 +240,11 @@ class ResourceHook(Generic[M]):
         self._interners = [
             (name, _interners[hint]) for name, hint in hints.items() if hint in _interners
         ]
-        self._defaulted = _defaulted(model)
-        self._values_of_defaulted = operator.attrgetter(*self._defaulted)
+        self._defaulted = [
+            field.name
+            for field in attrs.fields(cast("Any", model))
+            if field.default not in (None, attrs.NOTHING) and field.name != "id"
+        ]
 
     def __call__(self, value: Any, _: object = None) -> M:
         """The model of a resource.
@@ -263,26 +265,24 @@ class ResourceHook(Generic[M]):
     def _from_wire(self, resource: Any) -> M:
         self._check_type(resource.type)
         fields = msgspec.structs.asdict(resource.attributes)
-        if None in self._values_of_defaulted(resource.attributes):
-            fields = self._fill_defaults(fields)
+        for name in self._defaulted:
+            if fields[name] is None:
+                del fields[name]
         for name, intern in self._interners:
-            fields[name] = intern(fields[name], name)
+            fields[name] = intern(fields.get(name, ()), name)
         fields["id"] = self._own_id(resource.id)
         return self._model(**fields)
-
-    def _fill_defaults(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Replace nulls by the model's defaults."""
-        defaults = self._defaulted
-        return {
-            name: defaults.get(name) if value is None else value for name, value in fields.items()
-        }
 
     def _from_dict(self, resource: Any) -> M:
         attributes = resource.get("attributes") if isinstance(resource, dict) else None
         if not isinstance(attributes, dict):
             raise DecodeError("Expected `object`", path="$.attributes")
         self._check_type(resource.get("type"))
-        fields = self._fill_defaults(attributes)
+        fields = {
+            name: value
+            for name, value in attributes.items()
+            if value is not None or name not in self._defaulted
+        }
         fields["id"] = self._own_id(resource.get("id"))
         for name in self._arrays & fields.keys():
             if not isinstance(fields[name], list | tuple):
@@ -308,15 +308,6 @@ class ResourceHook(Generic[M]):
 
 def _unchanged(value: Any) -> Any:
     return value
-
-
-def _defaulted(model: type[Any]) -> dict[str, Any]:
-    """The defaults of the fields that are never None."""
-    return {
-        field.name: field.default
-        for field in attrs.fields(model)
-        if field.default not in (None, attrs.NOTHING) and field.name != "id"
-    }
 
 
 @functools.cache

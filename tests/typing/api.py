@@ -67,6 +67,7 @@ from modellab_async import (
     RunArtifacts,
     RunFile,
     RunFilter,
+    RunList,
     RunStatus,
     ServerError,
     Stats,
@@ -76,6 +77,7 @@ from modellab_async import (
     WaitInfo,
     WaitTimeoutError,
     compare,
+    configure_converter,
     frames,
     from_dict,
     from_json,
@@ -336,12 +338,26 @@ class Traced(Converter):
     """A converter may be derived from."""
 
 
+def typed_page(page: Page[Run]) -> None:
+    assert_type(page[0], Run)
+    assert_type(page[1:], tuple[Run, ...])
+    assert_type(list(page), list[Run])
+    assert_type(len(page), int)
+
+
+def typed_run_list(runs: RunList) -> None:
+    assert_type(runs[0], Run)
+    assert_type(runs[:10], RunList)
+    runs.to_table(["name", "params.lr"])
+
+
 def typed_converter(run: Run, body: bytes) -> None:
     converter = make_converter()
     assert_type(converter, Converter)
     assert_type(to_json(run, converter=converter), str)
     assert_type(from_json(to_json(run), Run), Run)
     assert_type(from_json(body, Project, converter=Traced()), Project)
+    configure_converter(Traced())
     resource: dict[str, object] = to_dict(run)
     assert_type(from_dict(resource, Run), Run)
 
