@@ -101,7 +101,7 @@ class Limiter:
     """
 
     def __init__(self, cap: int, clock: Clock) -> None:
-        self.cap = cap
+        self.max_concurrency = cap
         self.in_flight: int = 0
         self.pauses: int = 0
         self.paused_for: float = 0.0
@@ -113,7 +113,7 @@ class Limiter:
         self._quotas: dict[str, Quota] = {}
         self._queues: OrderedDict[Quota, _Queue] = OrderedDict()  # served last stands last
 
-    def proven(self, operation: str) -> bool:
+    def warmed_up(self, operation: str) -> bool:
         """Whether an operation has had a good answer, at least of the limit it counts against."""
         quota = self._quotas.get(operation)
         return quota is not None and quota.proven
@@ -307,5 +307,5 @@ class Limiter:
         elif self.window < self._threshold:
             self.window = min(self.window * 2, self._threshold)
         else:
-            self.window = min(self.window + self.cap * WIDENING, self.cap)
+            self.window = min(self.window + self.max_concurrency * WIDENING, self.max_concurrency)
         self._answers = self._overloaded = 0

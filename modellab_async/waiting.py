@@ -132,13 +132,8 @@ class Lookout:
         if len(run_ids) > 1:
             answers = await self._list(run_ids)
         absent = [run_id for run_id in run_ids if run_id not in answers]
-        outcomes = bulk.fetch(
-            absent,
-            perform=self._perform,
-            concurrency=self._concurrency,
-            route="single",
-            ordered=False,
-            on_progress=None,
+        outcomes = bulk.Fetch(
+            bulk.BulkFetcher(absent, self._perform, self._concurrency, route="single")
         )
         try:
             async with outcomes:

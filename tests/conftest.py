@@ -7,6 +7,7 @@ import functools
 import heapq
 import itertools
 import random
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from shells import Shell
 
 EPOCH = 1_779_000_000.0
+
+TASK_FACTORIES: dict[str, Any] = {"ordinary": None}
+if sys.version_info >= (3, 12):
+    TASK_FACTORIES["eager"] = asyncio.eager_task_factory
 
 NEED_AN_EXTRA = {
     "rich": ("test_secrets.py",),
@@ -185,6 +190,15 @@ def canned() -> Iterator[aioresponses]:
     )
     with mock.patch("aioresponses.core.ClientResponse", response_class), aioresponses() as mocked:
         yield mocked
+
+
+@pytest.fixture(params=TASK_FACTORIES)
+async def task_factory(request: pytest.FixtureRequest) -> None:
+    """The event loop makes ordinary tasks, and from Python 3.12 on also eager ones.
+
+    An eager task runs until it first waits before ``create_task`` returns, perhaps to its end.
+    """
+    asyncio.get_running_loop().set_task_factory(TASK_FACTORIES[request.param])
 
 
 def make_run(**changes: object) -> Run:

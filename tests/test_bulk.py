@@ -24,9 +24,15 @@ from modellab_async import (
     RunStatus,
     ServerError,
 )
-from modellab_async.bulk.pace import OPENING_PAGES
-from modellab_async.bulk.work import OPENING
+from modellab_async.bulk import SLOW_START
 from modellab_async.simulator import Fault, Faults, Simulator
+
+pytestmark = pytest.mark.usefixtures("task_factory")
+
+
+def tasks_of_the_client() -> set[asyncio.Task[Any]]:
+    """All tasks but those of the simulator, which shares the loop."""
+    return {task for task in asyncio.all_tasks() if "aiohttp/web" not in repr(task)}
 
 
 async def test_every_id_gives_exactly_one_outcome(sim: Simulator, lab: ModelLabClient):
@@ -158,7 +164,7 @@ async def test_an_error_of_the_iterable_comes_last(
 
 async def test_breaking_out_leaves_nothing(sim: Simulator, lab: ModelLabClient):
     """After 3 of 100,000 ids: no task, no further request, no busy socket, no permit."""
-    tasks = asyncio.all_tasks()
+    before = tasks_of_the_client()
     ids = (sim.run_ids[number % 2_000] for number in range(100_000))
     taken = 0
     async for _ in lab.runs.fetch(ids):
@@ -169,7 +175,7 @@ async def test_breaking_out_leaves_nothing(sim: Simulator, lab: ModelLabClient):
     seen = sim.counts.requests
     await asyncio.sleep(0.1)
     assert sim.counts.requests == seen < 300
-    assert not [task for task in asyncio.all_tasks() - tasks if "Work._" in repr(task)]
+    assert tasks_of_the_client() == before
     assert lab._limiter.in_flight == 0
     assert (await lab.runs.get(sim.run_ids[0])).id == sim.run_ids[0]
     await lab.aclose()
@@ -178,10 +184,10 @@ async def test_breaking_out_leaves_nothing(sim: Simulator, lab: ModelLabClient):
 
 async def test_closing_waits_until_all_is_released(sim: Simulator, lab: ModelLabClient):
     """After ``aclose`` or ``async with`` not even a finished task is left."""
-    tasks = asyncio.all_tasks()
+    before = tasks_of_the_client()
     async with lab.runs.fetch(sim.run_ids) as outcomes:
         await anext(outcomes)
-    assert not [task for task in asyncio.all_tasks() - tasks if "Work._" in repr(task)]
+    assert tasks_of_the_client() == before
     assert lab._limiter.in_flight == 0
     with pytest.raises(StopAsyncIteration):
         await anext(outcomes)
@@ -189,9 +195,10 @@ async def test_closing_waits_until_all_is_released(sim: Simulator, lab: ModelLab
 
 async def test_dropping_the_iterator_cancels_at_once(sim: Simulator, lab: ModelLabClient):
     """Nothing asynchronous is left to a finalizer."""
-    outcomes = lab.runs.fetch(sim.run_ids)
+    before = tasks_of_the_client()
+    outcomes = lab.runs.fetch(sim.run_ids, route="single")
     await anext(outcomes)
-    workers = [task for task in asyncio.all_tasks() if "Work._" in repr(task)]
+    workers = tasks_of_the_client() - before
     assert workers
     del outcomes
     assert all(task.cancelling() for task in workers)
@@ -237,7 +244,7 @@ async def test_a_wrong_key_costs_one_round_of_requests(sim: Simulator, ordered: 
             kinds[type(outcome.error)] += 1
     assert sum(kinds.values()) == 100_000
     assert set(kinds) <= {AuthenticationError, PermissionDeniedError}
-    assert sim.counts.requests <= OPENING + OPENING_PAGES
+    assert sim.counts.requests <= SLOW_START
 
 
 async def test_one_forbidden_run_among_good_ones_is_only_its_own_failure(

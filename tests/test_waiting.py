@@ -33,6 +33,8 @@ from modellab_async.endpoints import Call
 from modellab_async.simulator import ABSENT, Fault, Simulator
 from modellab_async.waiting import Lookout
 
+pytestmark = pytest.mark.usefixtures("task_factory")
+
 GET = ("GET", "/runs/{run_id}")
 LIST = ("GET", "/runs")
 

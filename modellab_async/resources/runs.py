@@ -22,7 +22,7 @@ class Runs:
     def __init__(self, perform: bulk.Perform, limiter: Limiter, clock: Clock) -> None:
         self._perform = perform
         self._limiter = limiter
-        self._lookout = Lookout(perform, limiter.cap, clock)
+        self._lookout = Lookout(perform, limiter.max_concurrency, clock)
 
     async def get(self, run_id: int | str) -> Run:
         """One run.
@@ -48,13 +48,7 @@ class Runs:
             BulkError: where any failed; it carries every run fetched and every error.
             TypeError: for a lone string or bytes.
         """
-        return await bulk.collect(
-            run_ids,
-            perform=self._perform,
-            concurrency=self._limiter.cap,
-            route=route,
-            wide=self._limiter.proven("runs.get"),
-        )
+        return await bulk.collect(self.fetch(run_ids, route=route, ordered=True))
 
     def fetch(
         self,
@@ -87,14 +81,16 @@ class Runs:
         """
         if route not in {"auto", "batch", "single"}:
             raise ValueError(f"route must be 'auto', 'batch' or 'single', not {route!r}")
-        return bulk.fetch(
-            run_ids,
-            perform=self._perform,
-            concurrency=self._limiter.cap,
-            route=route,
-            ordered=ordered,
-            on_progress=on_progress,
-            wide=self._limiter.proven("runs.get"),
+        return bulk.Fetch(
+            bulk.BulkFetcher(
+                run_ids,
+                self._perform,
+                self._limiter.max_concurrency,
+                route=route,
+                ordered=ordered,
+                on_progress=on_progress,
+                skip_slow_start=self._limiter.warmed_up("runs.get"),
+            )
         )
 
     def list(
