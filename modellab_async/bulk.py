@@ -7,7 +7,6 @@ dropping it cancels them.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import operator
 from collections import deque
@@ -20,12 +19,12 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 
 from modellab_async import endpoints
-from modellab_async.closing import Closing
+from modellab_async.closing import BackgroundIterator
 from modellab_async.endpoints import MAX_PAGE_SIZE, parse_id
 from modellab_async.errors import (
     AuthenticationError,
@@ -106,7 +105,7 @@ class Outcome:
         return self.run
 
 
-class Fetch(Closing, AsyncIterator[Outcome]):
+class Fetch(BackgroundIterator[Outcome]):
     """The outcomes of many ids, as they arrive or in the order of the ids.
 
     Iterate over it, best inside ``async with``. Leaving the block, closing it, dropping it, or
@@ -118,39 +117,7 @@ class Fetch(Closing, AsyncIterator[Outcome]):
     """
 
     def __init__(self, fetcher: BulkFetcher) -> None:
-        self._fetcher = fetcher
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Outcome:
-        fetcher = self._fetcher
-        if fetcher.ready:
-            return fetcher.pop()
-        try:
-            return await fetcher.next_outcome()
-        except asyncio.CancelledError:
-            # The traceback of the cancellation keeps this frame, and a cancelled task keeps the
-            # traceback with every frame of its own: all of them may hold this object.
-            if (task := asyncio.current_task()) is not None:
-                task.remove_done_callback(_drop_traceback)
-                task.add_done_callback(_drop_traceback)
-            del self
-            raise
-
-    async def aclose(self) -> None:
-        """Stop all requests and wait until they have released everything."""
-        await self._fetcher.aclose()
-
-    def __del__(self) -> None:
-        self._fetcher.cancel()
-
-
-def _drop_traceback(task: asyncio.Task[Any]) -> None:
-    """Release the traceback that a cancelled task keeps until somebody asks for its result."""
-    if task.cancelled():
-        with contextlib.suppress(asyncio.CancelledError):
-            task.exception()
+        super().__init__(fetcher, fetcher.next_outcome)
 
 
 class IdSource:

@@ -263,3 +263,12 @@ def _waits_for_quota(error: BaseException | None) -> bool:
 
 def _error_of(state: RetryCallState) -> BaseException | None:
     return state.outcome.exception() if state.outcome is not None else None
+
+
+def is_transient(error: ModelLabError) -> bool:
+    """Whether repeating the same safe call later could succeed."""
+    if isinstance(error, RateLimitedError) or (
+        isinstance(error, StatusError) and error.status >= 500
+    ):
+        return True
+    return TABLE[ending_of(error)]["safe"] == "repeat"

@@ -159,6 +159,7 @@ async def typed_many_runs(lab: ModelLabClient, later: AsyncIterator[int]) -> Non
             assert_type(outcome, Outcome)
             assert_type(outcome.run_id, int | str)
             assert_type(outcome.ok, bool)
+            assert_type(outcome.unwrap(), Run)
             assert_type(outcome.run, Run | None)
             assert_type(outcome.error, ModelLabError | None)
     async for outcome in lab.runs.fetch(later):
@@ -199,6 +200,9 @@ async def typed_listings(lab: ModelLabClient) -> None:
         assert_type(run, Run)
     async for some in pager.pages():
         assert_type(some, Page[Run])
+    assert_type(lab.projects.list(verify=True), Pager[Project])
+    verified = lab.runs.list(verify=True)
+    assert_type(verified, Pager[Run])
     async with pager.pages(3) as pages:
         assert_type(await anext(pages), Page[Run])
     assert_type(pager.complete, bool | None)
