@@ -10,15 +10,7 @@ import asyncio
 import itertools
 import operator
 from collections import deque
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterable,
-    Iterator,
-    Sequence,
-)
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
@@ -41,7 +33,7 @@ from modellab_async.errors import (
 from modellab_async.models import Run, RunFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 
     from modellab_async.endpoints import Call
 
@@ -64,7 +56,7 @@ More than `PAGES_IN_FLIGHT`, so that single requests are tried too if the listin
 LONGEST_ID_LIST: Final = 1_500
 """Characters of ids in one listing call: well below the URL length that proxies accept."""
 
-_ID_ERRORS: Final = (StatusError, TransportError, DecodeError, InvalidIdError, ConfigError)
+_ID_ERRORS: Final = (StatusError, TransportError, DecodeError, ConfigError)
 """What becomes the outcome of an id; any other error ends the fetch."""
 
 _REFUSALS: Final = (AuthenticationError, PermissionDeniedError, ConfigError)
@@ -153,7 +145,7 @@ class IdSource:
             self._iterator = iter(run_ids)
         else:
             self._aiterator = aiter(run_ids)
-        self._queue: asyncio.Queue[Any] = asyncio.Queue(ahead)
+        self._queue: asyncio.Queue[Any] = asyncio.Queue(ahead)  # of an async iterable
         self._reader: asyncio.Task[None] | None = None
 
     async def take(self, limit: int) -> list[Any]:
@@ -231,9 +223,6 @@ class BulkFetcher:
         on_progress: called with the number of outcomes returned and of all ids, if known.
         skip_slow_start: whether the credentials are known to be good.
 
-    Attributes:
-        ready: outcomes that wait to be taken.
-
     Raises:
         TypeError: for a lone string or bytes, and for what is no iterable.
     """
@@ -260,7 +249,7 @@ class BulkFetcher:
         self._ordered = ordered
         self._on_progress = on_progress
 
-        self.ready: deque[Outcome] = deque()
+        self._ready: deque[Outcome] = deque()
         self._early: dict[int, Outcome] = {}
         self._returned = self._sorted = 0
         self._arrived = asyncio.Event()
@@ -282,18 +271,14 @@ class BulkFetcher:
         """
         if not self._started:
             self._start()
-        while not self.ready:
+        while not self._ready:
             if not self._tasks:
                 raise self._failure or self._source.error or StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
-        return self.pop()
-
-    def pop(self) -> Outcome:
-        """The next outcome, if one is ready."""
         if self._on_progress is not None:
             self._on_progress(self._returned + 1, self._source.total)
-        outcome = self.ready.popleft()
+        outcome = self._ready.popleft()
         self._returned += 1
         if not self._room.is_set() and self._has_room():
             self._room.set()
@@ -304,7 +289,7 @@ class BulkFetcher:
         self._started = self._stopped = True
         self._source.stop()
         self._source.error = None
-        self.ready.clear()
+        self._ready.clear()
         for task in self._tasks:
             if not task.get_loop().is_closed():
                 task.cancel()
@@ -331,6 +316,8 @@ class BulkFetcher:
         task = asyncio.create_task(work)  # with an eager task factory, it may have ended already
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
+        if self._stopped:
+            task.cancel()
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -495,11 +482,11 @@ class BulkFetcher:
         if self._ordered:
             self._early.update(outcomes)
             while (outcome := self._early.pop(self._sorted, None)) is not None:
-                self.ready.append(outcome)
+                self._ready.append(outcome)
                 self._sorted += 1
         else:
-            self.ready.extend([outcome for _, outcome in outcomes])
-        if self.ready:
+            self._ready.extend([outcome for _, outcome in outcomes])
+        if self._ready:
             self._arrived.set()
 
 
