@@ -31,6 +31,9 @@ from modellab_async.errors import (
     TransportError,
 )
 from modellab_async.models import Run, RunFilter
+from modellab_async.notebook import render
+from modellab_async.pydantic_schema import PydanticModel
+from modellab_async.run_list import RunList
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
@@ -67,7 +70,7 @@ _NOT_ABOUT_LISTING: Final = frozenset({401, 408, 429})
 
 
 @attrs.frozen
-class Outcome:
+class Outcome(PydanticModel):
     """What became of one id: a run or an error, never both.
 
     Attributes:
@@ -95,6 +98,9 @@ class Outcome:
             raise self.error
         assert self.run is not None
         return self.run
+
+    def _repr_html_(self) -> str | None:
+        return render("outcome", outcome=self)
 
 
 class Fetch(BackgroundIterator[Outcome]):
@@ -520,7 +526,7 @@ def refuse_lone_id(run_ids: object) -> None:
         )
 
 
-async def collect(outcomes: Fetch) -> list[Run]:
+async def collect(outcomes: Fetch) -> RunList:
     """The runs of an ordered fetch, repeats included.
 
     Raises:
@@ -551,7 +557,7 @@ async def collect(outcomes: Fetch) -> list[Run]:
     }
     if failed:
         raise BulkError(runs, failed)
-    return [runs[run_id] for run_id in given]
+    return RunList(runs[run_id] for run_id in given)
 
 
 def _key(run_id: Any) -> Any:

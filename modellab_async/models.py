@@ -1,34 +1,29 @@
-"""What the API's resources look like: frozen, slotted attrs classes, and nothing else.
-
-They cannot be subclassed: what a program adds to a run, it keeps beside it.
-How they look in a notebook is in `notebook`, imported where one asks.
+"""The API's resources as frozen, slotted attrs classes.
 
 Source: Datadog API v2, Model Lab (preview). Times are aware datetimes in UTC;
 durations are seconds.
 """
 
-from __future__ import annotations
+# Annotations are evaluated, so that attrs.fields() holds types rather than their names.
 
-from datetime import datetime  # noqa: TC003  # the codec reads the hints
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Self, TypeAlias, TypeVar, overload
 
 import attrs
+import cattrs
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from attrs import frozen as compact  # what type checkers should take them for
-else:
-    from modellab_async.compact import compact
+from modellab_async.notebook import render
+from modellab_async.pydantic_schema import PydanticEnum, PydanticModel
 
 T_co = TypeVar("T_co", covariant=True)
 
-FilterValue: TypeAlias = "str | float | bool"
+FilterValue: TypeAlias = str | float | bool
 """What a filter compares a param with."""
 
 
-class RunStatus(StrEnum):
+class RunStatus(PydanticEnum, StrEnum):
     """Where a run stands. A status that this version does not know survives as itself.
 
     Compare with ``==``, also with plain strings; an unknown status is equal to its own text
@@ -53,7 +48,7 @@ class RunStatus(StrEnum):
         return RunStatus, (str(self.value),)
 
     @classmethod
-    def _missing_(cls, value: object) -> RunStatus | None:
+    def _missing_(cls, value: object) -> Self | None:
         if not isinstance(value, str):
             return None
         unknown = str.__new__(cls, value)
@@ -65,24 +60,40 @@ class RunStatus(StrEnum):
 _TERMINAL: Final = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.KILLED})
 
 
-@compact
-class Param:
+def _short_repr(
+    _model: type[Any], fields: "list[attrs.Attribute[Any]]"
+) -> "list[attrs.Attribute[Any]]":
+    """Leave optional fields out of a model's repr: a run's would have 3 KB, a page's 300."""
+    shown: dict[Any, Any] = {datetime: str, RunStatus: lambda status: repr(str(status))}
+    return [
+        field.evolve(repr=field.default is attrs.NOTHING and shown.get(field.type, True))
+        for field in fields
+    ]
+
+
+def count_of(items: Sequence[object]) -> str:
+    """How a repr shows a long sequence."""
+    return f"<{len(items)} items>"
+
+
+@attrs.frozen(weakref_slot=False)
+class Param(PydanticModel):
     """A training parameter of a run; values are text, whatever they meant to the training code."""
 
     key: str
     value: str
 
 
-@compact
-class Tag:
+@attrs.frozen(weakref_slot=False)
+class Tag(PydanticModel):
     """A ``key:value`` label of a run or a project."""
 
     key: str
     value: str
 
 
-@compact
-class MetricSummary:
+@attrs.frozen(weakref_slot=False)
+class MetricSummary(PydanticModel):
     """What the API keeps of one metric's history in a run.
 
     ``count`` values were recorded between ``first_step`` and ``last_step``; the statistics are
@@ -100,8 +111,8 @@ class MetricSummary:
     stddev: float | None = None
 
 
-@compact(kw_only=True)
-class Run:
+@attrs.frozen(kw_only=True, field_transformer=_short_repr)
+class Run(PydanticModel):
     """One training run.
 
     ``params``, ``tags`` and ``metric_summaries`` keep the server's order and repeats, and are
@@ -142,14 +153,12 @@ class Run:
         """The summary of the first metric named ``key``, or None."""
         return next((metric for metric in self.metric_summaries if metric.key == key), None)
 
-    def _repr_html_(self) -> str:
-        from modellab_async import notebook  # noqa: PLC0415 - for notebooks only
-
-        return notebook.run_html(self)
+    def _repr_html_(self) -> str | None:
+        return render("run", run=self)
 
 
-@compact(kw_only=True)
-class Project:
+@attrs.frozen(kw_only=True, field_transformer=_short_repr)
+class Project(PydanticModel):
     """A collection of runs."""
 
     id: int
@@ -168,9 +177,12 @@ class Project:
         """The value of the first tag named ``key``, or None."""
         return next((tag.value for tag in self.tags if tag.key == key), None)
 
+    def _repr_html_(self) -> str | None:
+        return render("project", project=self)
 
-@compact
-class RunFile:
+
+@attrs.frozen(weakref_slot=False)
+class RunFile(PydanticModel):
     """A file or directory of a run; a directory's ``path`` ends in ``/``. Sizes are in bytes."""
 
     path: str
@@ -178,8 +190,8 @@ class RunFile:
     file_size: int | None = None
 
 
-@compact(kw_only=True)
-class RunArtifacts:
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class RunArtifacts(PydanticModel):
     """One directory of a run's artifacts.
 
     A file's content is addressed by its project and ``path_in_project + "/" + file.path``.
@@ -187,11 +199,14 @@ class RunArtifacts:
 
     id: str = ""
     path_in_project: str = ""
-    files: tuple[RunFile, ...] = ()
+    files: tuple[RunFile, ...] = attrs.field(default=(), repr=count_of)
+
+    def _repr_html_(self) -> str | None:
+        return render("artifacts", artifacts=self, place=self.path_in_project)
 
 
-@compact
-class ProjectFile:
+@attrs.frozen(weakref_slot=False)
+class ProjectFile(PydanticModel):
     """A file of a project; ``artifact_path`` addresses its content. The size is in bytes."""
 
     filename: str
@@ -200,16 +215,19 @@ class ProjectFile:
     file_size: int | None = None
 
 
-@compact(kw_only=True)
-class ProjectArtifacts:
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class ProjectArtifacts(PydanticModel):
     """The files of a project."""
 
     id: str = ""
-    files: tuple[ProjectFile, ...] = ()
+    files: tuple[ProjectFile, ...] = attrs.field(default=(), repr=count_of)
+
+    def _repr_html_(self) -> str | None:
+        return render("artifacts", artifacts=self, place="")
 
 
-@compact(kw_only=True)
-class FacetKeys:
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class FacetKeys(PydanticModel):
     """What runs (or projects) can be filtered by."""
 
     id: str = ""
@@ -218,16 +236,16 @@ class FacetKeys:
     tags: tuple[str, ...] = ()
 
 
-@compact
-class NumericRange:
+@attrs.frozen(weakref_slot=False)
+class NumericRange(PydanticModel):
     """The smallest and the largest value of a numeric facet."""
 
     min: float | None = None
     max: float | None = None
 
 
-@compact
-class MetricStatRange:
+@attrs.frozen(weakref_slot=False)
+class MetricStatRange(PydanticModel):
     """The smallest and the largest value of one statistic (``stat``) of a metric."""
 
     stat: str
@@ -235,8 +253,8 @@ class MetricStatRange:
     max: float | None = None
 
 
-@compact(kw_only=True)
-class FacetValues:
+@attrs.frozen(kw_only=True, weakref_slot=False)
+class FacetValues(PydanticModel):
     """The values that one facet takes."""
 
     id: str = ""
@@ -247,15 +265,15 @@ class FacetValues:
     metric_stat_ranges: tuple[MetricStatRange, ...] = ()
 
 
-@attrs.frozen(weakref_slot=False, kw_only=True)
-class Page(Generic[T_co]):
-    """One page of a listing.
+@attrs.frozen(kw_only=True)
+class Page(PydanticModel, Sequence[T_co]):
+    """One page of a listing: a sequence of its items, and where it stands.
 
     ``number`` is the server's own count (it starts at 0 or at 1, see ``first_number``);
     ``next_number`` is None on the last page. ``total`` counts all pages' items, where known.
     """
 
-    items: tuple[T_co, ...] = ()
+    items: tuple[T_co, ...] = attrs.field(default=(), repr=count_of)
     total: int | None = None
     number: int | None = None
     size: int | None = None
@@ -264,10 +282,23 @@ class Page(Generic[T_co]):
     first_number: int | None = None
     last_number: int | None = None
 
-    def _repr_html_(self) -> str:
-        from modellab_async import notebook  # noqa: PLC0415 - for notebooks only
+    def __len__(self) -> int:
+        return len(self.items)
 
-        return notebook.page_html(self)
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T_co, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> T_co | tuple[T_co, ...]:
+        return self.items[index]
+
+    def __iter__(self) -> Iterator[T_co]:
+        return iter(self.items)
+
+    def _repr_html_(self) -> str | None:
+        return render("page", page=self)
 
 
 class _RootRuns(Enum):
@@ -284,7 +315,7 @@ ROOT_RUNS: Final = _RootRuns.ROOT_RUNS
 
 
 def _plain_pairs(
-    _instance: object, attribute: attrs.Attribute[Any], value: Mapping[str, object] | None
+    _instance: object, attribute: "attrs.Attribute[Any]", value: Mapping[str, object] | None
 ) -> None:
     """Refuse what ``key:value,key2:value2`` cannot carry; the API knows no way to escape."""
     if value is None:
@@ -312,6 +343,13 @@ def _id_tuple(value: Iterable[int | str] | None) -> tuple[int | str, ...] | None
     return ids
 
 
+def _parent(value: int | str | _RootRuns | None) -> int | str | _RootRuns | None:
+    return ROOT_RUNS if value == ROOT_RUNS.value else value
+
+
+_AS_GIVEN: Final = cattrs.override(struct_hook=lambda value, _: value)
+"""cattrs has no hook for these unions, such as for a filter from a configuration file."""
+
 # One for each type of value: checkers take a filter's arguments to be what these take.
 
 
@@ -324,7 +362,7 @@ def _values(value: Mapping[str, FilterValue] | None) -> dict[str, FilterValue] |
 
 
 @attrs.frozen
-class RunFilter:
+class RunFilter(PydanticModel):
     """Which runs a listing gives; what is None is not asked for, and all that is given must hold.
 
     Args:
@@ -335,7 +373,8 @@ class RunFilter:
         project_id: runs of one project.
         tags: tags that a run must have.
         params: params that a run must have; a text such as ``"<0.01"`` or ``">=2"`` compares.
-        parent_run_id: children of one run, or `ROOT_RUNS` for runs without a parent.
+        parent_run_id: children of one run, or `ROOT_RUNS` (in a file ``"null"``) for runs
+            without a parent.
 
     Raises:
         ValueError: for tags or params with a comma or a colon, which the API cannot take, and for
@@ -343,22 +382,26 @@ class RunFilter:
         TypeError: for a lone string as ``ids``.
     """
 
-    ids: tuple[int | str, ...] | None = attrs.field(default=None, converter=_id_tuple)
+    ids: Annotated[tuple[int | str, ...] | None, _AS_GIVEN] = attrs.field(
+        default=None, converter=_id_tuple
+    )
     text: str | None = None
     owner_id: str | None = None
-    status: RunStatus | str | None = None
-    project_id: int | str | None = None
+    status: Annotated[RunStatus | str | None, _AS_GIVEN] = None
+    project_id: Annotated[int | str | None, _AS_GIVEN] = None
     tags: Mapping[str, str] | None = attrs.field(
         default=None, converter=_texts, validator=_plain_pairs, hash=False
     )
-    params: Mapping[str, FilterValue] | None = attrs.field(
+    params: Annotated[Mapping[str, FilterValue] | None, _AS_GIVEN] = attrs.field(
         default=None, converter=_values, validator=_plain_pairs, hash=False
     )
-    parent_run_id: int | str | _RootRuns | None = None
+    parent_run_id: Annotated[int | str | _RootRuns | None, _AS_GIVEN] = attrs.field(
+        default=None, converter=_parent
+    )
 
 
 @attrs.frozen
-class ProjectFilter:
+class ProjectFilter(PydanticModel):
     """Which projects a listing gives; what is None is not asked for.
 
     Args:

@@ -11,6 +11,7 @@ import functools
 from typing import TYPE_CHECKING, Literal, cast
 
 from modellab_async import bulk, endpoints
+from modellab_async.errors import DecodeError
 from modellab_async.pagination import Pager
 from modellab_async.waiting import Poller, RunWatcher
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     )
     from modellab_async.pagination import Verify
     from modellab_async.retry import RetryPolicy
+    from modellab_async.run_list import RunList
     from modellab_async.transport import Stream
 
 
@@ -60,7 +62,7 @@ class Runs:
         run_ids: Iterable[int | str] | AsyncIterable[int | str],
         *,
         route: bulk.Route = "auto",
-    ) -> list[Run]:
+    ) -> RunList:
         """Many runs, fetched concurrently, in the order of the ids, repeats included.
 
         Operations, ``route`` and waits for quota: as in :meth:`fetch`.
@@ -396,11 +398,14 @@ class Artifacts:
 
         Raises:
             NotFoundError: if there is no such file.
+            DecodeError: if the response is a success, but not the whole content (200).
         """
         body: Stream = await self._perform(
             endpoints.artifact_content(project_id, artifact_path, streamed=True)
         )
         try:
+            if body.status != 200:
+                raise DecodeError(f"{body.status} for artifacts.content, which is not all of it")
             yield body
         finally:
             body.close()
@@ -418,8 +423,9 @@ class Artifacts:
         Operation: ``GET /artifacts/content``. The file grows as ``<name>.part`` beside its target
         and is renamed when it is complete; an older target stays until then. A body that breaks
         off is resumed. After as many breaks without progress as the retry policy has attempts,
-        the part file is kept, and the next download, in any process, resumes it. If the server
-        has no ranges, or another version of the file, the download starts over.
+        the part file is kept, and the next download, in any process, resumes it. It starts over
+        if the server has no ranges, or another version of the file by its ``ETag``,
+        ``Last-Modified``, size or last 4 KiB. One client receives eight files at once.
 
         Args:
             project_id: the project.
@@ -427,7 +433,7 @@ class Artifacts:
             destination: the file to write; directories above it are created. An existing
                 directory, or a path that ends in a slash, takes the file under its own name.
             on_progress: called with the bytes on disk and in all (None if the server does not
-                say), as the response begins and then about once a megabyte; never falls.
+                say), as the response begins and then after each write; never falls.
 
         Raises:
             NotFoundError: if there is no such file; nothing is written then.
@@ -457,7 +463,7 @@ class Artifacts:
             run_id: the run.
             directory: where the files are put under their paths; created if needed.
             on_progress: called with the bytes on disk and in all (None if the listing lacks a
-                size), at the start and then about once a megabyte; never falls.
+                size), at the start and then after each write; never falls.
 
         Raises:
             NotFoundError: if there is no such run.

@@ -7,7 +7,6 @@ import functools
 import heapq
 import itertools
 import random
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -16,20 +15,18 @@ from unittest import mock
 
 import aiohttp
 import attrs
+import cattrs
 import pytest
 from aioresponses import aioresponses
+from payloads import hooked
 
-from modellab_async import Clock, MetricSummary, ModelLabClient, Run, RunStatus
+from modellab_async import Clock, MetricSummary, ModelLabClient, Run, RunStatus, make_converter
 from modellab_async.simulator import Simulator
 
 if TYPE_CHECKING:
     from shells import Shell
 
 EPOCH = 1_779_000_000.0
-
-TASK_FACTORIES: dict[str, Any] = {"ordinary": None}
-if sys.version_info >= (3, 12):
-    TASK_FACTORIES["eager"] = asyncio.eager_task_factory
 
 NEED_AN_EXTRA = {
     "rich": ("test_secrets.py",),
@@ -40,7 +37,9 @@ NEED_AN_EXTRA = {
         "test_export*.py",
         "test_frames.py",
     ),
-    "typer": ("test_cli*.py", "test_doctor.py"),
+    "typer": ("test_cli*.py", "test_doctor.py", "test_speed.py"),
+    "isal": ("test_speed.py",),
+    "uvloop": ("test_speed.py",),
 }
 collect_ignore_glob = [
     pattern
@@ -55,6 +54,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not {"shell", "pytester"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.process)
+
+
+@pytest.fixture(params=[make_converter, hooked])
+def converter(request: pytest.FixtureRequest) -> cattrs.Converter:
+    """A converter that leaves models to msgspec, then one with hooks of a user's for every type."""
+    return request.param()  # type: ignore[no-any-return]
 
 
 @attrs.define
@@ -148,6 +153,18 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
+TASK_FACTORIES = {
+    "lazy": None,
+    "eager": getattr(asyncio, "eager_task_factory", None),  # Python 3.12
+}
+
+
+@pytest.fixture(params=[name for name, made in TASK_FACTORIES.items() if name == "lazy" or made])
+async def task_factory(request: pytest.FixtureRequest) -> None:
+    """The test runs with both kinds of tasks: those that start later, and those that start now."""
+    asyncio.get_running_loop().set_task_factory(TASK_FACTORIES[request.param])
+
+
 @pytest.fixture
 async def sim() -> AsyncIterator[Simulator]:
     """A simulator of 2,000 runs that keeps a long record."""
@@ -190,15 +207,6 @@ def canned() -> Iterator[aioresponses]:
     )
     with mock.patch("aioresponses.core.ClientResponse", response_class), aioresponses() as mocked:
         yield mocked
-
-
-@pytest.fixture(params=TASK_FACTORIES)
-async def task_factory(request: pytest.FixtureRequest) -> None:
-    """The event loop makes ordinary tasks, and from Python 3.12 on also eager ones.
-
-    An eager task runs until it first waits before ``create_task`` returns, perhaps to its end.
-    """
-    asyncio.get_running_loop().set_task_factory(TASK_FACTORIES[request.param])
 
 
 def make_run(**changes: object) -> Run:

@@ -219,9 +219,9 @@ EAGER = ("get_many", "fetch single, plain loop", "fetch batch", "list", "wait", 
 @pytest.mark.parametrize(
     ("name", "times", "factory"),
     [
-        *((name, 1, "ordinary") for name in WORK),
-        *((name, 2, "ordinary") for name in TWICE),
-        *((name, 1, "eager") for name in EAGER if "eager" in TASK_FACTORIES),
+        *((name, 1, "lazy") for name in WORK),
+        *((name, 2, "lazy") for name in TWICE),
+        *((name, 1, "eager") for name in EAGER if TASK_FACTORIES["eager"]),
     ],
 )
 def test_cancelling_after_any_step_leaves_nothing(

@@ -21,7 +21,7 @@ from modellab_async import (
     RunStatus,
     ServerError,
 )
-from modellab_async.codec import Codec
+from modellab_async.converter import decode_page, make_converter
 from modellab_async.endpoints import Call
 from modellab_async.pagination import PAGES_AHEAD, Pager
 from modellab_async.simulator import Fault, Simulator
@@ -100,15 +100,12 @@ async def test_bad_arguments_are_refused_at_once(lab: ModelLabClient, options):
         lab.projects.list(sort="duration")
 
 
-async def test_pages_are_asked_for_ahead(fake):
-    """A walk of 60 pages at 20 ms of latency takes far less than 60 times that."""
+async def test_pages_are_requested_ahead():
+    """Several pages are in flight while the first ones are read."""
     async with Simulator(runs=600, latency=0.02) as sim, client_for(sim) as lab:
-        began = asyncio.get_running_loop().time()
         ids = [run.id async for run in lab.runs.list(page_size=10, sort="created_at")]
-        took = asyncio.get_running_loop().time() - began
         assert len(ids) == 600
         assert sim.counts.peak_in_flight > 8
-        assert took < 60 * 0.02 * 2  # a walk one by one cannot overlap its waits
 
 
 async def test_leaving_early_leaves_nothing(sim: Simulator, lab: ModelLabClient):
@@ -158,12 +155,12 @@ Answer = Callable[[int | None, int], bytes]
 
 def pager_on(answer: Answer, *, size: int | None = None) -> Pager[Run]:
     """A pager whose pages come from a function of number and size; no socket."""
-    codec = Codec()
+    converter = make_converter()
 
     async def perform(call: Call) -> Any:
         asked = json.loads(call.query)
         await asyncio.sleep(0)
-        return await codec.decode_page(answer(asked["number"], asked["size"]), Run)
+        return await decode_page(answer(asked["number"], asked["size"]), Run, converter)
 
     def build(page_size: int | None, number: int | None) -> Call:
         query = json.dumps({"size": page_size, "number": number})

@@ -346,7 +346,7 @@ class Gate:
 
 
 async def test_a_shared_request_ends_with_the_last_who_needs_it(fake: FakeClock):
-    """One wait's end does not take the answer from the others; the last one's leaves nothing."""
+    """One wait's end does not take the response from the others; the last one's leaves nothing."""
     gate = Gate()
     lookout = Poller(gate, 10, fake.clock())
     one, other = (asyncio.create_task(lookout.wait(run_id, None)) for run_id in (1, 2))
@@ -385,7 +385,7 @@ async def test_a_cancelled_wait_leaves_no_timer(fake: FakeClock, stage: Stage):
     fake.settle = 0.02
     (run_id,) = stage.runs(1, (0, "running"))
     wait = asyncio.create_task(stage.lab.runs.wait(run_id))
-    await eventually(lambda: stage.sim.counts.requests == 1 and bool(fake._due))
+    await eventually(lambda: stage.sim.counts.requests >= 1 and bool(fake._due))
     wait.cancel()
     await asyncio.wait([wait])
     assert [alarm for _, _, alarm in fake._due if alarm.callback is not None] == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from modellab_async.codec import from_json, make_converter, to_json
+from modellab_async.converter import from_json, make_converter, to_json
 from modellab_async.errors import DecodeError
 from modellab_async.export.part import Lines
 from modellab_async.idset import IdSet

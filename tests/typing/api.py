@@ -67,6 +67,7 @@ from modellab_async import (
     RunArtifacts,
     RunFile,
     RunFilter,
+    RunList,
     RunStatus,
     ServerError,
     Stats,
@@ -81,6 +82,7 @@ from modellab_async import (
     from_json,
     large_results,
     make_converter,
+    speed,
     to_dict,
     to_json,
 )
@@ -150,7 +152,7 @@ async def typed_many_runs(lab: ModelLabClient, later: AsyncIterator[int]) -> Non
     def on_progress(done: int, total: int | None) -> None: ...
 
     with large_results():
-        assert_type(await lab.runs.get_many([70158, "71354"], route="batch"), list[Run])
+        assert_type(await lab.runs.get_many([70158, "71354"], route="batch"), RunList)
     fetch = lab.runs.fetch(range(1_000), ordered=True, on_progress=on_progress)
     assert_type(fetch, Fetch)
     async with fetch as outcomes:
@@ -420,6 +422,8 @@ async def typed_simulator() -> None:
             description=ABSENT,
         )
         assert_type(run_id, int)
+        assert_type(sim.insert_run({"id": "7"}, name="mine"), int)
+        sim.update_run(run_id, status="failed", description=ABSENT)
         sim.delete_run(run_id)
         sim.limits.spend(3, "get_run")
         sim.limits.replace(None)
@@ -478,3 +482,11 @@ def typed_hooks() -> None:
     for each in hooks:
         print(each.on_call, each.on_attempt, each.on_retry, each.on_wait, each.on_done)
     ModelLabClient(hooks=told).with_options(hooks=hooks)
+
+
+def typed_speed() -> None:
+    async def main() -> Run:
+        async with ModelLabClient() as lab:
+            return await lab.runs.get(70158)
+
+    assert_type(speed.run(main(), debug=True), Run)
