@@ -159,7 +159,7 @@ class _GatedClient(ModelLabClient):
 
     def __init__(self, gate: Any, **options: Any) -> None:
         super().__init__(**options)
-        self._limiter = _GatedLimiter(self._limiter.cap, self._clock, gate)
+        self._limiter = _GatedLimiter(self._limiter.max_concurrency, self._clock, gate)
 
 
 def client_of(gate: Any) -> Callable[..., ModelLabClient]:

@@ -9,8 +9,7 @@ import attrs
 import pyarrow as pa
 
 from modellab_async import endpoints
-from modellab_async.bulk import Outcome
-from modellab_async.bulk.pace import PAGES_AT_ONCE
+from modellab_async.bulk import PAGES_IN_FLIGHT, Outcome
 from modellab_async.endpoints import parse_id
 from modellab_async.errors import AuthenticationError, InvalidIdError, PermissionDeniedError
 from modellab_async.frames import arrow
@@ -93,7 +92,7 @@ class ByPages:
             ListingChangedError: where runs vanished from the listing.
             ModelLabError: where a page cannot be had.
         """
-        places = asyncio.Semaphore(PAGES_AT_ONCE)
+        places = asyncio.Semaphore(PAGES_IN_FLIGHT)
 
         async def load(offset: int) -> list[Outcome]:
             async with places:

@@ -153,7 +153,7 @@ async def typed_many_runs(lab: ModelLabClient, later: AsyncIterator[int]) -> Non
     def on_progress(done: int, total: int | None) -> None: ...
 
     with large_results():
-        assert_type(await lab.runs.get_many([70158, "71354"], route="batch"), list[Run])
+        assert_type(await lab.runs.get_many([70158, "71354"], route="batch"), RunList)
     fetch = lab.runs.fetch(range(1_000), ordered=True, on_progress=on_progress)
     assert_type(fetch, Fetch)
     async with fetch as outcomes:
@@ -162,6 +162,7 @@ async def typed_many_runs(lab: ModelLabClient, later: AsyncIterator[int]) -> Non
             assert_type(outcome, Outcome)
             assert_type(outcome.run_id, int | str)
             assert_type(outcome.ok, bool)
+            assert_type(outcome.unwrap(), Run)
             assert_type(outcome.run, Run | None)
             assert_type(outcome.error, ModelLabError | None)
     async for outcome in lab.runs.fetch(later):
@@ -202,6 +203,9 @@ async def typed_listings(lab: ModelLabClient) -> None:
         assert_type(run, Run)
     async for some in pager.pages():
         assert_type(some, Page[Run])
+    assert_type(lab.projects.list(verify=True), Pager[Project])
+    verified = lab.runs.list(verify=True)
+    assert_type(verified, Pager[Run])
     async with pager.pages(3) as pages:
         assert_type(await anext(pages), Page[Run])
     assert_type(pager.complete, bool | None)
