@@ -51,6 +51,7 @@ from modellab_async.errors import (
     RequestTimeoutError,
     ServerError,
     StatusError,
+    StoreError,
     TransportError,
     WaitTimeoutError,
 )
@@ -135,6 +136,7 @@ __all__ = [
     "ServerError",
     "Stats",
     "StatusError",
+    "StoreError",
     "Tag",
     "TransportError",
     "WaitInfo",
