@@ -1,17 +1,17 @@
-"""The client, and the journey of a request: limiter, transport, limiter, errors, decoding."""
+"""The client: its options, and the path of a request from limiter to decoded response."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import math
 import os
+import weakref
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from yarl import URL
 
-from modellab_async.budget import RetryBudget
 from modellab_async.clock import Clock
 from modellab_async.closing import Closing
 from modellab_async.codec import Codec, Converter
@@ -36,23 +36,32 @@ from modellab_async.errors import (
     StatusError,
     TransportError,
 )
-from modellab_async.hooks import Journey, Listeners, Watch
-from modellab_async.limiter import LateError, Limiter, QuotaWaitError
+from modellab_async.hooks import CallObserver, Listeners, PauseInfo
+from modellab_async.limiter import AdaptiveLimiter, PermitRequest, QuotaExhaustedError
 from modellab_async.ratelimit import RateLimit
 from modellab_async.resources import Artifacts, Projects, Runs
 from modellab_async.responses import status_error
-from modellab_async.retry import RETRYABLE_STATUSES, TABLE, RetryPolicy, ending_of, repeat
+from modellab_async.retry import (
+    RETRY_RULES,
+    RETRYABLE_STATUSES,
+    CallState,
+    RetryBudget,
+    RetryPolicy,
+    classify,
+    retrying,
+    waits_for_quota,
+)
 from modellab_async.stats import Counters, Stats
 from modellab_async.transport import Transport
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from ssl import SSLContext
 
     import aiohttp
 
     from modellab_async.endpoints import Call
-    from modellab_async.quota import Quota
+    from modellab_async.limiter import Limiter, Pause, Permit
     from modellab_async.responses import Response
     from modellab_async.transport import Stream
 
@@ -63,7 +72,7 @@ DEFAULT_CONCURRENCY: Final = 100
 """Requests in flight at once."""
 
 DEFAULT_MAX_BODY: Final = 64 * 1024 * 1024
-"""Bytes of an answer that are read into memory; a page of 100 large runs has about one million."""
+"""Bytes of a response that are read into memory; a page of 100 large runs has about one million."""
 
 _log: Final = logging.getLogger("modellab_async")
 
@@ -81,7 +90,8 @@ class ModelLabClient(Closing):
             is asked for a token before each attempt, since tokens expire.
         site: a site, its short name, or a pasted UI or API address; ``DD_SITE`` by default, and
             ``datadoghq.com`` where that is not set either.
-        base_url: another address to ask, which overrides ``site``.
+        base_url: another address to ask, which overrides ``site``; ``MODELLAB_BASE_URL`` by
+            default, unless ``site`` is given.
         retry: how failed calls are repeated; :class:`RetryPolicy` by default.
         timeout: seconds for one attempt: connecting, headers and body together; 30 by default.
         max_concurrency: requests in flight at once; 100 by default.
@@ -92,7 +102,9 @@ class ModelLabClient(Closing):
         max_body_bytes: the largest answer that is read into memory, after decompression.
         allow_http: allow a plain-HTTP ``base_url`` that is not this machine's own.
         converter: the cattrs converter to use, see :func:`make_converter`.
-        clock: where time, sleep and randomness come from, for tests.
+        limiter: decides when requests may be sent, in place of the default `AdaptiveLimiter`;
+            any object with the methods of :class:`~modellab_async.limiter.Limiter`.
+        clock: the source of time, sleep and randomness, for tests.
         hooks: what is told of calls, attempts, retries and waits: an object with methods of
             :class:`Hooks`, or a sequence of such.
 
@@ -126,6 +138,7 @@ class ModelLabClient(Closing):
         max_body_bytes: int = DEFAULT_MAX_BODY,
         allow_http: bool = False,
         converter: Converter | None = None,
+        limiter: Limiter | None = None,
         clock: Clock | None = None,
         hooks: object = None,
     ) -> None:
@@ -135,6 +148,8 @@ class ModelLabClient(Closing):
         credentials = Credentials.resolve(
             os.environ, api_key=api_key, app_key=app_key, bearer_token=bearer_token
         )
+        if base_url is None and site is None:
+            base_url = hidden(os.environ.get("MODELLAB_BASE_URL") or None)
         if base_url is not None:
             url = resolve_base_url(base_url, allow_http=allow_http)
         else:
@@ -147,8 +162,12 @@ class ModelLabClient(Closing):
         self._counters = counters
         self._credentials = credentials
         self._codec = Codec(converter)
-        self._budget = RetryBudget(self._clock.monotonic)
-        self._limiter = Limiter(_concurrency(max_concurrency, session), self._clock)
+        self._budget = RetryBudget(self._clock)
+        if limiter is not None and max_concurrency is not None:
+            raise ConfigError("give limiter or max_concurrency: a limiter has its own maximum")
+        self._limiter: Limiter = limiter or AdaptiveLimiter(
+            _concurrency(max_concurrency, session), self._clock, self._note_pause
+        )
         self._transport = Transport(
             url,
             credentials,
@@ -161,6 +180,7 @@ class ModelLabClient(Closing):
         self._pauses: set[asyncio.Future[None]] = set()
         self._owner = True
         self._listeners = Listeners.of(hooks)
+        self._all_listeners = weakref.WeakSet([self._listeners] if self._listeners else [])
         self._retry, self._timeout = RetryPolicy(), DEFAULT_TIMEOUT
         self._configure(retry, timeout)
 
@@ -193,6 +213,8 @@ class ModelLabClient(Closing):
         view.__dict__.update(self.__dict__)
         view._owner = False
         view._listeners = self._listeners if hooks is None else Listeners.of(hooks)
+        if view._listeners is not None:
+            self._all_listeners.add(view._listeners)
         view._configure(retry, timeout)
         return view
 
@@ -200,7 +222,7 @@ class ModelLabClient(Closing):
     def stats(self) -> Stats:
         """A snapshot of what this client has done, all its views included."""
         return self._counters.snapshot(
-            rate_limit_wait_s=self._limiter.paused_for, retries_refused=self._budget.refusals
+            rate_limit_wait_s=self._limiter.paused_seconds, retries_refused=self._budget.refusals
         )
 
     async def aclose(self) -> None:
@@ -208,6 +230,7 @@ class ModelLabClient(Closing):
         if self._owner:
             for pause in self._pauses:
                 pause.cancel()
+            self._budget.close()
             self._limiter.close(ClientClosedError("this client was closed while the call waited"))
             await self._transport.close()
 
@@ -223,97 +246,105 @@ class ModelLabClient(Closing):
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client is not pickled; make one in the process that uses it")
 
-    def perform(self, call: Call) -> Coroutine[Any, Any, Any]:
-        """Send a call, repeating it as the retry policy says, and decode its answer.
+    def perform(
+        self, call: Call, *, on_retry: Callable[[], object] | None = None
+    ) -> Coroutine[Any, Any, Any]:
+        """Send a call, repeating it as the retry policy says, and decode its response.
 
         This is the one path of all operations, and the way to an operation that has no method.
+
+        Args:
+            call: what to ask; the functions in `modellab_async.endpoints` build the known ones.
+            on_retry: called each time before the call waits for its next attempt.
 
         Raises:
             ModelLabError: one of this package's errors.
         """
-        journey = Journey(call)
+        state = CallState(call, on_retry=on_retry)
         if self._listeners is None:
-            return self._perform(journey)
+            return self._perform(state)
         redact = self._credentials.redact
-        journey.watch = Watch(
-            self._listeners, journey, self._shown(call), clock=self._clock, redact=redact
+        state.observer = CallObserver(
+            self._listeners, state, self._shown(call), clock=self._clock, redact=redact
         )
-        return journey.watch.over(self._perform(journey))
+        return state.observer.call(self._perform(state))
 
-    async def _perform(self, journey: Journey) -> Any:
+    async def _perform(self, state: CallState) -> Any:
         self._counters.calls += 1
-        watch = journey.watch
         try:
-            if watch is None:
-                return await self._attempt(journey)
-            return await watch.attempt(self._attempt, journey)
+            return await self._perform_with_retries(state)
         except ModelLabError as error:
-            first_error = error
-        attempt = (
-            self._attempt if watch is None else functools.partial(watch.attempt, self._attempt)
-        )
-        try:
-            return await repeat(
-                first_error,
-                functools.partial(attempt, journey),
-                policy=self._retry,
-                clock=self._clock,
-                sleep=self._back_off,
-                budget=self._budget,
-                idempotency=journey.call.idempotency,
-                patient=True,
-                give_up_at=journey.give_up_at,
-                on_retry=lambda error, pause: self._note_retry(journey, error, pause),
-            )
-        except (StatusError, TransportError, DecodeError) as error:
-            ending = ending_of(error, answer_lost=journey.answer_lost)
-            if TABLE[ending][journey.call.idempotency] == "done":
-                return None
-            error.attempts = journey.attempts
-            raise
+            if isinstance(error, StatusError | TransportError | DecodeError):
+                kind = classify(error, answer_lost=state.answer_lost)
+                if RETRY_RULES[kind][state.call.idempotency] == "done":
+                    return None
+                error.attempts = state.attempts
+            # Without the frames below this one: the message says what failed.
+            raise error.with_traceback(None)  # noqa: B904  # it is the same error
         finally:
-            del first_error  # it holds this frame
-            journey.failure = None
+            state.failure = None
 
-    async def _attempt(self, journey: Journey) -> Any:
-        """One attempt: wait for admission, send, learn from the answer, decode it."""
-        call, transport, limiter = journey.call, self._transport, self._limiter
+    async def _perform_with_retries(self, state: CallState) -> Any:
+        try:
+            return await self._attempt(state)
+        except ModelLabError as error:
+            failure: ModelLabError | None = error
+        # Only a call that fails pays for tenacity, whose first attempt is the one that failed.
+        retries = retrying(
+            state,
+            self._retry,
+            self._clock,
+            sleep=self._back_off,
+            before_sleep=lambda error, pause: self._note_retry(state, error, pause),
+        )
+        async for attempt in retries:
+            with attempt:
+                if failure is not None:
+                    first, failure = failure, None
+                    raise first
+                return await self._attempt(state)
+        return None
+
+    async def _attempt(self, state: CallState) -> Any:
+        if state.observer is None:
+            return await self._attempt_once(state)
+        return await state.observer.attempt(self._attempt_once(state))
+
+    async def _attempt_once(self, state: CallState) -> Any:
+        """One attempt: wait for admission, send, learn from the response, decode it."""
+        call, transport = state.call, self._transport
         transport.check_usable()
-        quota = limiter.enter_at_once(call.operation) or await self._queue(journey)
+        if state.attempts > 0 and not waits_for_quota(state.failure):
+            await self._pay_for_retry(state)
+        permit = await self._admit(state)
         now = self._clock.monotonic()
-        if journey.failure is not None and now >= journey.give_up_at:
-            limiter.leave(quota)
-            raise journey.failure
-        journey.sent_at = self._budget.last_sent = now
-        journey.attempts += 1
-        if journey.attempts > 1:
+        if state.failure is not None and now >= state.deadline:
+            permit.release()
+            raise state.failure
+        state.sent_at = self._budget.last_sent = now
+        state.attempts += 1
+        if state.attempts > 1:
             self._counters.retries += 1
         elif self._retry.deadline is not None:
-            journey.give_up_at = now + self._retry.deadline
+            state.deadline = now + self._retry.deadline
         overloaded: bool | None = None
-        stream: Stream | None = None
         try:
-            response, stream = await transport.send(
-                call, min(self._timeout, journey.give_up_at - now)
-            )
+            response, stream = await transport.send(call, min(self._timeout, state.deadline - now))
             rate_limit = RateLimit.from_headers(response.headers, now=self._clock.time)
-            limiter.learn(call.operation, response.status, rate_limit)
-            journey.status = response.status
+            permit.update(response.status, rate_limit)
+            state.status = response.status
             overloaded = response.status == 503
         except RequestTimeoutError:
             overloaded = True
             raise
         finally:
-            if stream is None:
-                limiter.leave(quota, overloaded=overloaded)
-            else:
-                limiter.admit()
-                stream.on_close(lambda _: limiter.leave(quota, overloaded=overloaded))
+            # A stream returns its permit as well: however long it is read, it holds up no call.
+            permit.release(overloaded=overloaded)
         if response.status == 429:
             self._counters.rate_limited += 1
         if not 200 <= response.status < 300:
             if response.status not in RETRYABLE_STATUSES:
-                self._budget.earn(repeated=journey.attempts > 1)  # a missing run is an answer too
+                self._budget.credit(repeated=state.attempts > 1)  # a missing run is an answer too
             raise status_error(
                 call,
                 self._shown(call),
@@ -322,9 +353,27 @@ class ModelLabClient(Closing):
                 self._credentials.redact,
                 now=self._clock.time,
             )
-        answer = await self._decode(call, response) if stream is None else stream
-        self._budget.earn(repeated=journey.attempts > 1)
-        return answer
+        try:
+            result = await self._decode(call, response, stream)
+        except DecodeError as error:
+            if error.mismatched:
+                transport.drop_connection()
+            raise
+        self._budget.credit(repeated=state.attempts > 1)
+        return result
+
+    async def _pay_for_retry(self, state: CallState) -> None:
+        """Wait for retry budget."""
+        error = state.failure
+        if await self._budget.acquire(state.deadline):
+            return
+        self._transport.check_usable()
+        assert isinstance(error, StatusError | TransportError | DecodeError)
+        error.budget_empty = True
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame
 
     async def _back_off(self, seconds: float) -> None:
         """Sleep, unless the client is closed meanwhile.
@@ -343,70 +392,104 @@ class ModelLabClient(Closing):
             pause.cancel()
         self._transport.check_usable()
 
-    async def _queue(self, journey: Journey) -> Quota:
-        """Wait for a place in the limiter."""
-        policy, operation, watch = self._retry, journey.call.operation, journey.watch
-        give_up_at = journey.give_up_at
+    async def _admit(self, state: CallState) -> Permit:
+        """Wait for the limiter."""
+        policy, call = self._retry, state.call
+        longest = math.inf if call.wait_for_quota else policy.deadline
         if policy.max_rate_limit_wait is not None:
-            give_up_at = min(give_up_at, self._clock.monotonic() + policy.max_rate_limit_wait)
-        place = self._limiter.enter(
-            operation,
-            again=journey.attempts > 0,
-            give_up_at=give_up_at,
-            longest_pause=math.inf if policy.deadline is None else policy.deadline,
+            longest = policy.max_rate_limit_wait
+        request = PermitRequest(
+            call.operation,
+            is_retry=state.attempts > 0,
+            # Bulk work does not count its pauses for quota, see below.
+            deadline=math.inf if call.wait_for_quota else state.deadline,
+            max_wait=math.inf if longest is None else longest,
         )
-        if watch is not None:
-            place = watch.in_line(place, functools.partial(self._limiter.paused_since, operation))
+        since = self._clock.monotonic()
         try:
-            return await place
-        except QuotaWaitError as wait:
-            refusal: ModelLabError | None = self._too_late(journey, wait)
-        except LateError:
-            refusal = journey.failure
+            permit = await self._limiter.acquire(request)
+        except asyncio.CancelledError:
+            if request.queued and state.observer is not None:
+                state.observer.waited(request, since)
+            raise
+        except QuotaExhaustedError as error:
+            refusal: ModelLabError | None = self._too_late(state, error)
+        except TimeoutError:
+            refusal = state.failure
+        else:
+            if request.queued and state.observer is not None:
+                state.observer.waited(request, since)
+            if request.paused and call.wait_for_quota:
+                state.deadline += self._clock.monotonic() - since
+            return permit
         assert refusal is not None  # only a retry is late, and it has failed before
         raise refusal
 
-    async def _decode(self, call: Call, response: Response) -> Any:
+    async def _decode(self, call: Call, response: Response, stream: Stream | None) -> Any:
         if call.returns is None:
             return None
         if call.returns is bytes:
-            return response.body
+            ranged = call.headers is not None and "Range" in call.headers
+            if response.status != 200 and not (ranged and response.status == 206):
+                if stream is not None:
+                    stream.close()
+                raise DecodeError(
+                    f"{response.status} for {call.operation}, which does not carry the content"
+                )
+            return response.body if stream is None else stream
         if response.status == 204:  # said on purpose, unlike an empty 200: no repeat would help
             raise DecodeError(
                 f"204 No Content for {call.operation}, which has content", resource_id=call.expects
             )
         if call.paged:
-            return await self._codec.decode_page(response.body, call.returns, sharing=True)
-        return self._codec.decode(response.body, call.returns, expects=call.expects, sharing=True)
+            return await self._codec.decode_page(response.body, call.returns)
+        return self._codec.decode(response.body, call.returns, expects=call.expects)
 
     def _shown(self, call: Call) -> str:
         """A call's address, without a key that a user may have put into it."""
         root = self._transport.root
         return root + self._credentials.redact(self._transport.url(call).removeprefix(root))
 
-    def _too_late(self, journey: Journey, wait: QuotaWaitError) -> RateLimitedError:
+    def _too_late(self, state: CallState, wait: QuotaExhaustedError) -> RateLimitedError:
         """The error of a call that would have to wait for quota longer than it may."""
         limit = wait.rate_limit and wait.rate_limit.redacted(self._credentials.redact)
         name = f" {limit.name!r}" if limit and limit.name else ""
-        url = self._shown(journey.call)
+        url = self._shown(state.call)
         error = RateLimitedError(
-            f"429 for {journey.call.method} {url}: the rate limit{name} is used up for another"
+            f"429 for {state.call.method} {url}: the rate limit{name} is used up for another"
             f" {wait.seconds:.1f} s, longer than deadline or max_rate_limit_wait allow",
             status=429,
-            method=journey.call.method,
+            method=state.call.method,
             url=url,
             retry_after=wait.seconds,
         )
         error.rate_limit, error.too_late = limit, True
         return error
 
-    def _note_retry(self, journey: Journey, error: ModelLabError, pause: float) -> None:
-        journey.failure = error
-        journey.answer_lost |= isinstance(error, TransportError) and error.answer_lost
+    def _note_retry(self, state: CallState, error: ModelLabError, pause: float) -> None:
+        state.failure = error
+        state.answer_lost |= isinstance(error, TransportError) and error.answer_lost
         said = "%s: attempt %d failed, next in %.2f s: %s"
-        _log.info(said, journey.call.operation, journey.attempts, pause, error)
-        if journey.watch is not None:
-            journey.watch.retry(error, pause)
+        _log.info(said, state.call.operation, state.attempts, pause, error)
+        if state.observer is not None:
+            state.observer.retry(error, pause)
+        if state.on_retry is not None:
+            state.on_retry()
+
+    def _note_pause(self, pause: Pause) -> None:
+        until = self._clock.time() + pause.seconds
+        limit = pause.rate_limit and pause.rate_limit.redacted(self._credentials.redact)
+        _log.info(
+            "%s waits for quota until %s, for %.1f s",
+            pause.operation,
+            f"{datetime.fromtimestamp(until, UTC):%Y-%m-%dT%H:%M:%SZ}",
+            pause.seconds,
+        )
+        info = PauseInfo(
+            operation=pause.operation, rate_limit=limit, seconds=pause.seconds, until=until
+        )
+        for listeners in self._all_listeners:
+            listeners.tell("on_pause", info)
 
 
 def _concurrency(asked: int | None, session: aiohttp.ClientSession | None) -> int:

@@ -20,7 +20,7 @@ class Timer(Protocol):
         """Call it off."""
 
 
-def _call_later(seconds: float, callback: Callable[[], None]) -> Timer:
+def _call_later(seconds: float, callback: Callable[[], object]) -> Timer:
     return asyncio.get_running_loop().call_later(seconds, callback)
 
 
@@ -39,5 +39,5 @@ class Clock:
     monotonic: Callable[[], float] = time.monotonic
     time: Callable[[], float] = time.time
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    call_later: Callable[[float, Callable[[], None]], Timer] = _call_later
+    call_later: Callable[[float, Callable[[], object]], Timer] = _call_later
     random: Callable[[], float] = random.random

@@ -49,7 +49,7 @@ class _CallError(ModelLabError):
 
     def __str__(self) -> str:
         notes = [f"after {self.attempts} attempts"] if self.attempts > 1 else []
-        notes += ["the retry budget is empty"] if self.budget_empty else []
+        notes += ["the retry budget stayed empty"] if self.budget_empty else []
         return f"{super().__str__()} ({'; '.join(notes)})" if notes else super().__str__()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -78,14 +78,23 @@ class TransportError(_CallError):
     Attributes:
         answer_lost: whether the server may have acted on a request whose answer never came.
         permanent: whether another attempt would end the same way, such as with a bad certificate.
+        unresolved: whether the host's name did not resolve; it is looked up three times at most.
         attempts: how many times the request was sent.
         budget_empty: whether it was not sent again only for want of retry budget.
     """
 
-    def __init__(self, message: str, *, answer_lost: bool = True, permanent: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        answer_lost: bool = True,
+        permanent: bool = False,
+        unresolved: bool = False,
+    ) -> None:
         super().__init__(message)
         self.answer_lost = answer_lost
         self.permanent = permanent
+        self.unresolved = unresolved
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
@@ -99,6 +108,8 @@ class DecodeError(_CallError):
         path: where in the answer, as a JSON path such as ``$.data.attributes.status``.
         resource_id: the id of the run or project the answer was about, where known.
         cut_short: whether it looks cut, or is not from the API at all; another attempt may help.
+        mismatched: whether it belongs to another request: it has another id or type than asked
+            for. Such a connection is closed, and the call is repeated.
     """
 
     def __init__(
@@ -108,11 +119,13 @@ class DecodeError(_CallError):
         path: str = "$",
         resource_id: int | None = None,
         cut_short: bool = False,
+        mismatched: bool = False,
     ) -> None:
         super().__init__(message)
         self.path = path
         self.resource_id = resource_id
         self.cut_short = cut_short
+        self.mismatched = mismatched
 
 
 class WaitTimeoutError(ModelLabError, TimeoutError):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -17,9 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from modellab_async.clock import Clock
-    from modellab_async.endpoints import Call
     from modellab_async.errors import ModelLabError
+    from modellab_async.limiter import PermitRequest
     from modellab_async.ratelimit import RateLimit
+    from modellab_async.retry import CallState
 
 T = TypeVar("T")
 
@@ -124,6 +123,23 @@ class WaitInfo(_Event):
 
 
 @attrs.frozen(kw_only=True)
+class PauseInfo:
+    """A quota is used up, and calls of the client wait for it; told once per pause.
+
+    Attributes:
+        operation: the operation that waits, such as ``runs.list``.
+        rate_limit: what the server last said of the limit; None if it said nothing.
+        seconds: how long the pause lasts.
+        until: its end, in seconds since the epoch.
+    """
+
+    operation: str
+    rate_limit: RateLimit | None
+    seconds: float
+    until: float
+
+
+@attrs.frozen(kw_only=True)
 class DoneInfo(_Event):
     """A call has ended, whichever way; that of a stream ends when the stream is closed.
 
@@ -160,11 +176,14 @@ class Hooks:
     def on_wait(self, wait: WaitInfo) -> None:
         """A call has waited for a place or for quota."""
 
+    def on_pause(self, pause: PauseInfo) -> None:
+        """Calls begin to wait for the server's quota."""
+
     def on_done(self, done: DoneInfo) -> None:
         """A call has ended: well, badly or by cancellation."""
 
 
-EVENTS: Final = ("on_call", "on_attempt", "on_retry", "on_wait", "on_done")
+EVENTS: Final = ("on_call", "on_attempt", "on_retry", "on_wait", "on_pause", "on_done")
 
 
 class Listeners:
@@ -224,30 +243,6 @@ def _methods_of(hook: object) -> list[tuple[str, Callable[[Any], object]]]:
     ]
 
 
-@attrs.define
-class Journey:
-    """Where a call stands between its attempts.
-
-    Attributes:
-        attempts: how many were let out.
-        give_up_at: the call's deadline (monotonic); it counts from the first admission.
-        answer_lost: whether the server may have acted on an attempt without our knowing.
-        failure: what the last attempt that is repeated failed with.
-        sent_at: when the last attempt was let out (monotonic).
-        status: the status of its answer.
-        watch: tells hooks of all this, where there are any.
-    """
-
-    call: Call
-    attempts: int = 0
-    give_up_at: float = math.inf
-    answer_lost: bool = False
-    failure: ModelLabError | None = None
-    sent_at: float = 0.0
-    status: int | None = None
-    watch: Watch | None = None
-
-
 class Closable(Protocol):
     """A stream."""
 
@@ -255,97 +250,86 @@ class Closable(Protocol):
         """Have a function called when it is closed, with what it broke off with."""
 
 
-class Watch:
-    """One call as its hooks hear of it; only calls of a client with hooks have one.
+class CallObserver:
+    """Tells hooks of one call; only calls of a client with hooks have one.
 
     Args:
         listeners: the hooks.
-        journey: the call, and where it stands.
-        url: its address, without secrets.
-        clock: where time comes from.
-        redact: takes secrets out of a text.
+        state: the call, and where it stands.
+        url: its URL, without secrets.
+        clock: the source of time.
+        redact: removes secrets from a text.
     """
 
     def __init__(
         self,
         listeners: Listeners,
-        journey: Journey,
+        state: CallState,
         url: str,
         *,
         clock: Clock,
         redact: Callable[[str], str],
     ) -> None:
         self._tell = listeners.tell
-        self._journey = journey
+        self._state = state
         self._clock = clock
         self._redact = redact
         self._since = clock.monotonic()
-        call = journey.call
+        call = state.call
         self._info = CallInfo(
             operation=call.operation, method=call.method, url=url, started=clock.time()
         )
 
-    async def over(self, work: Awaitable[T]) -> T:
-        """Do the work of the whole call between ``on_call`` and ``on_done``."""
+    async def call(self, work: Awaitable[T]) -> T:
+        """Await the whole call between ``on_call`` and ``on_done``."""
         self._tell("on_call", self._info)
         try:
-            answer = await work
+            result = await work
         except BaseException as error:
             self._done(error)
             raise
-        self._at_end(answer, self._done)
-        return answer
+        self._at_end(result, self._done)
+        return result
 
-    async def attempt(self, work: Callable[[Journey], Awaitable[T]], journey: Journey) -> T:
-        """Make one attempt, and tell of it if it was let out."""
-        before, journey.status = journey.attempts, None
+    async def attempt(self, work: Awaitable[T]) -> T:
+        """Await one attempt, and tell of it if it was sent."""
+        before, self._state.status = self._state.attempts, None
         try:
-            answer = await work(journey)
+            result = await work
         except BaseException as error:
-            if journey.attempts > before:
+            if self._state.attempts > before:
                 self._attempted(error)
             raise
-        self._at_end(answer, self._attempted)
-        return answer
+        self._at_end(result, self._attempted)
+        return result
 
     def retry(self, error: ModelLabError, pause: float) -> None:
-        """Tell that the call goes on after a pause."""
+        """Tell that the call is repeated after a pause."""
         at = self._epoch(self._clock.monotonic())
         self._tell(
             "on_retry",
             RetryInfo(
-                call=self._info, number=self._journey.attempts, at=at, pause=pause, error=error
+                call=self._info, number=self._state.attempts, at=at, pause=pause, error=error
             ),
         )
 
-    async def in_line(
-        self, work: Awaitable[T], paused_since: Callable[[float], tuple[bool, RateLimit | None]]
-    ) -> T:
-        """Wait for a place, and tell of it, unless the call is turned away: its error does."""
-        since = self._clock.monotonic()
-        try:
-            place = await work
-        except asyncio.CancelledError:
-            self._waited(since, *paused_since(since))
-            raise
-        self._waited(since, *paused_since(since))
-        return place
-
-    def _waited(self, since: float, for_quota: bool, rate_limit: RateLimit | None) -> None:  # noqa: FBT001
+    def waited(self, request: PermitRequest, since: float) -> None:
+        """Tell that the call waited for admission since then (monotonic)."""
+        limit = request.paused_by
         self._tell(
             "on_wait",
             WaitInfo(
                 call=self._info,
                 started=self._epoch(since),
                 seconds=self._clock.monotonic() - since,
-                for_quota=for_quota,
-                rate_limit=rate_limit and rate_limit.redacted(self._redact),
+                for_quota=request.paused,
+                rate_limit=limit and limit.redacted(self._redact),
             ),
         )
 
-    def _at_end(self, answer: Any, tell: Callable[[BaseException | None], None]) -> None:
-        if self._journey.call.streamed:
-            stream: Closable = answer
+    def _at_end(self, result: Any, tell: Callable[[BaseException | None], None]) -> None:
+        if self._state.call.streamed:
+            stream: Closable = result
             stream.on_close(tell)
         else:
             tell(None)
@@ -355,10 +339,10 @@ class Watch:
             "on_attempt",
             AttemptInfo(
                 call=self._info,
-                number=self._journey.attempts,
-                started=self._epoch(self._journey.sent_at),
-                seconds=self._clock.monotonic() - self._journey.sent_at,
-                status=self._journey.status,
+                number=self._state.attempts,
+                started=self._epoch(self._state.sent_at),
+                seconds=self._clock.monotonic() - self._state.sent_at,
+                status=self._state.status,
                 error=error,
             ),
         )
@@ -367,11 +351,9 @@ class Watch:
         seconds = self._clock.monotonic() - self._since
         self._tell(
             "on_done",
-            DoneInfo(
-                call=self._info, attempts=self._journey.attempts, seconds=seconds, error=error
-            ),
+            DoneInfo(call=self._info, attempts=self._state.attempts, seconds=seconds, error=error),
         )
-        self._journey.watch = None  # no circle is left to the garbage collector
+        self._state.observer = None  # leave no reference cycle to the garbage collector
 
     def _epoch(self, moment: float) -> float:
         """A monotonic time in seconds since the epoch, as the call's beginning ties them."""

@@ -1,42 +1,78 @@
-"""Admission: who may send a request now, decided for every task of a client in one place.
+"""Admission: when a request may be sent, decided in one place for all tasks of a client.
 
-Two things bound what is in flight. The *window* is the client's own: at most ``max_concurrency``,
-narrowed while the server answers 503 or not at all, widened again as it recovers. A *quota* is the
-server's: what the rate-limit headers of every answer say is left of an organization's allowance.
+Two things bound what is in flight. The *window* is the client's own: at most ``max_concurrency``
+requests, fewer while the server answers 503 or not at all. A *quota* is the server's: what the
+rate-limit headers of its responses say is left of an organization's allowance.
+
+`AdaptiveLimiter` is what a client uses by default. ``ModelLabClient(limiter=...)`` takes any object
+with the methods of `Limiter`, for instance one that shares a quota between processes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections import OrderedDict, deque
-from itertools import takewhile
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
-from modellab_async.quota import Quota
-
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from modellab_async.clock import Clock, Timer
     from modellab_async.ratelimit import RateLimit
 
+SLOW_START: Final = 8
+"""Requests of an operation in flight before its first success.
+
+Until then neither the keys nor the quota are known to be good.
+"""
+
 OVERLOADED_SHARE: Final = 0.1
-"""The window narrows after a round of answers of which more than this share were 503 or late."""
+"""The window narrows after a round of responses of which more than this share were 503 or late."""
 
 NARROWING: Final = 0.7
 WIDENING: Final = 1 / 32
-"""How the window moves: times 0.7 after an overloaded round, by cap / 32 after a good one."""
-
-MOST_QUOTAS: Final = 32
-"""Limits that are remembered beyond those that operations count against at this moment."""
+"""The window shrinks by this factor, and grows by this part of ``max_concurrency``, per round."""
 
 STAGGER: Final = 0.05
-"""Seconds within which a probe goes out, so that the processes of one quota do not act as one."""
+"""Seconds over which the first requests of a period are spread, so that processes differ."""
+
+PROBE_PATIENCE: Final = 1.0
+"""Seconds after which an unanswered probe no longer holds back other calls."""
+
+MAX_QUOTAS: Final = 8
+"""Limits that one operation may count against; beyond that, the longest unnamed is forgotten."""
+
+_HEADROOM: Final = 2.0
+"""How many times its share of the last period a process may begin the next one with."""
+
+_CAUTION: Final = 0.5
+"""How much of its share a process may have in flight: what others have is not known yet."""
+
+_FIRST_PART: Final = 1 / 32
+"""How much of what remains may be in flight after one success, while others' part is unknown."""
+
+_ROUNDING: Final = 0.25
+"""How much of a request a share may lack to be rounded up to it."""
+
+_STRAY_REFUSALS: Final = 2
+"""429s that name no time and are ignored between successes: their own calls back off."""
+
+_FIRST_BLIND_PAUSE: Final = 0.5
+_LONGEST_BLIND_PAUSE: Final = 60.0
+"""Seconds to pause, at most, after the first and after the last of 429s that name no time."""
 
 
-class QuotaWaitError(Exception):
-    """The quota stays used up for longer than a call may wait. Only the client sees this."""
+class QuotaExhaustedError(Exception):
+    """The quota stays used up for longer than a request may wait.
+
+    Raised by `Limiter.acquire`; the client turns it into a `RateLimitedError`.
+
+    Attributes:
+        rate_limit: the last description of the limit, if the server gave one.
+        seconds: how long the quota stays used up.
+    """
 
     def __init__(self, rate_limit: RateLimit | None, seconds: float) -> None:
         super().__init__(rate_limit, seconds)
@@ -44,268 +80,658 @@ class QuotaWaitError(Exception):
         self.seconds = seconds
 
 
-class LateError(Exception):
-    """No place came free before the call's deadline. Only the client sees this."""
+@attrs.define(eq=False)
+class PermitRequest:
+    """What a call asks of a limiter before each attempt. Times are monotonic, in seconds.
+
+    Attributes:
+        operation: the operation's name, such as ``runs.get``; limits are learned per operation.
+        is_retry: whether the call was sent before; retries go ahead of first attempts.
+        deadline: when a permit is of no more use.
+        max_wait: the longest single quota pause that the call accepts.
+        queued: set by the limiter if the request had to wait.
+        paused: set by the limiter if it waited for quota, not just for one of the client's places.
+        paused_by: set by the limiter to what is known of that quota.
+    """
+
+    operation: str
+    is_retry: bool = False
+    deadline: float = math.inf
+    max_wait: float = math.inf
+    queued: bool = False
+    paused: bool = False
+    paused_by: RateLimit | None = None
+
+    def accepts(self, now: float, pause: float) -> bool:
+        """Whether the call waits for a quota pause of so many seconds."""
+        return pause <= self.max_wait and now + pause <= self.deadline
+
+
+class Permit(Protocol):
+    """Permission to send one request."""
+
+    def update(self, status: int, rate_limit: RateLimit | None) -> None:
+        """Learn from a response, before :meth:`release`."""
+
+    def release(self, *, overloaded: bool | None = None) -> None:
+        """Return the permit; called exactly once.
+
+        Args:
+            overloaded: whether the server could not cope (503, or no response in time); None if
+                the attempt says nothing about that.
+        """
+
+
+class Limiter(Protocol):
+    """What ``ModelLabClient(limiter=...)`` needs.
+
+    Attributes:
+        max_concurrency: the most requests that are ever in flight; bulk work sizes itself by it.
+        paused_seconds: how long requests were held back for quota so far; waits at the same time
+            count once.
+    """
+
+    max_concurrency: int
+    paused_seconds: float
+
+    async def acquire(self, request: PermitRequest) -> Permit:
+        """Wait until a request may be sent.
+
+        Raises:
+            QuotaExhaustedError: as soon as it is known that the quota comes back too late.
+            TimeoutError: if a retry got no permit until its deadline.
+        """
+        ...
+
+    def warmed_up(self, operation: str) -> bool:
+        """Whether an operation has succeeded before, so that the keys are known to be good."""
+        ...
+
+    def close(self, error: Exception) -> None:
+        """Raise an error in every task that waits."""
+
+
+@attrs.frozen
+class Pause:
+    """A quota is used up, and calls wait for it.
+
+    Attributes:
+        operation: the operation that waits.
+        rate_limit: the last description of the limit, if the server gave one.
+        seconds: until when, from now.
+    """
+
+    operation: str
+    rate_limit: RateLimit | None
+    seconds: float
 
 
 @attrs.define(eq=False)
-class _Queue:
-    """The tasks that wait for one quota, first come first served, and the timer that ends a pause.
+class Quota:
+    """What is known of one server-side limit. No I/O: times come in as arguments (monotonic).
 
-    A waiter whose task was cancelled stays until its turn, and is passed over then.
+    Invariants:
+
+    - No more requests are in flight than the server said remain, so that a 429 is the exception.
+    - Other processes may use the same quota. If what remains falls faster than this process's own
+      requests explain, it uses only its share.
+    - ``X-RateLimit-Reset`` is in whole seconds, rounded down, up or not at all, so the end of a
+      period is an interval. A period begins with one request, a probe, whose response tells how
+      the server rounds.
+    - A response to a request that was sent before the current period began is too old to count.
+    - A 429 to a request that was sent before the current pause began says nothing new: a burst of
+      refusals counts as one.
     """
 
-    waiters: deque[_Waiter] = attrs.field(factory=deque)
-    timer: Timer | None = None
-    due: float = -math.inf
+    name: str | None = attrs.field(default=None, repr=False)  # the server may echo a key in it
+    in_flight: int = 0
+    last: RateLimit | None = None
+    is_one_of_several: bool = False
+    _allowed: float = SLOW_START
+    _remaining: float = math.inf
+    _began_at: float = -math.inf
+    _period: float | None = None
+    _first_seen: float = -math.inf
+    _earliest_end: float = -math.inf
+    _latest_end: float = -math.inf
+    _rounds_up: bool | None = None
+    _probed_at: float | None = None
+    _refused_at: float = -math.inf
+    _blind: bool = False
+    _refusals: int = 0
+    _blind_pauses: int = 0
+    _responses: int = 0
+    _used_before: float = 0.0
+    _ours: float = 1.0
+    _share: float = 1.0
 
-    def stop_timer(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
-            self.timer = None
+    @property
+    def warmed_up(self) -> bool:
+        """Whether a request has succeeded: the keys are known to be good."""
+        return self._allowed > SLOW_START
+
+    @property
+    def opens_at(self) -> float:
+        """When the next period should have begun.
+
+        The latest time that was named, while it is not known how the server rounds. If it rounds
+        up, the earliest of the named times bounds the end; if it rounds down, a second later does.
+        Either way, a period is over once it has lasted since its first response.
+        """
+        if self._rounds_up is None or self._blind:
+            named = self._latest_end
+        elif self._rounds_up:
+            named = self._earliest_end
+        else:
+            named = max(self._latest_end, self._earliest_end + 1.0)
+        lasted = self._first_seen + (self._period or math.inf)
+        return lasted if named - 1.0 <= lasted < named else named
+
+    def pause(self, now: float) -> float:
+        """Seconds until the next period, if what is in flight uses up what remains; else 0."""
+        return max(0.0, self.opens_at - now) if self._used_up else 0.0
+
+    def admits(self, now: float) -> bool:
+        """Whether one more request may be sent; begins a new period with a probe."""
+        if self._used_up:
+            if now < self.opens_at:
+                return False
+            self._remaining = math.inf
+            self._began_at = now
+            self._probe(now)
+        elif self._probed_at is not None and now - self._probed_at >= PROBE_PATIENCE:
+            self._probe(now)  # the one before it hangs
+        return self.in_flight < min(self._allowed, self._room)
+
+    def look_again_at(self) -> float:
+        """When to ask :meth:`admits` again if no response comes before."""
+        return math.inf if self._probed_at is None else self._probed_at + PROBE_PATIENCE
+
+    def update(
+        self,
+        status: int,
+        rate_limit: RateLimit | None,
+        *,
+        sent_at: float,
+        now: float,
+        random: Callable[[], float],
+    ) -> None:
+        """Learn from a response that describes this limit, or none.
+
+        Args:
+            status: the response's HTTP status.
+            rate_limit: what its headers say.
+            sent_at: when its request was sent.
+            now: when it arrived.
+            random: returns a number in [0, 1), for the pause after a 429 that names no time.
+        """
+        reset = remaining = None
+        if rate_limit is not None:
+            self.last, reset, remaining = rate_limit, rate_limit.reset, rate_limit.remaining
+            self._period = rate_limit.period or self._period
+        if status == 429:
+            self._refuse(reset, sent_at, now, random)
+            return
+        if rate_limit is not None and remaining is not None:
+            if reset is not None:
+                self._count_down(remaining, now + reset, sent_at, now)
+                self._divide(rate_limit.limit)
+            elif remaining == 0:
+                self._refuse(None, sent_at, now, random, certain=True)
+            else:
+                self._remaining = remaining
+        elif self._responses:
+            self._responses += 1  # from the edge, though the server may have counted it
+        if status < 500 and status not in {401, 403} and sent_at >= self._began_at:
+            self.succeed(rate_limit)
+
+    def succeed(self, rate_limit: RateLimit | None = None) -> None:
+        """Raise the in-flight allowance: to a part of what remains, then doubling each round."""
+        self._refusals = self._blind_pauses = 0
+        left = None if rate_limit is None else rate_limit.remaining
+        self._allowed += 1
+        if left is not None:
+            self._allowed = max(self._allowed, left * _FIRST_PART)
+        elif self._allowed > SLOW_START:
+            self._allowed = math.inf
+        if self._probed_at is not None:
+            self._probed_at = None
+            if rate_limit is not None and rate_limit.reset and rate_limit.period:
+                full = rate_limit.reset >= rate_limit.period
+                self._rounds_up = True if full and self._rounds_up is None else self._rounds_up
+
+    def count_unnamed(self) -> bool:
+        """Count a success that described another limit of the same operation.
+
+        Returns:
+            Whether this limit still matters: not if the server stopped naming it, as it does
+            when a limit is renamed.
+        """
+        self._remaining -= 1
+        self.succeed()
+        return self._remaining > 0 or self.is_one_of_several
+
+    @property
+    def _used_up(self) -> bool:
+        enough = self._ours * self._remaining + _ROUNDING >= 1
+        return not (enough and self.in_flight < self._remaining)
+
+    @property
+    def _room(self) -> float:
+        """How many requests may be in flight so that all processes together stay in bounds."""
+        if self._share == 1.0:
+            return self._remaining
+        return max(1.0, self._share * self._remaining * _CAUTION)
+
+    @property
+    def _ends_by(self) -> float:
+        """A time by which the current period is certainly over."""
+        named = self._earliest_end + (0.0 if self._rounds_up else 1.0)
+        return min(named, self._first_seen + (self._period or math.inf))
+
+    def _probe(self, now: float) -> None:
+        self._allowed = self.in_flight + 1
+        self._probed_at = now
+
+    def _is_same_period(self, end: float, sent_at: float) -> bool:
+        """Whether a response that names this end can be of the current period."""
+        if sent_at >= self._ends_by:
+            return False
+        if self._period is not None and self._period < 3.0:
+            return True  # each may be off by a second: the ends of neighbours overlap
+        return self._earliest_end - 1.5 <= end <= self._latest_end + 1.5
+
+    def _count_down(self, remaining: int, end: float, sent_at: float, now: float) -> None:
+        """Count down what remains of a period, in whatever order its responses arrive."""
+        if sent_at < self._began_at:
+            return
+        same = self._is_same_period(end, sent_at)
+        if self._remaining == math.inf or (not same and end >= self._earliest_end):
+            self._earliest_end = self._latest_end = end
+            self._first_seen = now
+            self._remaining = remaining
+            self._responses = 0
+            self._share = min(1.0, self._ours * _HEADROOM)
+            self._blind = False
+        elif same:
+            self._earliest_end = min(self._earliest_end, end)
+            self._latest_end = max(self._latest_end, end)
+            self._remaining = min(self._remaining, remaining)
+        # Else it is a late response of an earlier period.
+
+    def _divide(self, limit: int | None) -> None:
+        """Leave others their share: as much as they used since our first response."""
+        used = 0 if limit is None else limit - self._remaining
+        if self._responses == 0:
+            self._used_before = used - 1
+        self._responses += 1
+        used -= self._used_before
+        # Those in flight may be counted already: responses arrive in any order.
+        alone = used < self._responses + self.in_flight
+        self._ours = 1.0 if alone else min(1.0, self._responses / used)
+        # The lowest of a period counts: the responses to a burst of ours arrive in a row.
+        self._share = min(self._ours, self._share)
+
+    def _refuse(
+        self,
+        reset: float | None,
+        sent_at: float,
+        now: float,
+        random: Callable[[], float],
+        *,
+        certain: bool = False,
+    ) -> None:
+        """Pause until the time that was named; if none was, ask less and less often."""
+        end = now + (reset or 0.0)
+        if sent_at < self._began_at or sent_at <= self._refused_at:
+            # Part of the burst that began the last pause: it can only name a later end.
+            if reset and self._remaining == 0 and self._is_same_period(end, sent_at):
+                self._latest_end = max(self._latest_end, end)
+            return
+        self._refusals += 1
+        stray = self.warmed_up and self._refusals <= _STRAY_REFUSALS and self._remaining > 0
+        if not reset and stray and not certain:
+            return
+        if self._probed_at is not None and reset is not None and reset <= 1.0:
+            self._rounds_up = False  # the probe came too early
+        self._blind = not reset
+        if not reset:
+            end = now + self._blind_pause(reset, now, random)
+        elif self._is_same_period(end, sent_at):
+            self._earliest_end = min(self._earliest_end, end)
+            end = max(self._latest_end, end)
+        else:
+            self._earliest_end = end
+        self._latest_end = end
+        self._refused_at = now
+        self._probed_at = None
+        self._remaining = 0
+
+    def _blind_pause(self, reset: float | None, now: float, random: Callable[[], float]) -> float:
+        """Seconds to pause after a 429 that names no time, or 0 seconds."""
+        left = self._first_seen + (self._period or -math.inf) - now
+        self._blind_pauses += 1
+        if self._blind_pauses == 1:
+            # Rounded down, 0 means less than a second; and no period outlasts its length.
+            if left > 0 and (reset is None or left < 1.0):
+                return left
+            if reset == 0:
+                return 1.0
+        pause = _FIRST_BLIND_PAUSE * 2.0 ** min(self._blind_pauses - 1, 16)
+        return min(_LONGEST_BLIND_PAUSE, pause) * (1 + random()) / 2
 
 
-@attrs.frozen(eq=False)
 class _Waiter:
-    """A task in a queue, to be woken with the quota that has a place for it."""
+    """A request in a queue."""
 
-    future: asyncio.Future[Quota]
-    give_up_at: float
-    longest_pause: float
-    again: bool
+    __slots__ = ("alarm", "future", "request")
 
-    def turn_away(self) -> None:
+    def __init__(self, request: PermitRequest) -> None:
+        self.request = request
+        self.future: asyncio.Future[_AdaptivePermit] = asyncio.get_running_loop().create_future()
+        self.alarm: Timer | None = None
+
+    def refuse(self, error: Exception) -> None:
         if not self.future.done():
-            self.future.set_exception(LateError())
-
-    def accepts(self, now: float, opens_at: float) -> bool:
-        return opens_at <= self.give_up_at and opens_at - now <= self.longest_pause
+            self.future.set_exception(error)
 
 
-def _is_again(waiter: _Waiter) -> bool:
-    return waiter.again
-
-
-class Limiter:
-    """The one gate of a client, shared by all its tasks and views.
-
-    Args:
-        cap: how many requests may be in flight at once.
-        clock: where time, timers and jitter come from.
+@attrs.define(eq=False)
+class _Operation:
+    """The limits that an operation counts against, and the requests that wait for them.
 
     Attributes:
-        in_flight: how many are.
-        window: how many may be, at this time.
-        pauses: how often a quota was used up and made tasks wait.
-        paused_for: for how many seconds.
+        quotas: the limits; the one that the server named last comes last.
+        retries: waiting retries, in order.
+        first_attempts: waiting first attempts, in order.
+        paused_until: the end of the quota pause that was last announced.
     """
 
-    def __init__(self, cap: int, clock: Clock) -> None:
-        self.cap = cap
+    name: str
+    quotas: list[Quota] = attrs.field(factory=lambda: [Quota()])
+    retries: dict[_Waiter, None] = attrs.field(factory=dict)
+    first_attempts: dict[_Waiter, None] = attrs.field(factory=dict)
+    paused_until: float = -math.inf
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self.retries or self.first_attempts)
+
+    def waiters(self) -> Iterator[_Waiter]:
+        yield from self.retries
+        yield from self.first_attempts
+
+    def admits(self, now: float) -> bool:
+        return all(quota.admits(now) for quota in self.quotas)
+
+    def pause(self, now: float) -> float:
+        return max(quota.pause(now) for quota in self.quotas)
+
+    def slowest(self, now: float) -> RateLimit | None:
+        return max(self.quotas, key=lambda quota: quota.pause(now)).last
+
+
+class _AdaptivePermit:
+    """A permit of an `AdaptiveLimiter`."""
+
+    __slots__ = ("_is_retry", "_limiter", "_operation", "_quotas", "_sent_at")
+
+    def __init__(
+        self, limiter: AdaptiveLimiter, operation: _Operation, sent_at: float, *, is_retry: bool
+    ) -> None:
+        self._limiter = limiter
+        self._operation = operation
+        self._quotas = tuple(operation.quotas)
+        self._sent_at = sent_at
+        self._is_retry = is_retry
+
+    def update(self, status: int, rate_limit: RateLimit | None) -> None:
+        """See `Permit`."""
+        self._limiter._update(self._operation, status, rate_limit, self._sent_at)  # noqa: SLF001
+
+    def release(self, *, overloaded: bool | None = None) -> None:
+        """See `Permit`."""
+        self._limiter._release(self._quotas, overloaded=overloaded, is_retry=self._is_retry)  # noqa: SLF001
+
+
+class AdaptiveLimiter:
+    """The default `Limiter`: an adaptive window and the server's quotas.
+
+    Args:
+        max_concurrency: the most requests in flight.
+        clock: the source of time, timers and jitter.
+        on_pause: called with a `Pause` whenever calls begin to wait for quota.
+
+    Attributes:
+        in_flight: requests in flight.
+        window: requests that may be in flight at this time.
+        pauses: how often a quota was used up while requests waited.
+    """
+
+    def __init__(
+        self,
+        max_concurrency: int,
+        clock: Clock,
+        on_pause: Callable[[Pause], object] = lambda _: None,
+    ) -> None:
+        self.max_concurrency: int = max_concurrency
+        self.paused_seconds: float = 0.0
         self.in_flight: int = 0
         self.pauses: int = 0
-        self.paused_for: float = 0.0
-        self._clock = clock
-        self.window: float = float(cap)
+        self.window: float = float(max_concurrency)
         self._threshold = self.window
-        self._answers = self._overloaded = 0
+        self._clock = clock
+        self._on_pause = on_pause
+        self._operations: dict[str, _Operation] = {}
+        self._first_attempts = self._overloaded_first_attempts = 0
+        self._retries = self._overloaded_retries = 0
         self._waiting = 0
-        self._quotas: dict[str, Quota] = {}
-        self._queues: OrderedDict[Quota, _Queue] = OrderedDict()  # served last stands last
+        self._timer: Timer | None = None
+        self._timer_due = math.inf
+        self._paused_since: float | None = None
 
-    def proven(self, operation: str) -> bool:
-        """Whether an operation has had a good answer, at least of the limit it counts against."""
-        quota = self._quotas.get(operation)
-        return quota is not None and quota.proven
+    def warmed_up(self, operation: str) -> bool:
+        """See `Limiter`."""
+        known = self._operations.get(operation)
+        return known is not None and all(quota.warmed_up for quota in known.quotas)
 
-    def enter_at_once(self, operation: str) -> Quota | None:
-        """A place where one is free, as :meth:`enter` gives it; None where it has to be waited for.
-
-        Args:
-            operation: the operation's name; its limit is learned from its answers.
-        """
-        quota = self._quotas.get(operation)
-        if quota is None:
-            quota = self._quotas[operation] = Quota()
-            self._queues[quota] = _Queue()
-        free = self.in_flight < self.window and not self._queues[quota].waiters
-        if free and quota.admits(self._clock.monotonic()):
-            return self._take(quota)
-        return None
-
-    async def enter(
-        self,
-        operation: str,
-        *,
-        again: bool = False,
-        give_up_at: float = math.inf,
-        longest_pause: float = math.inf,
-    ) -> Quota:
-        """Wait for a place; give it back by a :meth:`leave` of the quota returned.
-
-        Args:
-            operation: as for :meth:`enter_at_once`, which need not be asked first.
-            again: a retry, which goes ahead of first attempts, behind the retries before it.
-            give_up_at: the time (monotonic) after which quota is of no use to the call.
-            longest_pause: seconds that the call is willing to sit through in one pause.
-
-        Raises:
-            QuotaWaitError: as soon as it is known that the quota comes back too late.
-            LateError: when a retry has waited for a place until ``give_up_at``.
-        """
-        free = self.enter_at_once(operation)
-        if free is not None:
-            return free
-        quota = self._quotas[operation]
-        queue = self._queues[quota]
+    async def acquire(self, request: PermitRequest) -> Permit:
+        """See `Limiter`."""
+        operation = self._operations.get(request.operation)
+        if operation is None:
+            operation = self._operations[request.operation] = _Operation(request.operation)
         now = self._clock.monotonic()
-        future: asyncio.Future[Quota] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(future, give_up_at, longest_pause, again)
-        if quota.closed(now) and not waiter.accepts(now, quota.opens_at):
-            raise QuotaWaitError(quota.last, quota.opens_at - now)
-        bell: Timer | None = None
-        if again:
-            if give_up_at < math.inf:
-                bell = self._clock.call_later(give_up_at - now, waiter.turn_away)
-            queue.waiters.insert(sum(1 for _ in takewhile(_is_again, queue.waiters)), waiter)
-        else:
-            queue.waiters.append(waiter)
+        if not operation.waiting and self.in_flight < self.window and operation.admits(now):
+            return self._grant(operation, request, now)
+        return await self._wait(operation, request, now)
+
+    def close(self, error: Exception) -> None:
+        """See `Limiter`."""
+        for operation in self._operations.values():
+            for waiter in operation.waiters():
+                waiter.refuse(error)
+        self._set_timer(math.inf)
+
+    async def _wait(self, operation: _Operation, request: PermitRequest, now: float) -> Permit:
+        pause = operation.pause(now)
+        if not request.accepts(now, pause):
+            raise QuotaExhaustedError(operation.slowest(now), pause)
+        waiter = _Waiter(request)
+        queue = operation.retries if request.is_retry else operation.first_attempts
+        if request.is_retry and request.deadline < math.inf:
+            waiter.alarm = self._clock.call_later(
+                request.deadline - now, lambda: waiter.refuse(TimeoutError())
+            )
+        queue[waiter] = None
         self._waiting += 1
+        request.queued = True
+        if pause > 0:
+            request.paused, request.paused_by = True, operation.slowest(now)
         self._admit()
         try:
-            return await future
+            return await waiter.future
         except asyncio.CancelledError:
+            future = waiter.future
             if future.done() and not future.cancelled() and not future.exception():
-                self.leave(future.result())  # the place was given in the moment of cancellation
+                future.result().release()  # it was granted at the moment of cancellation
             raise
         finally:
-            if bell is not None:
-                bell.cancel()
+            if waiter.alarm is not None:
+                waiter.alarm.cancel()
+            queue.pop(waiter, None)
             self._waiting -= 1
             if not self._waiting:
-                for queue in self._queues.values():
-                    queue.stop_timer()
-                    queue.waiters.clear()
+                self._note_pause(self._clock.monotonic(), paused=False)
+                self._set_timer(math.inf)
 
-    def leave(self, quota: Quota, *, overloaded: bool | None = None) -> None:
-        """Give a place back.
+    def _grant(self, operation: _Operation, request: PermitRequest, now: float) -> _AdaptivePermit:
+        self.in_flight += 1
+        for quota in operation.quotas:
+            quota.in_flight += 1
+        return _AdaptivePermit(self, operation, now, is_retry=request.is_retry)
 
-        Args:
-            quota: what :meth:`enter` returned.
-            overloaded: whether the server did not cope (503, or no answer in time); None where
-                the attempt says nothing about that.
-        """
+    def _release(
+        self, quotas: tuple[Quota, ...], *, overloaded: bool | None, is_retry: bool
+    ) -> None:
         self.in_flight -= 1
-        quota.in_flight -= 1
+        for quota in quotas:
+            quota.in_flight -= 1
         if overloaded is not None:
-            self._answers += 1
-            self._overloaded += overloaded
-            if self._answers >= self.window:
+            if is_retry:
+                self._retries += 1
+                self._overloaded_retries += overloaded
+            else:
+                self._first_attempts += 1
+                self._overloaded_first_attempts += overloaded
+            if self._first_attempts + self._retries >= self.window:
                 self._end_round()
         if self._waiting:
             self._admit()
 
-    def learn(self, operation: str, status: int, rate_limit: RateLimit | None) -> None:
-        """Take in an answer's rate-limit headers, or their absence, before its place is left."""
-        quota = self._quotas[operation]
-        if rate_limit is not None and rate_limit.name != quota.name and rate_limit.name:
-            quota = self._rename(operation, quota, rate_limit.name)
-        quota.learn(status, rate_limit, now=self._clock.monotonic(), jitter=self._clock.random)
+    def _update(
+        self, operation: _Operation, status: int, rate_limit: RateLimit | None, sent_at: float
+    ) -> None:
+        quota = operation.quotas[-1]
+        if rate_limit is not None and rate_limit.name and rate_limit.name != quota.name:
+            quota = self._named(operation, rate_limit.name)
+        now, random = self._clock.monotonic(), self._clock.random
+        quota.update(status, rate_limit, sent_at=sent_at, now=now, random=random)
+        if len(operation.quotas) > 1 and status < 500 and status not in {401, 403, 429}:
+            operation.quotas = [
+                known for known in operation.quotas if known is quota or known.count_unnamed()
+            ]
 
-    def admit(self) -> None:
-        """Let in whoever may go by what was learned, while a place is kept for long."""
-        if self._waiting:
-            self._admit()
-
-    def paused_since(self, operation: str, moment: float) -> tuple[bool, RateLimit | None]:
-        """Whether an operation's quota paused at some time after a moment; what is known of it."""
-        quota = self._quotas[operation]
-        paused = self._queues[quota].due > moment
-        return paused, quota.last if paused else None
-
-    def close(self, error: Exception) -> None:
-        """Send everyone who waits away with an error."""
-        for queue in self._queues.values():
-            queue.stop_timer()
-            for waiter in queue.waiters:
-                if not waiter.future.done():
-                    waiter.future.set_exception(error)
-
-    def _take(self, quota: Quota) -> Quota:
-        self.in_flight += 1
-        quota.in_flight += 1
-        return quota
+    def _named(self, operation: _Operation, name: str) -> Quota:
+        """The operation's limit of that name; operations may share one, or have several."""
+        quotas = operation.quotas
+        named = next(
+            (
+                quota
+                for known in self._operations.values()
+                for quota in known.quotas
+                if quota.name == name
+            ),
+            None,
+        )
+        if named is None and quotas[-1].name is None:
+            quotas[-1].name = name
+            return quotas[-1]
+        if named is None:
+            named = Quota(name)
+        named.is_one_of_several |= named in quotas
+        operation.quotas = [
+            *(quota for quota in quotas if quota is not named and quota.name is not None),
+            named,
+        ][-MAX_QUOTAS:]
+        return named
 
     def _admit(self) -> None:
-        """Let in whoever may go, one of each quota in turn, so that none starves another."""
+        """Grant permits, one operation in turn after another, so that none starves another."""
         now = self._clock.monotonic()
-        ready = [item for item in self._queues.items() if item[1].waiters]
+        ready = [operation for operation in self._operations.values() if operation.waiting]
         while ready and self.in_flight < self.window:
-            ready = [item for item in ready if self._admit_one(*item, now)]
-        for quota, queue in self._queues.items():
-            if queue.waiters and quota.closed(now):
-                self._pause(quota, queue, now)
+            ready = [operation for operation in ready if self._admit_one(operation, now)]
+        due = math.inf
+        paused = False
+        for operation in self._operations.values():
+            if not operation.waiting:
+                continue
+            pause = operation.pause(now)
+            if pause > 0:
+                paused = True
+                self._announce(operation, pause, now)
+                due = min(due, now + pause)
+            for quota in operation.quotas:
+                if quota.look_again_at() > now:
+                    due = min(due, quota.look_again_at())
+        self._note_pause(now, paused=paused)
+        self._set_timer(due)
 
-    def _admit_one(self, quota: Quota, queue: _Queue, now: float) -> bool:
-        while queue.waiters and queue.waiters[0].future.done():
-            queue.waiters.popleft()
-        if not queue.waiters or self.in_flight >= self.window or not quota.admits(now):
-            return False
-        queue.waiters.popleft().future.set_result(self._take(quota))
-        self._queues.move_to_end(quota)
-        return True
-
-    def _pause(self, quota: Quota, queue: _Queue, now: float) -> None:
-        """Wake the queue once the quota opens; turn away those that cannot wait so long."""
-        opens_at = quota.opens_at
-        if queue.timer is not None and queue.due == opens_at:
-            return
-        for waiter in queue.waiters:
-            if not waiter.future.done() and not waiter.accepts(now, opens_at):
-                waiter.future.set_exception(QuotaWaitError(quota.last, opens_at - now))
-        if queue.timer is None:
+    def _note_pause(self, now: float, *, paused: bool) -> None:
+        if paused and self._paused_since is None:
+            self._paused_since = now
             self.pauses += 1
-        else:
-            queue.timer.cancel()
-        queue.due = opens_at
-        delay = opens_at - now + self._clock.random() * STAGGER
+        elif not paused and self._paused_since is not None:
+            self.paused_seconds += now - self._paused_since
+            self._paused_since = None
 
-        def wake() -> None:
-            queue.timer = None
-            self.paused_for += self._clock.monotonic() - now
-            self._admit()
+    def _admit_one(self, operation: _Operation, now: float) -> bool:
+        if self.in_flight >= self.window or not operation.admits(now):
+            return False
+        for queue in (operation.retries, operation.first_attempts):
+            while queue:
+                waiter = next(iter(queue))
+                del queue[waiter]
+                if not waiter.future.done():
+                    waiter.future.set_result(self._grant(operation, waiter.request, now))
+                    return operation.waiting
+        return False
 
-        queue.timer = self._clock.call_later(delay, wake)
+    def _announce(self, operation: _Operation, pause: float, now: float) -> None:
+        """Tell of a pause that begins or grows; turn away those that cannot wait so long."""
+        if now + pause <= operation.paused_until + 0.001:
+            return
+        operation.paused_until = now + pause
+        rate_limit = operation.slowest(now)
+        for waiter in operation.waiters():
+            waiter.request.paused, waiter.request.paused_by = True, rate_limit
+            if not waiter.request.accepts(now, pause):
+                waiter.refuse(QuotaExhaustedError(rate_limit, pause))
+        self._on_pause(Pause(operation.name, rate_limit, pause))
 
-    def _rename(self, operation: str, quota: Quota, name: str) -> Quota:
-        """Learn which limit an operation counts against; operations may share one."""
-        shared = next((known for known in self._queues if known.name == name), None)
-        if shared is None and quota.name is None:
-            quota.name = name
-            return quota
-        if shared is None:
-            shared = Quota(name)
-            self._queues[shared] = _Queue()
-        self._quotas[operation] = shared
-        forgettable = quota.name is None or len(self._queues) > MOST_QUOTAS
-        if forgettable and quota not in self._quotas.values():
-            queue = self._queues.pop(quota)
-            queue.stop_timer()
-            self._queues[shared].waiters.extend(queue.waiters)
-        return shared
+    def _set_timer(self, due: float) -> None:
+        if due == self._timer_due:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_due = None, due
+        if due < math.inf:
+            delay = due - self._clock.monotonic() + self._clock.random() * STAGGER
+            self._timer = self._clock.call_later(delay, self._wake)
+
+    def _wake(self) -> None:
+        self._timer, self._timer_due = None, math.inf
+        self._admit()
 
     def _end_round(self) -> None:
-        """Narrow or widen the window by what the last round of answers showed.
+        """Narrow or widen the window by what the last round of responses showed.
 
-        A sprinkle of 503 is not overload: only their share in a round counts. After an outage
-        the window doubles each round up to where trouble began, and grows slowly from there.
+        A few 503s are no overload: their share of a round counts. Nor are the repeats of calls
+        that fail again and again, such as for a bad shard, so first attempts decide while there
+        are enough of them. After an outage the window doubles each round up to where trouble
+        began, and grows slowly from there.
         """
-        if self._overloaded > OVERLOADED_SHARE * self._answers:
-            if self._overloaded < self._answers:
+        responses, overloaded = self._first_attempts, self._overloaded_first_attempts
+        if responses < self._retries / 4:
+            responses += self._retries
+            overloaded += self._overloaded_retries
+        if overloaded > OVERLOADED_SHARE * responses:
+            if overloaded < responses:
                 self._threshold = max(1.0, self.window * NARROWING)
             self.window = max(1.0, self.window * NARROWING)
         elif self.window < self._threshold:
             self.window = min(self.window * 2, self._threshold)
         else:
-            self.window = min(self.window + self.cap * WIDENING, self.cap)
-        self._answers = self._overloaded = 0
+            self.window = min(self.window + self.max_concurrency * WIDENING, self.max_concurrency)
+        self._first_attempts = self._overloaded_first_attempts = 0
+        self._retries = self._overloaded_retries = 0

@@ -1,23 +1,30 @@
-"""Which failures are worth another attempt, after how long, and how often: a tenacity policy.
+"""Retries: what is worth another attempt, after how long, how often, and at what total cost.
 
-The first attempt runs plainly; only its failure is replayed into tenacity, so that a call that
-succeeds pays nothing. Back-off is exponential with full jitter (M. Brooker, "Exponential Backoff
-And Jitter", AWS Architecture Blog, 2015). Waits that a rate limit asks for are the limiter's.
+From top to bottom: the policy that a user sets, the classification of failures, the budget that
+all calls of a client share, the state of one call, and the tenacity objects made of these.
+Back-off is exponential with full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS
+Architecture Blog, 2015). Waits that a rate limit asks for are the limiter's: nothing waits twice.
 """
 
 from __future__ import annotations
 
+import asyncio
 import enum
-from typing import TYPE_CHECKING, Final, Literal, Self, TypeVar
+import math
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import attrs
 from tenacity import AsyncRetrying, RetryCallState
+from tenacity.retry import retry_base
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
 
 from modellab_async.errors import (
     DecodeError,
     ModelLabError,
     NotFoundError,
     RateLimitedError,
+    ServerError,
     StatusError,
     TransportError,
 )
@@ -25,41 +32,38 @@ from modellab_async.errors import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from modellab_async.budget import RetryBudget
-    from modellab_async.clock import Clock
-    from modellab_async.endpoints import Idempotency
-
-T = TypeVar("T")
+    from modellab_async.clock import Clock, Timer
+    from modellab_async.endpoints import Call, Idempotency
+    from modellab_async.hooks import CallObserver
 
 RETRYABLE_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504, 512})
 """408 is RFC 9110's (section 15.5.9); 512 is undocumented, and seen on deep pages."""
 
+LOOKUP_ATTEMPTS: Final = 3
+"""Attempts, at most, for a host name that does not resolve."""
 
-_REPEATED: Final = (StatusError, TransportError, DecodeError)
-"""What a call can end in and be repeated."""
 
-_LOOK_AGAIN: Final = 1.0
-"""Seconds at the most between two looks of a patient call at an empty budget."""
+# --- The policy
 
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """How a call is repeated. All times are in seconds.
+    """How a failed call is repeated. All times are in seconds.
 
-    All calls of a client also share a retry budget, whatever their policies: a good answer earns
-    half a repeat, one that answers a repeat pays for it, and at most 50 are saved up. Where it is
-    empty, a call takes its pause and then fails with its last error, which says so; bulk fetches
-    wait instead. A 429 that names its time costs no budget.
+    All calls of a client also share a retry budget, whatever their policies: a success adds half
+    a repeat, a repeat that succeeds is refunded, and at most 50 accumulate. While the budget is
+    empty, calls wait for it up to their deadline. A 429 that names its time costs no budget.
 
     Attributes:
-        attempts: how often a request is sent at the most, the first time included. Under 30 %
-            faults 6 attempts bring back 99.93 % of all calls, 8 bring back 99.99 %.
+        attempts: how often a request is sent at most, the first time included. Under 30 % faults
+            6 attempts complete 99.93 % of all calls, 8 complete 99.99 %.
         base: the first pause is drawn between 0 and this, the next one between 0 and twice this.
         cap: no pause is drawn longer than this.
-        deadline: how long a call may take, counted from the moment it is first let out, waits
-            included; None for as long as its attempts take.
-        max_rate_limit_wait: how long a call may wait for quota at a time;
-            None for as long as it takes. A single pause longer than ``deadline`` is never waited.
+        deadline: how long a call may take from its first admission, waits included; None for as
+            long as its attempts take. Bulk work does not count pauses for quota.
+        max_rate_limit_wait: how long a call may wait for quota at a time. None by default: bulk
+            work (`fetch`, `get_many`, `list`) waits however long it takes, and a single call
+            fails at once if the pause is longer than ``deadline``.
     """
 
     attempts: int = attrs.field(default=8)
@@ -89,177 +93,311 @@ class RetryPolicy:
         """No repeats at any layer: one attempt is one request that the server sees."""
         return cls(attempts=1)
 
-    def backoff(self, attempt: int, chance: float) -> float:
-        """The pause after a failed attempt.
+    def backoff(self, attempt: int, random: float) -> float:
+        """The pause after a failed attempt, in seconds.
 
         Args:
             attempt: the attempt that failed, counted from 1.
-            chance: a number in [0, 1), for the jitter.
+            random: a number in [0, 1), for the jitter.
         """
         # 2.0 ** 1024 overflows; no cap is that far away.
-        return chance * min(self.cap, self.base * 2.0 ** min(attempt - 1, 64))
+        return random * min(self.cap, self.base * 2.0 ** min(attempt - 1, 64))
 
 
-class Ending(enum.Enum):
-    """How a failed attempt ended: what may have happened to what it asked for."""
+# --- Classification
 
-    NEVER_SENT = "no connection, or none through the proxy"
-    LIMITED = "429"
-    FAILED = "408, 500, 502, 503, 504, 512"
-    LOST = "connection lost, time-out, body cut short"
-    SPOILT = "answer empty or not JSON"
-    GONE_AFTER_LOSS = "404 after an attempt whose answer was lost"
+
+class FailureKind(enum.Enum):
+    """How an attempt failed: what may have happened to what it asked for."""
+
+    NOT_SENT = "no connection, or none through the proxy"
+    RATE_LIMITED = "429"
+    UNAVAILABLE = "408, 500, 502, 503, 504, 512"
+    LOST = "connection lost, timeout, body cut short"
+    UNREADABLE = "response empty, not JSON, or of another request"
+    GONE = "404 after an attempt whose response was lost"
     FINAL = "anything else"
 
 
 Decision = Literal["repeat", "raise", "done"]
 
-TABLE: Final[Mapping[Ending, Mapping[Idempotency, Decision]]] = {
-    Ending.NEVER_SENT: {
-        "safe": "repeat",
-        "idempotent": "repeat",
-        "delete": "repeat",
-        "none": "repeat",
-    },
-    Ending.LIMITED: {
-        "safe": "repeat",
-        "idempotent": "repeat",
-        "delete": "repeat",
-        "none": "repeat",
-    },
-    Ending.FAILED: {"safe": "repeat", "idempotent": "repeat", "delete": "repeat", "none": "raise"},
-    Ending.LOST: {"safe": "repeat", "idempotent": "repeat", "delete": "repeat", "none": "raise"},
-    Ending.SPOILT: {"safe": "repeat", "idempotent": "repeat", "delete": "repeat", "none": "raise"},
-    Ending.GONE_AFTER_LOSS: {
-        "safe": "raise",
-        "idempotent": "raise",
-        "delete": "done",
-        "none": "raise",
-    },
-    Ending.FINAL: {"safe": "raise", "idempotent": "raise", "delete": "raise", "none": "raise"},
+_ALWAYS: Final[Mapping[Idempotency, Decision]] = {
+    "safe": "repeat",
+    "idempotent": "repeat",
+    "delete": "repeat",
+    "none": "repeat",
 }
-"""Every decision on a failed attempt, by how it ended and by what its call changes.
+_IF_REPEATABLE: Final[Mapping[Idempotency, Decision]] = {**_ALWAYS, "none": "raise"}
+_NEVER: Final[Mapping[Idempotency, Decision]] = {
+    "safe": "raise",
+    "idempotent": "raise",
+    "delete": "raise",
+    "none": "raise",
+}
 
-Setting a state twice is setting it once, and what a removal finds gone after its answer was lost,
-it took away itself. What changes something in another way is sent again only where the server
-certainly did not act.
+RETRY_RULES: Final[Mapping[FailureKind, Mapping[Idempotency, Decision]]] = {
+    FailureKind.NOT_SENT: _ALWAYS,
+    FailureKind.RATE_LIMITED: _ALWAYS,
+    FailureKind.UNAVAILABLE: _IF_REPEATABLE,
+    FailureKind.LOST: _IF_REPEATABLE,
+    FailureKind.UNREADABLE: _IF_REPEATABLE,
+    FailureKind.GONE: {**_NEVER, "delete": "done"},
+    FailureKind.FINAL: _NEVER,
+}
+"""Every decision on a failed attempt, by how it failed and by its call's idempotency.
+
+Setting a state twice is setting it once, and what a DELETE finds gone after its response was lost,
+it removed itself. A call that is not idempotent is sent again only if the server certainly did not
+act on it.
 """
 
 
-def ending_of(error: BaseException, *, answer_lost: bool = False) -> Ending:
-    """How the attempt ended that raised an error.
+def classify(error: BaseException, *, answer_lost: bool = False) -> FailureKind:
+    """How the attempt failed that raised an error.
 
     Args:
         error: what it raised.
-        answer_lost: whether the answer to an earlier attempt of the call was lost.
+        answer_lost: whether the response to an earlier attempt of the call was lost.
     """
     match error:
         case RateLimitedError(too_late=False):
-            return Ending.LIMITED
+            return FailureKind.RATE_LIMITED
         case NotFoundError() if answer_lost:
-            return Ending.GONE_AFTER_LOSS
+            return FailureKind.GONE
         case StatusError(status=status) if status in RETRYABLE_STATUSES - {429}:
-            return Ending.FAILED
+            return FailureKind.UNAVAILABLE
         case TransportError(permanent=False, answer_lost=lost):
-            return Ending.LOST if lost else Ending.NEVER_SENT
-        case DecodeError(cut_short=True):
-            return Ending.SPOILT
+            return FailureKind.LOST if lost else FailureKind.NOT_SENT
+        case DecodeError(cut_short=True) | DecodeError(mismatched=True):
+            return FailureKind.UNREADABLE
         case _:
-            return Ending.FINAL
+            return FailureKind.FINAL
 
 
-async def repeat(
-    first_error: ModelLabError,
-    attempt: Callable[[], Awaitable[T]],
-    *,
-    policy: RetryPolicy,
-    clock: Clock,
-    sleep: Callable[[float], Awaitable[None]],
-    budget: RetryBudget,
-    idempotency: Idempotency,
-    patient: bool,
-    give_up_at: float,
-    on_retry: Callable[[ModelLabError, float], None],
-) -> T:
-    """Go on after a call's first failure, until it succeeds or the policy ends it.
+def is_transient(error: ModelLabError) -> bool:
+    """Whether the same question, asked again later, may well be answered."""
+    if isinstance(error, RateLimitedError | ServerError):
+        return True
+    return RETRY_RULES[classify(error)]["safe"] == "repeat"
+
+
+def waits_for_quota(error: BaseException | None) -> bool:
+    """Whether the limiter waits for what an error names; it then costs no budget."""
+    return isinstance(error, RateLimitedError) and bool(error.reset)
+
+
+# --- The budget
+
+
+BUDGET_CAPACITY: Final = 50.0
+"""Repeats that can accumulate, and those that a client starts with."""
+
+CREDIT: Final = 0.5
+"""Repeats that a success adds. Enough while less than half of all attempts fail."""
+
+SILENCE: Final = 1.0
+"""Seconds without any request after which one repeat is free: somebody must find out."""
+
+
+class RetryBudget:
+    """What all calls of one client may still repeat, so that an outage is not multiplied.
+
+    Back-off spreads the repeats of one call; the budget bounds those of all calls together. While
+    the server answers, its successes pay for the failures. While it answers nothing, only what has
+    accumulated is spent, then about one repeat a second, and the server sees hardly more requests
+    than calls. The constants come from ``benchmarks/budget.py``.
 
     Args:
-        first_error: what the first attempt raised.
-        attempt: makes one more attempt.
-        policy: how often, and after how long.
-        clock: where time and jitter come from.
-        sleep: pauses for that many seconds, or raises where the call has no future.
-        budget: what pays for the attempts.
-        idempotency: what the call changes, see ``TABLE``.
-        patient: whether to wait for budget until the deadline.
-        give_up_at: the call's deadline (monotonic).
-        on_retry: told of each failure that is worth another attempt, and of the pause before
-            that, in seconds.
+        clock: the source of time and timers.
 
-    Raises:
-        ModelLabError: the last attempt's.
+    Attributes:
+        last_sent: when the last request was sent (monotonic); the client keeps it up to date.
+        refusals: repeats that were not made because the budget stayed empty until the deadline.
     """
-    failure: ModelLabError | None = first_error
-    unpaid: StatusError | TransportError | DecodeError | None = None
-    del first_error
 
-    async def replay() -> T:
-        nonlocal failure
-        if failure is None:
-            return await attempt()
-        error, failure = failure, None
+    def __init__(self, clock: Clock) -> None:
+        self.last_sent: float = -math.inf
+        self.refusals: int = 0
+        self._clock = clock
+        self._balance = BUDGET_CAPACITY
+        self._waiters: dict[asyncio.Future[None], None] = {}
+        self._timer: Timer | None = None
+
+    def credit(self, *, repeated: bool) -> None:
+        """Add what a success is worth; if it was a repeat's, the repeat is refunded."""
+        self._balance = min(BUDGET_CAPACITY, self._balance + CREDIT + repeated)
+        while self._waiters and self._balance >= 1.0:
+            self._wake_one(cost=1.0)
+
+    def try_acquire(self) -> bool:
+        """Take one repeat, if there is one and nobody waits for it."""
+        if self._waiters or self._balance < 1.0:
+            return False
+        self._balance -= 1.0
+        return True
+
+    async def acquire(self, deadline: float) -> bool:
+        """Take one repeat, waiting for it in turn; False if there is none until the deadline."""
+        if self.try_acquire():
+            return True
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters[future] = None
+        alarm: Timer | None = None
+        if deadline < math.inf:
+            left = max(0.0, deadline - self._clock.monotonic())
+            alarm = self._clock.call_later(left, future.cancel)
+        self._watch_for_silence()
         try:
-            raise error
+            await asyncio.wait([future])
         finally:
-            del error  # its traceback holds this frame
+            if alarm is not None:
+                alarm.cancel()
+            self._waiters.pop(future, None)
+            if not self._waiters and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+        self.refusals += future.cancelled()
+        return not future.cancelled()
 
-    def retry(state: RetryCallState) -> bool:
-        error = _error_of(state)
-        return error is not None and TABLE[ending_of(error)][idempotency] == "repeat"
+    def close(self) -> None:
+        """Stop waiting: everyone who waits is refused."""
+        for future in self._waiters:
+            future.cancel()
 
-    def wait(state: RetryCallState) -> float:
-        error = _error_of(state)
-        if _waits_for_quota(error):
-            return 0.0  # the limiter's to wait for
-        backoff = policy.backoff(state.attempt_number, clock.random())
+    def _wake_one(self, cost: float) -> None:
+        future = next(iter(self._waiters))
+        del self._waiters[future]
+        if not future.done():
+            future.set_result(None)
+            self._balance -= cost
+
+    def _watch_for_silence(self) -> None:
+        if self._timer is None and self._waiters:
+            quiet_at = max(self.last_sent, self._clock.monotonic() - SILENCE) + SILENCE
+            delay = quiet_at - self._clock.monotonic()
+            self._timer = self._clock.call_later(max(0.0, delay), self._probe)
+
+    def _probe(self) -> None:
+        self._timer = None
+        now = self._clock.monotonic()
+        if self._waiters and now - self.last_sent >= SILENCE:
+            self.last_sent = now
+            self._wake_one(cost=0.0)
+        self._watch_for_silence()
+
+
+# --- One call
+
+
+@attrs.define
+class CallState:
+    """Where a call stands between its attempts.
+
+    Attributes:
+        call: the call.
+        attempts: how many were sent.
+        deadline: when it gives up (monotonic); it counts from the first admission.
+        answer_lost: whether the server may have acted on an attempt without our knowing.
+        failure: what the last attempt that is repeated failed with.
+        sent_at: when the last attempt was sent (monotonic).
+        status: the status of its response.
+        on_retry: called before the call waits for its next attempt.
+        observer: tells hooks of all this, if there are any.
+    """
+
+    call: Call
+    attempts: int = 0
+    deadline: float = math.inf
+    answer_lost: bool = False
+    failure: ModelLabError | None = None
+    sent_at: float = 0.0
+    status: int | None = None
+    on_retry: Callable[[], object] | None = None
+    observer: CallObserver | None = None
+
+
+# --- tenacity
+
+
+class retry_if_rules_allow(retry_base):  # noqa: N801  # named like tenacity's own
+    """Retries what `RETRY_RULES` repeats for a call."""
+
+    def __init__(self, call: Call) -> None:
+        self._idempotency = call.idempotency
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        """Decide on the attempt that just ended."""
+        error = _error_of(retry_state)
+        return error is not None and RETRY_RULES[classify(error)][self._idempotency] == "repeat"
+
+
+class wait_backoff(wait_base):  # noqa: N801
+    """Waits as a `RetryPolicy` says, after the ``Retry-After`` of a 503; not for quota."""
+
+    def __init__(self, policy: RetryPolicy, clock: Clock) -> None:
+        self._policy = policy
+        self._clock = clock
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        """Seconds to wait after the attempt that just ended."""
+        error = _error_of(retry_state)
+        if waits_for_quota(error):
+            return 0.0
+        backoff = self._policy.backoff(retry_state.attempt_number, self._clock.random())
         named = error.retry_after if isinstance(error, StatusError) else None
-        return backoff if named is None else named + backoff
-
-    def stop(state: RetryCallState) -> bool:
-        too_late = clock.monotonic() + state.upcoming_sleep >= give_up_at
-        return state.attempt_number >= policy.attempts or too_late
-
-    def before_sleep(state: RetryCallState) -> None:
-        nonlocal unpaid
-        error = _error_of(state)
-        if isinstance(error, _REPEATED):
-            on_retry(error, state.upcoming_sleep)
-            unpaid = None if _waits_for_quota(error) else error
-
-    async def pause(seconds: float) -> None:
-        nonlocal unpaid
-        if seconds > 0:
-            await sleep(seconds)
-        error, unpaid = unpaid, None
-        while error is not None and not budget.pay():
-            if not patient or clock.monotonic() >= give_up_at:
-                budget.refusals += 1
-                error.budget_empty = True
-                try:
-                    raise error
-                finally:
-                    del error
-            await sleep(clock.random() * _LOOK_AGAIN)
-
-    return await AsyncRetrying(
-        retry=retry, wait=wait, stop=stop, before_sleep=before_sleep, sleep=pause, reraise=True
-    )(replay)
+        return backoff + (named or 0.0)
 
 
-def _waits_for_quota(error: BaseException | None) -> bool:
-    """Whether it is a 429 that names its time: it costs the call time, and no budget."""
-    return isinstance(error, RateLimitedError) and error.reset is not None
+class stop_by_policy(stop_base):  # noqa: N801
+    """Stops at the last attempt, or if the next one would begin after the call's deadline."""
+
+    def __init__(self, policy: RetryPolicy, state: CallState, clock: Clock) -> None:
+        self._policy = policy
+        self._state = state
+        self._clock = clock
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        """Decide after the attempt that just ended."""
+        error = _error_of(retry_state)
+        most = self._policy.attempts
+        if isinstance(error, TransportError) and error.unresolved:
+            most = min(most, LOOKUP_ATTEMPTS)
+        next_at = self._clock.monotonic() + retry_state.upcoming_sleep
+        return retry_state.attempt_number >= most or next_at >= self._state.deadline
 
 
-def _error_of(state: RetryCallState) -> BaseException | None:
-    return state.outcome.exception() if state.outcome is not None else None
+def retrying(
+    state: CallState,
+    policy: RetryPolicy,
+    clock: Clock,
+    *,
+    sleep: Callable[[float], Awaitable[None]],
+    before_sleep: Callable[[ModelLabError, float], None],
+) -> AsyncRetrying:
+    """The retries of one call.
+
+    Args:
+        state: where the call stands.
+        policy: how often, and after how long.
+        clock: the source of time and jitter.
+        sleep: pauses for that many seconds, or raises if the call has no future.
+        before_sleep: called with each failure that is repeated, and the pause in seconds.
+    """
+
+    def note(retry_state: RetryCallState) -> None:
+        error = _error_of(retry_state)
+        assert isinstance(error, ModelLabError)  # as the rules repeat nothing else
+        before_sleep(error, retry_state.upcoming_sleep)
+
+    return AsyncRetrying(
+        retry=retry_if_rules_allow(state.call),
+        wait=wait_backoff(policy, clock),
+        stop=stop_by_policy(policy, state, clock),
+        sleep=sleep,
+        before_sleep=note,
+        reraise=True,
+    )
+
+
+def _error_of(retry_state: RetryCallState) -> BaseException | None:
+    return retry_state.outcome.exception() if retry_state.outcome is not None else None

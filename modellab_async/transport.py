@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import platform
 import re
 import sys
+import weakref
+import zlib
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
@@ -14,7 +18,6 @@ from yarl import URL
 
 from modellab_async._version import __version__
 from modellab_async.config import API_PREFIX
-from modellab_async.deadlines import Deadlines
 from modellab_async.errors import (
     ClientClosedError,
     ConfigError,
@@ -26,8 +29,10 @@ from modellab_async.errors import (
 from modellab_async.responses import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
     from ssl import SSLContext
+
+    from aiohttp.client_proto import ResponseHandler
 
     from modellab_async.config import Credentials
     from modellab_async.endpoints import Call
@@ -38,10 +43,42 @@ USER_AGENT: Final = (
     f" aiohttp {aiohttp.__version__}; {sys.platform})"
 )
 
-_UNLIMITED: Final = aiohttp.ClientTimeout()
-"""No time-out of aiohttp's: each would set a timer of its own for every request."""
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout()
+"""aiohttp's timeouts stay off: one of ours covers connecting, headers and body."""
+
 _USERINFO: Final = re.compile(r"://[^/\s]*@")
 """A proxy's user and password, which aiohttp's errors show."""
+
+_WINDOW_BITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""The content codings that zlib decompresses, with its argument for each."""
+
+_DECOMPRESSED_AT_ONCE: Final = 1024 * 1024
+"""Bytes that a stream decompresses at a time."""
+
+_connection: ContextVar[ResponseHandler | None] = ContextVar("_connection", default=None)
+"""The connection that the current task's last request went over."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Connections on which nothing arrived while no response was due.
+
+    aiohttp would take an unsolicited response on an idle connection for the answer to the next
+    request.
+    """
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[aiohttp.tracing.Trace],
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.connector.Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if protocol is None or not protocol.should_close:
+                _connection.set(protocol)
+                return connection
+            connection.close()
 
 
 class Transport:
@@ -51,15 +88,14 @@ class Transport:
         base_url: scheme, host and perhaps a path that the API's own stands below.
         credentials: who asks.
         counters: where attempts and bytes are counted.
-        session: the user's; one is made when first needed, and closed at the end, if None.
+        session: the user's; if None, one is made when first needed, and closed at the end.
         proxy: an http(s) proxy for every request.
         ssl: as in aiohttp: False for no check, or a context; None for the default.
-        max_body_bytes: the largest answer that is read into memory, decompressed.
+        max_body_bytes: the largest response that is read into memory, decompressed.
 
     Attributes:
         origin: scheme, host and port of the base URL.
-        root: what the address of every call begins with.
-        deadlines: what bounds every wait for the server.
+        root: what the URL of every call begins with.
     """
 
     def __init__(
@@ -77,8 +113,8 @@ class Transport:
         self.origin: str = str(base_url.origin())
         self._base = base_url
         self._prefix = base_url.raw_path.rstrip("/") + API_PREFIX
-        way = f" through the proxy {proxy.host_port_subcomponent}" if proxy else ""
-        self._host = f"{base_url.host_port_subcomponent}{way}"
+        through = f" through the proxy {proxy.host_port_subcomponent}" if proxy else ""
+        self._host = f"{base_url.host_port_subcomponent}{through}"
         self._credentials = credentials
         self._counters = counters
         self._session = session
@@ -89,12 +125,12 @@ class Transport:
         self._max_body_bytes = max_body_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
-        self._streams: set[Stream] = set()
+        self._timeouts: set[asyncio.Timeout] = set()
+        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._proxy = proxy
         self._ssl = True if ssl is None else ssl
         # Middlewares of a request replace the session's: a borrowed session keeps its own.
         self._middlewares = (*getattr(session, "_middlewares", ()), self._send_once)
-        self.deadlines: Deadlines = Deadlines()
         self._headers = {
             hdrs.ACCEPT: "application/json",
             hdrs.USER_AGENT: USER_AGENT,
@@ -103,7 +139,7 @@ class Transport:
         self._headers_sent = None if self._shares_headers else self._headers
 
     def url(self, call: Call) -> str:
-        """The address that a call is sent to."""
+        """The URL that a call is sent to."""
         return f"{self.root}{call.path}?{call.query}" if call.query else self.root + call.path
 
     def check_usable(self) -> None:
@@ -124,7 +160,7 @@ class Transport:
             )
 
     async def send(self, call: Call, timeout: float) -> tuple[Response, Stream | None]:
-        """Make one attempt; read the whole answer, unless it is a good one to a streamed call.
+        """Make one attempt; read the whole response, unless it is a success of a streamed call.
 
         Args:
             call: what to ask.
@@ -132,16 +168,18 @@ class Transport:
                 seconds of silence.
 
         Raises:
-            RequestTimeoutError: where that was not enough.
-            TransportError: where there was no complete answer for another reason.
-            DecodeError: where the body is larger than ``max_body_bytes``.
+            RequestTimeoutError: if that was not enough.
+            TransportError: if there was no complete response for another reason.
+            DecodeError: if the body is larger than ``max_body_bytes``.
         """
         response: aiohttp.ClientResponse | None = None
         stream: Stream | None = None
         sent = False
         failure: ModelLabError
+        limit = asyncio.timeout(timeout)
         try:
-            with self.deadlines.within(timeout):
+            async with limit:
+                self._timeouts.add(limit)
                 headers = self._headers_sent
                 if self._credentials.changes:
                     headers = {**(headers or {}), **await self._token()}
@@ -151,11 +189,14 @@ class Transport:
                 self._counters.attempts += 1
                 sent = True
                 response = await self._open(call, headers)
-                if call.streamed and response.status < 300:
+                if call.streamed and 200 <= response.status < 300:
                     stream = Stream(response, self, timeout)
                     self._streams.add(stream)
                     return Response(response.status, response.headers, b""), stream
                 body = await self._read(response)
+                if _asks_for_identity(call) and (coded := _Decompressor.of(response.headers)):
+                    body = b"".join(coded.feed(body, self._max_body_bytes))
+                    coded.check_end()
             return Response(response.status, response.headers, body), None
         except TransportError as error:
             failure = error.with_traceback(None)  # from _send_once, through aiohttp's frames
@@ -163,19 +204,29 @@ class Transport:
             failure = self.translate(error, timeout)
             if not sent:
                 failure = RequestTimeoutError(
-                    f"the function given as bearer_token gave no token within {timeout:.3g} s"
+                    f"the function given as bearer_token returned no token within {timeout:.3g} s"
                 )
         except RuntimeError:
             if self._session is None or not self._session.closed:
                 raise
             failure = ClientClosedError("the session of this client is closed")
         finally:
-            # At the end of a body, aiohttp has let go of the connection by itself.
-            if response is not None and stream is None and not response.content.at_eof():
+            self._timeouts.discard(limit)
+            if response is not None and stream is None:
                 response.release()
         if self._closed and self._owned:
             failure = ClientClosedError("this client was closed while the call was under way")
         raise failure  # outside the handler: aiohttp's errors hold the request's headers
+
+    def drop_connection(self) -> None:
+        """Close the connection that the current task's last request went over.
+
+        Its response was of another request, so the next one on it would be, too. A borrowed
+        session's connections are its owner's.
+        """
+        protocol = _connection.get()
+        if self._owned and protocol is not None:
+            protocol.close()
 
     def forget(self, stream: Stream) -> None:
         """A stream was closed."""
@@ -191,7 +242,8 @@ class Transport:
         for stream in list(self._streams):
             stream.abort(ClientClosedError("this client was closed while a body was being read"))
         if self._owned:
-            self.deadlines.expire_all()  # aiohttp would leave whoever reads a body waiting
+            for limit in list(self._timeouts):  # aiohttp would leave whoever reads a body waiting
+                limit.reschedule(asyncio.get_running_loop().time())
             if self._session is not None:
                 await self._session.close()
 
@@ -225,7 +277,7 @@ class Transport:
             self.check_usable()
             self._session = aiohttp.ClientSession(
                 # The limiter bounds what is in flight; a second queue would only hide it.
-                connector=aiohttp.TCPConnector(limit=0),
+                connector=_Connector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers=self._headers if self._shares_headers else None,
             )
@@ -233,21 +285,21 @@ class Transport:
             call.method,
             self._address(call),
             headers=headers,
-            timeout=_UNLIMITED,
+            timeout=_NO_TIMEOUT,
             proxy=self._proxy,
             ssl=self._ssl,
             middlewares=self._middlewares,
             raise_for_status=False,
-            auto_decompress=True,
+            auto_decompress=not _asks_for_identity(call),
             allow_redirects=False,  # a redirect could carry the keys to another host
         )
 
     async def _send_once(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Keep aiohttp from sending a request again by itself.
+        """Keep aiohttp from sending a request again on its own.
 
-        It does so where a kept connection proves dead, though on its own errors only; one of ours
+        It does so if a kept connection proves dead, though on its own errors only; one of ours
         leaves the decision to the retry policy.
         """
         try:
@@ -271,7 +323,7 @@ class Transport:
                 if response.status >= 300:
                     break  # what an error says is in its beginning
                 raise DecodeError(
-                    f"the answer from {self._host} is larger than {self._max_body_bytes} bytes;"
+                    f"the response from {self._host} is larger than {self._max_body_bytes} bytes;"
                     " raise max_body_bytes if that is right, or stream it"
                 )
         self.received(size)
@@ -283,35 +335,88 @@ class Transport:
         cause = _USERINFO.sub("://***@", self._credentials.redact(said))[:300]
         host = self._host
         message, kind = f"the connection to {host} was lost", TransportError
-        certain = permanent = False
+        never_sent = permanent = unresolved = False
         match error:
             case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-                message, certain, permanent = f"no trusted connection to {host}", True, True
+                message, never_sent, permanent = f"no trusted connection to {host}", True, True
+            case aiohttp.ClientConnectorDNSError():
+                message, never_sent, unresolved = f"the name of {host} not found", True, True
             case aiohttp.ClientConnectorError():
-                message, certain = f"no connection to {host}", True
+                message, never_sent = f"no connection to {host}", True
             case aiohttp.ClientHttpProxyError(status=status):
-                message, certain = f"the proxy did not connect to {host}", True
+                message, never_sent = f"the proxy did not connect to {host}", True
                 permanent = status in {401, 403, 407}
             case TimeoutError():
                 kind = RequestTimeoutError
-                message = f"no complete answer from {host} within {timeout:.3g} s"
+                message = f"no complete response from {host} within {timeout:.3g} s"
             case aiohttp.ClientPayloadError():
-                message = f"the answer from {host} was cut short"
+                message = f"the response from {host} was cut short"
             case aiohttp.ClientResponseError():
-                message = f"the answer from {host} is not HTTP"
+                message = f"the response from {host} is not HTTP"
             case _:
                 pass
-        return kind(f"{message} ({cause})", answer_lost=not certain, permanent=permanent)
+        return kind(
+            f"{message} ({cause})",
+            answer_lost=not never_sent,
+            permanent=permanent,
+            unresolved=unresolved,
+        )
+
+
+def _asks_for_identity(call: Call) -> bool:
+    return call.headers is not None and hdrs.ACCEPT_ENCODING in call.headers
+
+
+class _Decompressor:
+    """Decompresses a body that arrives compressed although it was asked for as it is stored.
+
+    aiohttp would do so as well, but would not notice that compressed data is cut short.
+    """
+
+    def __init__(self, coding: str) -> None:
+        if coding not in _WINDOW_BITS:
+            raise TransportError(f"the response has the content coding {coding!r}", permanent=True)
+        self._decompress = zlib.decompressobj(_WINDOW_BITS[coding])
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Self | None:
+        """The one that a response needs, if any."""
+        coding = headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+        return None if coding in {"", "identity"} else cls(coding)
+
+    def feed(self, data: bytes, limit: float = math.inf) -> Iterator[bytes]:
+        """What some more data decompresses to, about a megabyte at a time."""
+        size = 0
+        while data:
+            try:
+                part = self._decompress.decompress(data, _DECOMPRESSED_AT_ONCE)
+            except zlib.error as error:
+                raise TransportError(
+                    f"the response is not compressed as it says ({error})"
+                ) from None
+            size += len(part)
+            if size > limit:
+                raise DecodeError(
+                    f"the response is larger than {limit} bytes when decompressed;"
+                    " raise max_body_bytes if that is right, or stream it"
+                )
+            yield part
+            data = self._decompress.unconsumed_tail
+
+    def check_end(self) -> None:
+        """Make sure that the data has come to its end."""
+        if not self._decompress.eof:
+            raise TransportError("the response was cut short: its compressed data ends early")
 
 
 class Stream:
-    """The body of one answer, still on its way: an async iterator of bytes, to be closed.
+    """The body of one response, still arriving: an async iterator of bytes, to be closed.
 
-    Iterating raises `TransportError` or `RequestTimeoutError` where the body breaks off.
+    Iterating raises `TransportError` or `RequestTimeoutError` if the body breaks off.
 
     Attributes:
-        status: the answer's status, such as 206 for a part of the content.
-        headers: the answer's headers.
+        status: the response's status, such as 206 for a part of the content.
+        headers: the response's headers.
     """
 
     def __init__(
@@ -324,18 +429,20 @@ class Stream:
         self._timeout = timeout
         self._on_close: list[Callable[[Exception | None], None]] = []
         self._aborted: Exception | None = None
+        self._decompressor = _Decompressor.of(response.headers)
+        self._parts: Iterator[bytes] = iter(())
 
     def on_close(self, callback: Callable[[Exception | None], None]) -> None:
         """Have a function called once, when the stream is closed, with what it broke off with."""
         self._on_close.append(callback)
 
     def abort(self, error: Exception) -> None:
-        """Have whoever reads this stream hear of an error: aiohttp would leave them waiting."""
+        """Raise an error in whoever reads this stream: aiohttp would leave them waiting."""
         self._aborted = error
         self._response.content.set_exception(aiohttp.ClientConnectionError(str(error)))
 
     def close(self, failure: Exception | None = None) -> None:
-        """Let go of the connection; it is kept for others only where the body was read whole."""
+        """Release the connection; it is kept for others only if the body was read whole."""
         self._transport.forget(self)
         if self._response.content.at_eof():
             self._response.release()
@@ -345,21 +452,40 @@ class Stream:
         for callback in callbacks:
             callback(failure)
 
+    def __del__(self) -> None:
+        self._response.close()
+
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
         try:
-            # aiohttp's own time-out ends with the connection, and its reader may hear of neither:
+            while True:
+                for part in self._parts:
+                    if part:
+                        return part
+                chunk = await self._read()
+                if not chunk:
+                    break
+                if self._decompressor is None:
+                    return chunk
+                self._parts = self._decompressor.feed(chunk)
+            if self._decompressor is not None:
+                self._decompressor.check_end()
+        except ModelLabError as error:
+            self.close(error)
+            raise
+        raise StopAsyncIteration
+
+    async def _read(self) -> bytes:
+        try:
+            # aiohttp's own timeout ends with the connection, and its reader may hear of neither:
             # chunks that break leave it waiting.
-            with self._transport.deadlines.within(self._timeout):
+            async with asyncio.timeout(self._timeout):
                 chunk = await self._response.content.readany()
         except (aiohttp.ClientError, OSError) as error:
             failure = self._aborted or self._transport.translate(error, self._timeout)
         else:
-            if not chunk:
-                raise StopAsyncIteration
             self._transport.received(len(chunk))
             return chunk
-        self.close(failure)
         raise failure

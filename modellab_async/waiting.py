@@ -17,9 +17,9 @@ import attrs
 from modellab_async import bulk, endpoints
 from modellab_async.closing import Closing
 from modellab_async.endpoints import parse_id
-from modellab_async.errors import ModelLabError, RateLimitedError, ServerError, WaitTimeoutError
+from modellab_async.errors import ModelLabError, WaitTimeoutError
 from modellab_async.models import Run, RunFilter
-from modellab_async.retry import TABLE, ending_of
+from modellab_async.retry import is_transient
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -75,7 +75,7 @@ class Lookout:
             except TimeoutError:
                 break
             seen, failure = answers[number].run or seen, answers[number].error
-            if failure is not None and not _may_pass(failure):
+            if failure is not None and not is_transient(failure):
                 raise failure
             if seen is not None and seen.status.is_terminal:
                 return seen
@@ -154,7 +154,7 @@ class Lookout:
         try:
             items: list[Any] = (await self._perform(call)).items
         except ModelLabError as error:
-            if not _may_pass(error):
+            if not is_transient(error):
                 return {}
             return {run_id: bulk.Outcome(run_id, error=error) for run_id in run_ids}
         return {item.id: bulk.Outcome(item.id, item) for item in items if isinstance(item, Run)}
@@ -204,7 +204,7 @@ class Watch(Closing, AsyncIterator[Run]):
                 self._last[run_id] = state = (run.status, run.updated_at)
                 if state != last:
                     self._ready.append(run)
-            elif error is not None and not _may_pass(error):
+            elif error is not None and not is_transient(error):
                 errors[error] = None
             else:
                 continue
@@ -246,13 +246,6 @@ class _Look:
         ]
         if orphans:
             await asyncio.wait(orphans)
-
-
-def _may_pass(error: ModelLabError) -> bool:
-    """Whether a later look could succeed."""
-    if isinstance(error, RateLimitedError | ServerError):
-        return True
-    return TABLE[ending_of(error)]["safe"] == "repeat"
 
 
 def _limit(timeout: Any) -> float:

@@ -23,7 +23,7 @@ from modellab_async import (
     endpoints,
 )
 from modellab_async.endpoints import Idempotency
-from modellab_async.retry import RETRYABLE_STATUSES, TABLE, Ending, ending_of
+from modellab_async.retry import RETRYABLE_STATUSES, RETRY_RULES, FailureKind, classify
 from modellab_async.simulator import Fault, Faults, Simulator
 
 
@@ -62,17 +62,17 @@ def test_a_policy_is_frozen_and_comparable():
         policy.attempts = 1  # type: ignore[misc]
 
 
-ENDINGS: dict[Ending, list[Exception]] = {
-    Ending.NEVER_SENT: [TransportError("x", answer_lost=False)],
-    Ending.LIMITED: [RateLimitedError("x", status=429, method="GET", url="u")],
-    Ending.FAILED: [
+FAILURES: dict[FailureKind, list[Exception]] = {
+    FailureKind.NOT_SENT: [TransportError("x", answer_lost=False)],
+    FailureKind.RATE_LIMITED: [RateLimitedError("x", status=429, method="GET", url="u")],
+    FailureKind.UNAVAILABLE: [
         StatusError("x", status=status, method="GET", url="u")
         for status in (408, 500, 502, 503, 504, 512)
     ],
-    Ending.LOST: [TransportError("x"), RequestTimeoutError("x")],
-    Ending.SPOILT: [DecodeError("x", cut_short=True)],
-    Ending.GONE_AFTER_LOSS: [],
-    Ending.FINAL: [
+    FailureKind.LOST: [TransportError("x"), RequestTimeoutError("x")],
+    FailureKind.UNREADABLE: [DecodeError("x", cut_short=True)],
+    FailureKind.GONE: [],
+    FailureKind.FINAL: [
         *(
             StatusError("x", status=status, method="GET", url="u")
             for status in (400, 401, 409, 501)
@@ -85,62 +85,62 @@ ENDINGS: dict[Ending, list[Exception]] = {
 }
 
 
-@pytest.mark.parametrize("ending", Ending, ids=lambda ending: ending.name)
-def test_each_failure_has_its_row_in_the_table(ending):
+@pytest.mark.parametrize("kind", FailureKind, ids=lambda kind: kind.name)
+def test_each_failure_has_its_row_in_the_table(kind):
     """Every way to end is told by its errors, and has a decision for every idempotency."""
-    assert {ending_of(error) for error in ENDINGS[ending]} <= {ending}
-    assert set(TABLE[ending]) == set(get_args(Idempotency))
+    assert {classify(error) for error in FAILURES[kind]} <= {kind}
+    assert set(RETRY_RULES[kind]) == set(get_args(Idempotency))
 
 
 def test_a_404_is_final_unless_an_answer_was_lost():
     """Only after a lost answer may a 404 be this call's own doing."""
     gone = NotFoundError("x", status=404, method="DELETE", url="u")
-    assert ending_of(gone) is Ending.FINAL
-    assert ending_of(gone, answer_lost=True) is Ending.GONE_AFTER_LOSS
+    assert classify(gone) is FailureKind.FINAL
+    assert classify(gone, answer_lost=True) is FailureKind.GONE
 
 
 def test_a_wait_that_would_be_too_long_is_not_begun_again():
     """A 429 that the client gave itself, since quota comes back too late, is final."""
     error = RateLimitedError("x", status=429, method="GET", url="u")
     error.too_late = True
-    assert ending_of(error) is Ending.FINAL
+    assert classify(error) is FailureKind.FINAL
 
 
 def test_the_table_is_published_as_it_is():
     """The page on retries shows every row of the table, decision by decision."""
     page = (Path(__file__).parents[1] / "docs/explanation/retries-and-limits.md").read_text("utf-8")
     rows = [
-        f"| {ending.value} | {' | '.join(TABLE[ending][kind] for kind in get_args(Idempotency))} |"
-        for ending in Ending
+        f"| {kind.value} | {' | '.join(RETRY_RULES[kind][kind] for kind in get_args(Idempotency))} |"
+        for kind in FailureKind
     ]
     assert "\n".join(rows) in page
 
 
 FAULTS = {
-    Ending.LIMITED: Fault.rate_limited(reset="0"),
-    Ending.FAILED: Fault.status(500),
-    Ending.LOST: Fault.lost(),
-    Ending.SPOILT: Fault.status(200, body="html"),
-    Ending.FINAL: Fault.status(409),
+    FailureKind.RATE_LIMITED: Fault.rate_limited(reset="0"),
+    FailureKind.UNAVAILABLE: Fault.status(500),
+    FailureKind.LOST: Fault.lost(),
+    FailureKind.UNREADABLE: Fault.status(200, body="html"),
+    FailureKind.FINAL: Fault.status(409),
 }
 
 
 @pytest.mark.parametrize("idempotency", get_args(Idempotency))
-@pytest.mark.parametrize("ending", FAULTS, ids=lambda ending: ending.name)
+@pytest.mark.parametrize("kind", FAULTS, ids=lambda kind: kind.name)
 async def test_each_row_is_kept_over_a_socket(
-    sim: Simulator, fake: FakeClock, ending: Ending, idempotency: Idempotency
+    sim: Simulator, fake: FakeClock, kind: FailureKind, idempotency: Idempotency
 ):
     """A fault of each kind is repeated, or not, as the table says; the server sees as much."""
-    sim.faults.next(FAULTS[ending])
+    sim.faults.next(FAULTS[kind])
     reading = endpoints.get_run(sim.run_ids[0])
     async with client_for(sim, clock=fake.clock()) as lab:
         performing = lab.perform(attrs.evolve(reading, idempotency=idempotency))
-        if TABLE[ending][idempotency] == "repeat":
+        if RETRY_RULES[kind][idempotency] == "repeat":
             assert (await performing).id == sim.run_ids[0]
         else:
             with pytest.raises((StatusError, TransportError, DecodeError)):
                 await performing
-        repeated = TABLE[ending][idempotency] == "repeat"
+        repeated = RETRY_RULES[kind][idempotency] == "repeat"
         assert lab.stats.attempts == sim.counts.requests == 1 + repeated
 
 

@@ -22,7 +22,7 @@ class Runs:
     def __init__(self, perform: bulk.Perform, limiter: Limiter, clock: Clock) -> None:
         self._perform = perform
         self._limiter = limiter
-        self._lookout = Lookout(perform, limiter.cap, clock)
+        self._lookout = Lookout(perform, limiter.max_concurrency, clock)
 
     async def get(self, run_id: int | str) -> Run:
         """One run.
@@ -51,9 +51,9 @@ class Runs:
         return await bulk.collect(
             run_ids,
             perform=self._perform,
-            concurrency=self._limiter.cap,
+            concurrency=self._limiter.max_concurrency,
             route=route,
-            wide=self._limiter.proven("runs.get"),
+            wide=self._limiter.warmed_up("runs.get"),
         )
 
     def fetch(
@@ -90,11 +90,11 @@ class Runs:
         return bulk.fetch(
             run_ids,
             perform=self._perform,
-            concurrency=self._limiter.cap,
+            concurrency=self._limiter.max_concurrency,
             route=route,
             ordered=ordered,
             on_progress=on_progress,
-            wide=self._limiter.proven("runs.get"),
+            wide=self._limiter.warmed_up("runs.get"),
         )
 
     def list(
