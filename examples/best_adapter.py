@@ -1,4 +1,4 @@
-"""Pick a project's best run by a metric, and download its adapter.
+"""Pick the best run of a project by a metric, and download its adapter, or else its model.
 
     python examples/best_adapter.py 2387 eval_loss out/
 
@@ -9,44 +9,42 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import math
-import os
 from typing import TYPE_CHECKING
 
-from modellab_async import ConfigError, ModelLabClient, NotFoundError, Run, RunFilter, RunStatus
+from modellab_async import ModelLabClient, ModelLabError, Run, RunFilter, RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+FOLDERS = ("adapter/", "model/")
 
-async def best_run(lab: ModelLabClient, project_id: int, metric: str) -> Run | None:
-    """The completed run whose metric fell lowest; None where no run has it."""
-    best, lowest = None, math.inf
+
+async def by_metric(lab: ModelLabClient, project_id: int, metric: str) -> list[tuple[float, Run]]:
+    """The completed runs of a project that have a metric, those with its lowest value first."""
+    found = []
     completed = RunFilter(project_id=project_id, status=RunStatus.COMPLETED)
     async for run in lab.runs.list(completed, sort="created_at"):
         summary = run.metric(metric)
-        if summary is not None and summary.min is not None and summary.min < lowest:
-            best, lowest = run, summary.min
-    return best
+        if summary is not None and summary.min is not None:
+            found.append((summary.min, run))
+    return sorted(found, key=lambda pair: pair[0])
 
 
-async def download_adapter(
-    lab: ModelLabClient, run: Run, directory: str, folder: str = "adapter/"
-) -> Sequence[Path]:
+async def weights_of(lab: ModelLabClient, run: Run) -> str | None:
+    """The folder with what a run has learned; None if it kept nothing of it."""
+    listing = await lab.runs.artifacts(run.id)
+    folders = {file.path for file in listing.files if file.is_dir}
+    return next((folder for folder in FOLDERS if folder in folders), None)
+
+
+async def download(lab: ModelLabClient, run: Run, folder: str, directory: str) -> Sequence[Path]:
     """The files of one folder of a run, without the gigabytes of checkpoints beside it."""
     listing = await lab.runs.artifacts(run.id, folder)
-    async with asyncio.TaskGroup() as group:
-        downloads = [
-            group.create_task(
-                lab.artifacts.download(
-                    run.project_id, f"{listing.path_in_project}/{file.path}", f"{directory}/"
-                )
-            )
-            for file in listing.files
-            if not file.is_dir
-        ]
-    return [download.result() for download in downloads]
+    paths = [f"{listing.path_in_project}/{file.path}" for file in listing.files if not file.is_dir]
+    return await asyncio.gather(
+        *(lab.artifacts.download(run.project_id, path, f"{directory}/") for path in paths)
+    )
 
 
 async def main() -> None:
@@ -57,23 +55,20 @@ async def main() -> None:
     parser.add_argument("directory")
     options = parser.parse_args()
     try:
-        async with ModelLabClient(base_url=os.environ.get("MODELLAB_BASE_URL")) as lab:
-            run = await best_run(lab, options.project_id, options.metric)
-            if run is None:
-                raise SystemExit(f"no completed run of project {options.project_id} has it")
-            print(f"run {run.id} ({run.name}): {options.metric} {run.metric(options.metric)}")
-            for path in await download_adapter(lab, run, options.directory):
-                print(path)
-    except* (ConfigError, NotFoundError) as errors:  # one download of several may be among them
-        raise SystemExit(f"not finished: {first_of(errors)}") from None
-
-
-def first_of(errors: BaseExceptionGroup[Exception]) -> BaseException:
-    """The first error of a group, however deep."""
-    first: BaseException = errors
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first
+        async with ModelLabClient() as lab:
+            for lowest, run in await by_metric(lab, options.project_id, options.metric):
+                if (folder := await weights_of(lab, run)) is None:
+                    continue
+                print(f"run {run.id} ({run.name}): {options.metric} {lowest:g}")
+                for path in await download(lab, run, folder, options.directory):
+                    print(path)
+                return
+    except ModelLabError as error:
+        raise SystemExit(f"not finished: {error}") from None
+    raise SystemExit(
+        f"no completed run of project {options.project_id} has {options.metric}"
+        f" and one of {', '.join(FOLDERS)}"
+    )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,13 @@ Example:
 #   otel                                        calls as spans and metrics
 #   cli, simulator                              edges; the simulator imports nothing of ours
 
+import sys
 from typing import TYPE_CHECKING
+
+if sys.argv[:1] == ["-m"] and "modellab_async" in sys.orig_argv:  # the command, being imported
+    from _modellab_async_cli import quit_on_ctrl_c
+
+    quit_on_ctrl_c()
 
 from modellab_async._version import __version__
 from modellab_async.bulk import Fetch, Outcome

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib.util import find_spec
 from io import TextIOWrapper
@@ -12,14 +13,18 @@ def main() -> None:
     """Run the command line, or say in one line what to install for it."""
     missing = [name for name in ("typer", "rich") if find_spec(name) is None]
     if missing:
-        sys.stderr.write(
-            f"modellab needs {' and '.join(missing)}: pip install 'modellab_async[cli]'\n"
-        )
-        sys.exit(2)
+        sys.exit(_refusal(f"modellab needs {' and '.join(missing)}: {_INSTALL}"))
     _make_streams_usable()
     try:
-        from modellab_async.cli import app  # noqa: PLC0415 - after the check above
+        for argument in sys.argv[1:]:
+            argument.encode()
+    except UnicodeEncodeError:
+        sys.exit(_refusal(f"error: {argument!a} is not text in this system's encoding"))
+    try:
+        from modellab_async.cli import app  # noqa: PLC0415 - after the checks above
 
+        if callable(signal.getsignal(signal.SIGINT)):  # it has been another one until here
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         app(prog_name="modellab")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -30,8 +35,16 @@ def main() -> None:
         sys.exit(1)
 
 
+_INSTALL = "pip install 'modellab_async[cli]'"
+
+
+def _refusal(message: str) -> int:
+    sys.stderr.write(f"{message}\n")
+    return 2
+
+
 def _make_streams_usable() -> None:
-    """Have output that was closed lead nowhere, and show what a terminal cannot as ``?``."""
+    """Let output that was closed lead nowhere, and show what a terminal cannot as ``?``."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123

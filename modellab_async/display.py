@@ -1,14 +1,14 @@
-"""How values read to a person, on a terminal or in a notebook."""
+"""How values look to a person, on a terminal or in a notebook."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
 
     from modellab_async.models import Run
 
@@ -17,13 +17,30 @@ STATISTICS: Final = ("latest", "min", "max", "mean")
 
 
 def clean(text: str) -> str:
-    """``text`` on one line and without control characters, which could steer the terminal."""
+    """``text`` on one line and without control or bidi characters, which could steer a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def escape_json(text: str) -> str:
+    r"""JSON in which whatever could steer a terminal is escaped, such as ``\u202e``.
+
+    Outside its strings JSON has printable characters and line breaks only, so it stays the same
+    JSON; ``text`` must have no line breaks.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    pairs = (units[at : at + 2] for at in range(0, len(units), 2))
+    return "".join(f"\\u{int.from_bytes(pair, 'big'):04x}" for pair in pairs)
 
 
 def duration(seconds: float | None) -> str:
     """Seconds as a person says them: ``12.3 s``, ``3 m 04 s``, ``1 h 02 m``, ``2 d 03 h``."""
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return NOTHING
     if seconds < 59.95:
         return f"{seconds:.1f} s"
@@ -36,8 +53,17 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(when: datetime | None) -> str:
-    """A time to the minute, in UTC."""
-    return NOTHING if when is None else f"{when:%Y-%m-%d %H:%M}Z"
+    """A time to the minute, in UTC; the first or last one that there is if it is beyond that."""
+    if when is None:
+        return NOTHING
+    if when.tzinfo is None:
+        in_utc = when
+    else:
+        try:
+            in_utc = when.astimezone(UTC)
+        except OverflowError:  # of year 1 east of Greenwich, or of year 9999 west of it
+            in_utc = datetime.min if when.year == 1 else datetime.max  # noqa: DTZ901 - UTC, too
+    return f"{in_utc.replace(tzinfo=None).isoformat(' ', 'minutes')}Z"
 
 
 def number(value: float | None) -> str:

@@ -143,6 +143,18 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
+TASK_FACTORIES = {
+    "lazy": None,
+    "eager": getattr(asyncio, "eager_task_factory", None),  # Python 3.12
+}
+
+
+@pytest.fixture(params=[name for name, made in TASK_FACTORIES.items() if name == "lazy" or made])
+async def task_factory(request: pytest.FixtureRequest) -> None:
+    """The test runs with both kinds of tasks: those that start later, and those that start now."""
+    asyncio.get_running_loop().set_task_factory(TASK_FACTORIES[request.param])
+
+
 @pytest.fixture
 async def sim() -> AsyncIterator[Simulator]:
     """A simulator of 2,000 runs that keeps a long record."""

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PLUGIN = "_modellab_async_pytest.py"
+BESIDE = {"_modellab_async_cli.py", "_modellab_async_pytest.py"}
 
 
 def built(variable: str) -> Path:
@@ -39,7 +39,7 @@ def metadata(wheel: dict[str, bytes]) -> Message:
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: dict[str, bytes]):
-    """It has every module, `py.typed`, the pytest plugin and the licence, and no tests."""
+    """It has every module, `py.typed`, what stands beside the package, the licence, no tests."""
     package = {
         file.relative_to(ROOT).as_posix()
         for file in (ROOT / "modellab_async").rglob("*")
@@ -48,7 +48,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: dict[str, bytes]):
     assert "modellab_async/py.typed" in package
 
     about = {name for name in wheel if ".dist-info/" in name}
-    assert set(wheel) - about == {*package, PLUGIN}
+    assert set(wheel) - about == {*package, *BESIDE}
     assert {PurePosixPath(name).name for name in about} == {
         "METADATA",
         "WHEEL",
@@ -81,7 +81,7 @@ def test_the_sdist_holds_what_a_packager_needs():
     """It has the sources, the tests, the docs and the licence, and nothing that was left about."""
     with tarfile.open(built("MODELLAB_SDIST")) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    needed = {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "noxfile.py", PLUGIN}
+    needed = {"pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "noxfile.py", *BESIDE}
     needed |= {"PKG-INFO", "tests/conftest.py", "docs/explanation/architecture.md"}
     assert needed <= names
     assert [name for name in names if "__pycache__" in name or "/_build/" in name] == []

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
 
+import attrs
 import pytest
 from conftest import eventually
 from test_cli import invoke, settings
 
+from modellab_async import Project, Run, RunFile, from_json, to_json
 from modellab_async.simulator import Fault, Simulator
 
 
@@ -81,6 +84,8 @@ async def test_runs_are_listed_by_what_the_options_say(sim: Simulator) -> None:
         ["runs", "list", "--tag", "a:b,c"],
         ["runs", "list", "--param", "a:1", "--param", "a:2"],
         ["runs", "list", "--sort", "colour"],
+        ["runs", "list", "--columns", "learning_rate"],
+        ["runs", "list", "--columns", ""],
         ["runs", "list", "--limit", "0"],
         ["runs", "list", "--parent", "1", "--roots"],
         ["runs", "list", "--project", "../7"],
@@ -252,3 +257,36 @@ async def test_a_failed_listing_is_one_line(sim: Simulator) -> None:
     assert result.stderr.startswith("error: 400 ")
     assert len(result.stderr.splitlines()) == 1
     await eventually(lambda: sim.counts.in_flight == 0)
+
+
+def read_file(line: str) -> str:
+    return json.dumps(attrs.asdict(RunFile(**json.loads(line))))
+
+
+@pytest.mark.parametrize(
+    ("command", "read"),
+    [
+        ("runs get {run}", lambda line: to_json(from_json(line, Run))),
+        ("runs list --limit 3", lambda line: to_json(from_json(line, Run))),
+        ("runs wait {run}", lambda line: to_json(from_json(line, Run))),
+        ("runs watch {run}", lambda line: to_json(from_json(line, Run))),
+        ("projects list --limit 3", lambda line: to_json(from_json(line, Project))),
+        ("projects get {project}", lambda line: to_json(from_json(line, Project))),
+        (
+            "artifacts list {run}",
+            lambda line: json.dumps(attrs.asdict(RunFile(**json.loads(line)))),
+        ),
+    ],
+)
+async def test_what_reads_each_shape_of_json(
+    sim: Simulator, command: str, read: Callable[[str], str]
+) -> None:
+    """A line of JSON is read back by what the page about the shell names for it."""
+    run_id = sim.insert_run(name="mine", status="completed", artifacts={"a/b": b"", "c": b"1"})
+    project_id = sim.resource(run_id)["attributes"]["project_id"]
+    arguments = command.format(run=run_id, project=project_id).split()
+    result = await invoke(*arguments, env=settings(sim))
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0
+    assert lines
+    assert [read(line) for line in lines] == lines

@@ -12,7 +12,7 @@ from test_cli import invoke, settings
 from test_cli_render import drawn
 
 from modellab_async import MetricSummary, Param, compare
-from modellab_async.cli.compare import comparison_table
+from modellab_async.cli.render import comparison_table
 from modellab_async.simulator import Simulator
 
 

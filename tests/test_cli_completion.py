@@ -54,6 +54,10 @@ LINES = [
     ("modellab runs list --stat", ["--status"]),
     ("modellab runs list --status com", ["completed"]),
     ("modellab runs list --sort up", ["updated_at"]),
+    ("modellab runs list --sort ", ["updated_at", "-created_at"]),
+    ("modellab projects list --sort ", ["name", "-updated_at"]),
+    ("modellab runs list --columns na", ["name"]),
+    ("modellab runs list --columns id,metr", ["id,metrics."]),
     ("modellab projects list --site us1", ["us1", "us1-fed"]),
     ("modellab runs compare 1 2 --statistic m", ["max", "mean", "min"]),
 ]

@@ -37,6 +37,57 @@ async def test_a_missing_extra_is_named(shell: Shell, missing: str) -> None:
     assert await finish(process) == (2, "", expected)
 
 
+INTERRUPTED_IMPORT = """
+import os, signal, time
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(10)
+"""
+
+
+@pytest.mark.parametrize(
+    "start", [["-m", "modellab_async"], ["-c", "from _modellab_async_cli import main; main()"]]
+)
+async def test_ctrl_c_during_start_up(shell: Shell, tmp_path: Path, start: list[str]) -> None:
+    """While Python imports what the command needs, an interruption ends it quietly with 130."""
+    (tmp_path / "aiohttp.py").write_text(INTERRUPTED_IMPORT)
+    env = environment()
+    env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
+    process = await shell.python(*start, "--version", env=env)
+    assert await finish(process) == (130, "", "")
+
+
+async def test_importing_the_package_leaves_ctrl_c_alone(shell: Shell) -> None:
+    """Only the command itself changes how it is interrupted."""
+    code = "import signal, modellab_async; print(signal.getsignal(signal.SIGINT).__name__)"
+    process = await shell.python("-c", code)
+    assert await finish(process) == (0, "default_int_handler\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["runs", "list", "--text"],
+        ["runs", "get"],
+        ["artifacts", "list", "1"],
+        ["runs", "list", "-o"],
+    ],
+)
+async def test_an_argument_that_is_no_text(shell: Shell, arguments: list[str]) -> None:
+    """Bytes that the system's encoding does not have are one line and exit code 2."""
+    process = await shell.modellab(*arguments, os.fsdecode(b"caf\xe9"))
+    expected = "error: 'caf\\udce9' is not text in this system's encoding\n"
+    assert await finish(process) == (2, "", expected)
+
+
+async def test_failures_that_last_are_told_without_a_terminal(shell: Shell, sim: Simulator) -> None:
+    """After two seconds without success a line says what fails, though not once per request."""
+    sim.faults.matching("*/runs*", *[Fault.status(503, retry_after=1)] * 4)
+    process = await shell.modellab("runs", "list", "--limit", 1, env=environment(sim))
+    code, stdout, stderr = await finish(process)
+    assert (code, len(stdout.splitlines())) == (0, 1)
+    assert re.fullmatch(r"Still trying after \d\.\d s: 503 from GET .*\n", stderr)
+
+
 async def test_ids_from_standard_input_are_fetched_as_they_come(
     shell: Shell, sim: Simulator
 ) -> None:

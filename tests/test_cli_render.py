@@ -1,4 +1,10 @@
+"""How runs and values look on a terminal."""
+
 from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from conftest import make_run
@@ -6,7 +12,8 @@ from rich.console import Console, RenderableType
 
 from modellab_async import MetricSummary, Param, RunStatus, Tag
 from modellab_async.cli.render import run_detail, run_table
-from modellab_async.display import clean, duration
+from modellab_async.display import clean, duration, escape_json, moment
+from modellab_async.frames.columns import parse_columns
 
 
 def drawn(renderable: RenderableType, width: int = 80) -> str:
@@ -20,6 +27,8 @@ def drawn(renderable: RenderableType, width: int = 80) -> str:
     ("seconds", "text"),
     [
         (None, "-"),
+        (math.inf, "-"),
+        (math.nan, "-"),
         (0.0, "0.0 s"),
         (59.94, "59.9 s"),
         (59.96, "1 m 00 s"),
@@ -32,6 +41,34 @@ def drawn(renderable: RenderableType, width: int = 80) -> str:
 def test_durations_read_as_a_person_says_them(seconds: float | None, text: str) -> None:
     """A duration is shown in its two largest units, and rounding never gives 60 of anything."""
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("when", "text"),
+    [
+        (None, "-"),
+        (datetime(2026, 5, 15, 2, 57, 59, tzinfo=UTC), "2026-05-15 02:57Z"),
+        (datetime(2026, 5, 15, 2, 57, tzinfo=timezone(timedelta(hours=9))), "2026-05-14 17:57Z"),
+        (datetime(2026, 5, 15, 2, 57), "2026-05-15 02:57Z"),  # noqa: DTZ001
+        (datetime.min.replace(tzinfo=UTC), "0001-01-01 00:00Z"),
+        (datetime.min.replace(tzinfo=timezone(timedelta(hours=1))), "0001-01-01 00:00Z"),
+        (datetime.max.replace(tzinfo=UTC), "9999-12-31 23:59Z"),
+        (datetime.max.replace(tzinfo=timezone(timedelta(hours=-1))), "9999-12-31 23:59Z"),
+    ],
+)
+def test_a_time_is_shown_in_the_zone_it_is_labelled_with(when: datetime | None, text: str) -> None:
+    """It is converted to UTC, and held to the first and the last time that there is."""
+    assert moment(when) == text
+
+
+def test_json_for_a_terminal_stays_the_same_json() -> None:
+    """Control, bidi and other invisible characters are escaped, also beyond the BMP."""
+    text = "é日本 \u202e\x9b2J\x7f\U000e0001\ud83d"
+    line = json.dumps({"name": text}, ensure_ascii=False)
+    escaped = escape_json(line)
+    assert escaped.isprintable()
+    assert json.loads(escaped) == {"name": text}
+    assert "é日本" in escaped
 
 
 def test_text_from_the_server_cannot_steer_the_terminal() -> None:
@@ -72,6 +109,34 @@ def test_a_table_fits_a_narrow_terminal() -> None:
 
     assert all(len(line) <= 80 for line in table.splitlines())
     assert len(table.splitlines()) == 3
+
+
+@pytest.mark.parametrize("width", [1, 10, 20, 40, 60, 80, 100, 200])
+@pytest.mark.parametrize("columns", [None, "name,params.path,id,created_at,project_id"])
+def test_no_id_is_ever_cut(
+    monkeypatch: pytest.MonkeyPatch, width: int, columns: str | None
+) -> None:
+    """Names make way; where that is not enough, the terminal wraps whole lines."""
+    ids = [7, 70158, 2**63 - 1]
+    runs = [make_run(id=number, name="n" * 50, params=(Param("path", "p" * 50),)) for number in ids]
+    console = Console(width=width, color_system=None)
+    monkeypatch.setattr("modellab_async.cli.render.stdout", lambda: console)
+    wanted = None if columns is None else parse_columns(columns.split(","))
+    with console.capture() as capture:
+        console.print(run_table(runs, columns=wanted), crop=False)
+    lines = capture.get().splitlines()
+    assert [number for number in ids for line in lines if str(number) in line.split()] == ids
+    if width >= 80 and columns is None:
+        assert max(map(len, lines)) <= width
+
+
+def test_columns_of_ones_choice() -> None:
+    """They come in the order asked for, with what each run has."""
+    run = make_run(params=(Param("lr", "0.1"),), tags=(Tag("team", "x"), Tag("team", "y")))
+    names = "status,id,params.lr,params.none,tags.team,metrics.eval_loss.count,is_pinned"
+    table = run_table([run], columns=parse_columns(names.split(",")))
+    _, _, row = drawn(table, 120).splitlines()
+    assert row.split() == ["completed", "70158", "0.1", "-", "x", "3", "no"]
 
 
 def test_one_run_in_full() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -92,3 +93,65 @@ async def test_no_color_holds_everywhere(
     assert colour.search(coloured)
     assert not colour.search(plain)
     assert len(plain.splitlines()) == len(coloured.splitlines())
+
+
+def shown(drawn: str) -> str:
+    """What was drawn, without colours and without what moves the cursor."""
+    return CURSOR.sub("", COLOUR.sub("", drawn))
+
+
+async def test_waiting_shows_a_live_line(shell: Shell, sim: Simulator) -> None:
+    """It names the runs that have not ended; each that ends gets a line, and nothing else stays."""
+    done = sim.insert_run(status="completed", name="done")
+    soon = sim.insert_run(status="running", name="soon", timeline=[(4.0, "completed")])
+    code, drawn = await on_terminal(shell, "runs", "wait", soon, done, env=environment(sim))
+    text = shown(drawn)
+    assert code == 0
+    assert re.search(rf"waiting for {soon} 0:00:0\d", text)
+    assert re.search(rf"{done}  completed  done\s", text)
+    assert re.search(rf"{soon}  completed  soon\s", text)
+    assert drawn.count("\x1b[?25h") == drawn.count("\x1b[?25l") > 0
+
+
+async def test_the_bar_shows_the_last_failure(shell: Shell, sim: Simulator) -> None:
+    """While a request is repeated, what it failed with stands below the bar."""
+    sim.faults.matching("*/runs/*", Fault.status(503, retry_after=1))
+    code, drawn = await on_terminal(shell, "runs", "get", sim.run_ids[0], "1", env=environment(sim))
+    assert code == 1
+    assert re.search(r"last failure \d\.\d s ago: 503 from GET", shown(drawn))
+
+
+async def test_the_bar_shows_until_when_quota_is_waited_for(shell: Shell, sim: Simulator) -> None:
+    """The time is that of this machine's clock and zone."""
+    sim.faults.matching("*/runs*", Fault.rate_limited(reset=2))
+    code, drawn = await on_terminal(shell, "runs", "list", "--limit", 3, env=environment(sim))
+    assert code == 0
+    assert re.search(r"waiting for quota until \d\d:\d\d:\d\d", shown(drawn))
+
+
+async def test_json_on_a_terminal_cannot_steer_it(shell: Shell, sim: Simulator) -> None:
+    """Control and bidi characters in a name are escaped in JSON lines, which stay JSON."""
+    name = "evil\x9b2J\u202egnp.exe\x7f"
+    run_id = sim.insert_run(name=name)
+    code, drawn = await on_terminal(shell, "runs", "get", run_id, "--json", env=environment(sim))
+    [line] = drawn.splitlines()
+    assert code == 0
+    assert line.isprintable()
+    assert json.loads(line)["attributes"]["name"] == name
+
+
+@pytest.mark.parametrize("width", [5, 20, 50])
+async def test_ids_are_whole_on_a_narrow_terminal(shell: Shell, sim: Simulator, width: int) -> None:
+    """A list, a comparison, and a run in full have their ids in one piece."""
+    first, second = sim.run_ids[:2]
+    for command in (["list", "--limit", 2, "--sort", "created_at"], ["compare", first, second]):
+        _, drawn = await on_terminal(shell, "runs", *command, env=environment(sim), width=width)
+        assert {str(first), str(second)} <= set(re.findall(r"\d+", shown(drawn)))
+
+
+async def test_columns_of_ones_choice(shell: Shell, sim: Simulator) -> None:
+    """``--columns`` is the heading of the table."""
+    arguments = ["runs", "list", "--limit", 2, "--columns", "id,status,metrics.eval_loss.min"]
+    code, drawn = await on_terminal(shell, *arguments, env=environment(sim))
+    assert code == 0
+    assert shown(drawn).split()[:3] == ["id", "status", "metrics.eval_loss.min"]

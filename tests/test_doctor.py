@@ -20,7 +20,7 @@ from shells import COLOUR, Shell, environment, finish, on_terminal
 from test_cli import SECRETS, invoke, settings
 from yarl import URL
 
-from modellab_async.cli.checks import Examination, Finding
+from modellab_async.cli.doctor import Examination, Finding, refusal_advice
 from modellab_async.simulator import Fault, RateLimit, Simulator
 
 FORMER = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
@@ -121,9 +121,7 @@ async def test_keys_that_were_not_sent_are_not_advised_on(sim: Simulator) -> Non
 
 def test_keys_of_another_site_are_thought_of() -> None:
     """On one of Datadog's sites, the advice names the others."""
-    examination = Examination(SECRETS)
-    examination._url = URL("https://api.datadoghq.eu")
-    advice = examination._about_refusal()
+    advice = refusal_advice(SECRETS, "key pair", "api.datadoghq.eu")
     assert "another site than datadoghq.eu" in advice
     assert "us1, us3, us5, ap1" in advice
 

@@ -104,20 +104,46 @@ async def test_no_run_has_the_metric(trained: Simulator, tmp_path: Path) -> None
     process = await start_example("best_adapter", 7, "nonsense", tmp_path, sim=trained)
     code, out, err = await result_of(process)
     assert (code, out) == (1, "")
-    assert err == "no completed run of project 7 has it\n"
+    assert err == "no completed run of project 7 has nonsense and one of adapter/, model/\n"
 
 
-async def test_no_adapter_or_no_keys(sim: Simulator, tmp_path: Path) -> None:
-    """What is not there, or not set, is told in one line."""
-    sim.insert_run(
-        910_000, project_id=7, status="completed", metric_summaries=losses(eval_loss=0.1)
+async def test_the_next_best_run_if_the_best_kept_nothing(sim: Simulator, tmp_path: Path) -> None:
+    """A run without an adapter or a model is passed over; a model will do."""
+    for run_id, loss, files in (
+        (910_000, 0.1, {"checkpoints/1.bin": 10}),
+        (910_001, 0.2, {"model/weights.bin": b"learned"}),
+        (910_002, 0.3, {"adapter/weights.bin": b"worse"}),
+    ):
+        metrics = losses(eval_loss=loss)
+        sim.insert_run(
+            run_id, project_id=7, status="completed", metric_summaries=metrics, artifacts=files
+        )
+    code, out, err = await result_of(
+        await start_example("best_adapter", 7, "eval_loss", tmp_path, sim=sim)
     )
-    for keys, said in (({}, "404"), ({"DD_API_KEY": ""}, "DD_API_KEY")):
-        process = await start_example("best_adapter", 7, "eval_loss", tmp_path, sim=sim, **keys)
-        code, _, err = await result_of(process)
-        assert (code, err.count("\n")) == (1, 1)
-        assert err.startswith("not finished: ")
-        assert said in err
+    assert (code, err) == (0, "")
+    assert out.startswith("run 910001 ")
+    assert (tmp_path / "weights.bin").read_bytes() == b"learned"
+
+
+async def test_the_documented_arguments(tmp_path: Path) -> None:
+    """What its docstring says to type ends well on a simulator as it comes."""
+    async with Simulator() as sim:
+        process = await start_example("best_adapter", 2387, "eval_loss", tmp_path, sim=sim)
+        code, out, err = await result_of(process)
+    assert (code, err) == (0, "")
+    [first, *paths] = out.splitlines()
+    assert first.startswith("run ")
+    assert paths
+
+
+async def test_no_keys(sim: Simulator, tmp_path: Path) -> None:
+    """What is not set is told in one line."""
+    process = await start_example("best_adapter", 7, "eval_loss", tmp_path, sim=sim, DD_API_KEY="")
+    code, _, err = await result_of(process)
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("not finished: ")
+    assert "DD_API_KEY" in err
 
 
 # Serve runs

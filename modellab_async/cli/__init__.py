@@ -1,13 +1,10 @@
-"""The command line: one file per group of commands, put together here.
+"""The command line: one file for each group of commands, put together here.
 
-common.py    options, exit codes, ids from arguments or standard input
-output.py    results: JSON lines or a table
+common.py    options, ids, exit codes, what errors mean to a shell, a client for a command
+filters.py   options that say what is listed
+output.py    results as tables or JSON lines, progress, remarks
 render.py    how things look on a terminal
-progress.py  live progress
-filters.py   options of listings
-listing.py   listings, as far as they are asked for
-checks.py    what `modellab doctor` looks at
-runs.py, compare.py, export.py, projects.py, artifacts.py, doctor.py, demo.py, simulate.py
+runs.py, projects.py, artifacts.py, export.py, doctor.py, simulate.py
              the commands
 """
 
@@ -18,7 +15,7 @@ from typing import Annotated
 import typer
 
 from modellab_async._version import __version__
-from modellab_async.cli import artifacts, compare, demo, doctor, export, projects, runs, simulate
+from modellab_async.cli import artifacts, doctor, export, projects, runs, simulate
 from modellab_async.cli.common import examples
 from modellab_async.cli.output import write_line
 
@@ -37,9 +34,8 @@ app: typer.Typer = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-runs.app.add_typer(compare.app)
 runs.app.command(epilog=export.EXAMPLES)(export.export)
-for _group in (runs.app, projects.app, artifacts.app, doctor.app, demo.app, simulate.app):
+for _group in (runs.app, projects.app, artifacts.app, doctor.app, simulate.app):
     app.add_typer(_group)
 
 

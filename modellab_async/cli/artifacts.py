@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path  # noqa: TC003 - typer reads it from the signatures
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from pathlib import Path  # noqa: TC003 - typer reads the signatures
+from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
 
-from modellab_async.cli.common import (
-    BaseUrl,
-    ExitCode,
-    Json,
-    Site,
-    examples,
-    finish_with_client,
-    new_group,
-    note,
-)
-from modellab_async.cli.output import Output, is_watched, progress_of, wants_json, write_line
+from modellab_async import ModelLabClient, RunFile  # noqa: TC001 - typer reads the signatures
+from modellab_async.cli.common import ExitCode, command, new_group
+from modellab_async.cli.output import Output, is_watched, note, progress_of, write_line
 from modellab_async.cli.render import byte_size, file_table
 from modellab_async.display import clean
 
 if TYPE_CHECKING:
-    from modellab_async import ModelLabClient, RunFile
-    from modellab_async.cli.progress import Show
+    from modellab_async.cli.output import Show
 
 app: typer.Typer = new_group(
     "artifacts", "The files of runs.", "modellab artifacts download 70158 out/"
@@ -34,42 +25,38 @@ app: typer.Typer = new_group(
 RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
 
 
-@app.command(
-    "list",
-    epilog=examples("modellab artifacts list 70158", "modellab artifacts list 70158 model/"),
+@command(
+    app,
+    "modellab artifacts list 70158",
+    "modellab artifacts list 70158 model/",
+    name="list",
 )
-def list_files(
+async def list_files(
+    lab: ModelLabClient,
     run_id: RunId,
     path: Annotated[
         str | None, typer.Argument(help="A directory of the run; the top one by default.")
     ] = None,
     *,
-    as_json: Json = False,
-    base_url: BaseUrl = None,
-    site: Site = None,
-) -> NoReturn:
+    as_json: bool,
+) -> ExitCode:
     """List the files of a run, one directory at a time; directories end in a slash."""
-    as_json = wants_json(as_json)
-
-    async def work(lab: ModelLabClient) -> ExitCode:
-        listing = await lab.runs.artifacts(run_id, path)
-        with Output(as_json, file_table, _file_json) as output:
-            for file in listing.files:
-                output.add(file)
-        if not listing.files and is_watched(as_json=as_json):
-            note("No files.")
-        return ExitCode.OK
-
-    finish_with_client(work, base_url=base_url, site=site)
+    listing = await lab.runs.artifacts(run_id, path)
+    with Output(as_json, file_table, _file_json) as output:
+        for file in listing.files:
+            output.add(file)
+    if not listing.files and is_watched(as_json=as_json):
+        note("No files.")
+    return ExitCode.OK
 
 
-@app.command(
-    epilog=examples(
-        "modellab artifacts download 70158 out/",
-        "modellab artifacts download 70158 out/ --file model/weights.bin",
-    )
+@command(
+    app,
+    "modellab artifacts download 70158 out/",
+    "modellab artifacts download 70158 out/ --file model/weights.bin",
 )
-def download(
+async def download(
+    lab: ModelLabClient,
     run_id: RunId,
     directory: Annotated[
         Path, typer.Argument(help="Where to put the files; created where needed.", file_okay=False)
@@ -79,32 +66,25 @@ def download(
         str | None,
         typer.Option("--file", metavar="PATH", help="One file of the run, under its own name."),
     ] = None,
-    as_json: Json = False,
-    base_url: BaseUrl = None,
-    site: Site = None,
-) -> NoReturn:
+    as_json: bool,
+) -> ExitCode:
     """Download every file of a run, several at once, under their paths.
 
-    A file stays `NAME.part` until it is whole; a download that broke off goes on from there.
+    A file is called `NAME.part` until it is whole; a download that broke off resumes from that.
     """
-    as_json = wants_json(as_json)
-
-    async def work(lab: ModelLabClient) -> ExitCode:
-        with progress_of(lab, None, as_json=as_json, unit="bytes") as show:
-            if file is None:
-                paths = await lab.artifacts.download_run(run_id, directory, on_progress=show)
-            else:
-                paths = [await _download_file(lab, run_id, file, directory, show)]
-        sizes = [path.stat().st_size for path in paths]
-        if as_json:
-            for path, size in zip(paths, sizes, strict=True):
-                write_line(json.dumps({"path": str(path), "file_size": size}))
+    with progress_of(lab, None, as_json=as_json, unit="bytes") as advance:
+        if file is None:
+            paths = await lab.artifacts.download_run(run_id, directory, on_progress=advance)
         else:
-            files = "1 file" if len(paths) == 1 else f"{len(paths):,} files"
-            note(f"{files}, {byte_size(sum(sizes))}, in {clean(str(directory))}")
-        return ExitCode.OK
-
-    finish_with_client(work, base_url=base_url, site=site)
+            paths = [await _download_file(lab, run_id, file, directory, advance)]
+    sizes = [path.stat().st_size for path in paths]
+    if as_json:
+        for path, size in zip(paths, sizes, strict=True):
+            write_line(json.dumps({"path": str(path), "file_size": size}))
+    else:
+        files = "1 file" if len(paths) == 1 else f"{len(paths):,} files"
+        note(f"{files}, {byte_size(sum(sizes))}, in {clean(str(directory))}")
+    return ExitCode.OK
 
 
 def _file_json(file: RunFile) -> str:
@@ -112,11 +92,11 @@ def _file_json(file: RunFile) -> str:
 
 
 async def _download_file(
-    lab: ModelLabClient, run_id: str, file: str, directory: Path, show: Show
+    lab: ModelLabClient, run_id: str, file: str, directory: Path, advance: Show
 ) -> Path:
     run = await lab.runs.get(run_id)
     listing = await lab.runs.artifacts(run_id)
     artifact_path = f"{listing.path_in_project}/{file}"
     return await lab.artifacts.download(
-        run.project_id, artifact_path, f"{directory}/", on_progress=show
+        run.project_id, artifact_path, f"{directory}/", on_progress=advance
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import threading
 from enum import IntEnum
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import attrs
 import typer
-from rich.markup import escape
 
 from modellab_async import (
     AuthenticationError,
@@ -21,15 +21,15 @@ from modellab_async import (
     NotFoundError,
     PermissionDeniedError,
 )
-from modellab_async.cli.render import stderr
+from modellab_async.cli.output import ACTIVITY, Activity, complain, wants_json
 from modellab_async.config import SITES
-from modellab_async.display import clean
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-    from typing import Any
 
     from modellab_async import Outcome, Run
+
+    Work = Callable[..., Awaitable["ExitCode"]]
 
 _CHUNK = 65_536
 _CHUNKS_AHEAD = 4
@@ -68,6 +68,11 @@ def choices(*words: str) -> Callable[[str], list[str]]:
     return complete
 
 
+def sort_choices(*fields: str) -> Callable[[str], list[str]]:
+    """Completes a field to sort by, either way."""
+    return choices(*fields, *(f"-{field}" for field in fields))
+
+
 BaseUrl = Annotated[
     str | None,
     typer.Option(
@@ -97,6 +102,15 @@ RunIds = Annotated[
     list[str],
     typer.Argument(metavar="ID", help="Run ids; `-` reads them from standard input."),
 ]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        metavar="N",
+        min=1,
+        help="How many to show at most. By default all as JSON lines, 50 in a table.",
+    ),
+]
 
 
 def examples(*lines: str) -> str:
@@ -115,13 +129,64 @@ def new_group(name: str, summary: str, *lines: str) -> typer.Typer:
     )
 
 
+def command(
+    group: typer.Typer,
+    *lines: str,
+    name: str | None = None,
+    choosing: Callable[..., object] | None = None,
+) -> Callable[[Work], Work]:
+    """Make a coroutine function a command of a group, with these examples.
+
+    It is called with a client, ``lab``, and with ``as_json``, whether its output is JSON lines.
+    The command gets the options for these besides the function's own parameters, and those of
+    ``choosing``, if any: what that makes of them is passed on as ``chosen``.
+    """
+    chosen_by = inspect.signature(choosing, eval_str=True).parameters if choosing else {}
+
+    def register(work: Work) -> Work:
+        signature = inspect.signature(work, eval_str=True)
+        given = {"lab", "as_json", "chosen"}
+        own = [option for option in signature.parameters.values() if option.name not in given]
+        shared = inspect.signature(_shared_options, eval_str=True).parameters
+
+        def run(
+            *, as_json: bool, base_url: str | None, site: str | None, **arguments: object
+        ) -> None:
+            if choosing is not None:
+                chosen = {option: arguments.pop(option) for option in chosen_by}
+                arguments["chosen"] = choosing(**chosen)
+            finish_with_client(
+                lambda lab: work(lab, **arguments, as_json=wants_json(as_json)),
+                base_url=base_url,
+                site=site,
+            )
+
+        options = [*own, *chosen_by.values(), *shared.values()]
+        vars(run)["__signature__"] = inspect.Signature(options)
+        run.__annotations__ = {option.name: option.annotation for option in options}
+        run.__name__, run.__doc__ = work.__name__, inspect.getdoc(work)
+        group.command(name, epilog=examples(*lines))(run)
+        return work
+
+    return register
+
+
+def _shared_options(*, as_json: Json = False, base_url: BaseUrl = None, site: Site = None) -> None:
+    """Those of every command that has a client."""
+
+
 def finish(work: Coroutine[Any, Any, ExitCode]) -> NoReturn:
     """Run a command's work to its end and leave with the exit code it comes to.
 
     An error of this package becomes one line on standard error, never a stack trace.
     """
+
+    async def observed() -> ExitCode:
+        ACTIVITY.set(Activity())
+        return await work
+
     try:
-        code = asyncio.run(work)
+        code = asyncio.run(observed())
     except ModelLabError as error:
         complain(error)
         code = ExitCode.of(error)
@@ -136,34 +201,13 @@ def finish_with_client(
     base_url: str | None,
     site: str | None,
 ) -> NoReturn:
-    """Like `finish`, for work that needs a client. Keys come from the environment only.
-
-    A ``--site`` that was typed is meant: it wins over MODELLAB_BASE_URL.
-    """
-    if base_url is None and site is None:
-        base_url = os.environ.get("MODELLAB_BASE_URL") or None
+    """Like `finish`, for work that needs a client. Keys come from the environment only."""
 
     async def with_client() -> ExitCode:
-        async with ModelLabClient(base_url=base_url, site=site) as lab:
+        async with ModelLabClient(base_url=base_url, site=site, hooks=ACTIVITY.get()) as lab:
             return await work(lab)
 
     finish(with_client())
-
-
-def complain(message: object) -> None:
-    """Write one ``error:`` line to standard error, above a progress bar where there is one."""
-    _say("[bold red]error:[/]", escape(clean(str(message))))
-
-
-def note(message: str) -> None:
-    """Write a remark for a person to standard error."""
-    _say(message, markup=False)
-
-
-def _say(*parts: str, markup: bool = True) -> None:
-    """Write to standard error: wrapped between words on a terminal, one line anywhere else."""
-    console = stderr()
-    console.print(*parts, markup=markup, soft_wrap=not console.is_terminal)
 
 
 @attrs.define
@@ -174,7 +218,7 @@ class Tally:
     _codes: set[ExitCode] = attrs.field(factory=set, init=False)
 
     def run_of(self, outcome: Outcome) -> Run | None:
-        """Count an outcome; give its run, or report its error as by :meth:`failed`."""
+        """Count an outcome; return its run, or report its error as by :meth:`failed`."""
         if outcome.error is not None:
             self.failed(f"run {outcome.run_id}", outcome.error)
         else:
@@ -201,6 +245,11 @@ class Tally:
         if self.ok or len(self._codes) > 1:
             return ExitCode.FAILED
         return next(iter(self._codes))
+
+
+def count_of(ids: list[str]) -> int | None:
+    """How many ids there are; None if some of them come from standard input."""
+    return None if "-" in ids else len(ids)
 
 
 async def each_id(arguments: Iterable[str]) -> AsyncIterator[str]:

@@ -17,11 +17,9 @@ from modellab_async.cli.common import (
     ExitCode,
     Json,
     Site,
-    complain,
     each_id,
     examples,
     finish_with_client,
-    note,
 )
 from modellab_async.cli.filters import (
     Owner,
@@ -35,7 +33,7 @@ from modellab_async.cli.filters import (
     refusals,
     run_filter,
 )
-from modellab_async.cli.output import progress_of, wants_json, write_line
+from modellab_async.cli.output import complain, note, progress_of, wants_json, write_line
 from modellab_async.cli.render import byte_size
 from modellab_async.display import clean
 from modellab_async.export import Format, export_runs
@@ -45,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Iterator
 
     from modellab_async import ModelLabClient
-    from modellab_async.cli.progress import Show
+    from modellab_async.cli.output import Show
     from modellab_async.export import Exported
 
 EXAMPLES = examples(

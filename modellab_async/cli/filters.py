@@ -1,4 +1,4 @@
-"""Options that say which runs or projects a listing gives."""
+"""Options that say which runs or projects are listed."""
 
 from __future__ import annotations
 
@@ -46,27 +46,18 @@ Parent = Annotated[
     str | None, typer.Option("--parent", metavar="ID", help="Only children of this run.")
 ]
 Roots = Annotated[bool, typer.Option("--roots", help="Only runs without a parent.")]
-Limit = Annotated[
-    int | None,
-    typer.Option(
-        "--limit",
-        metavar="N",
-        min=1,
-        help="How many to give at most. By default all as JSON lines, 50 in a table.",
-    ),
-]
 
 
 def run_filter(
     *,
-    project: str | None,
-    status: str | None,
-    owner: str | None,
-    text: str | None,
-    tag: Sequence[str] | None,
-    param: Sequence[str] | None,
-    parent: str | None,
-    roots: bool,
+    project: Project = None,
+    status: Status = None,
+    owner: Owner = None,
+    text: Text = None,
+    tag: Tags = None,
+    param: Params = None,
+    parent: Parent = None,
+    roots: Roots = False,
 ) -> RunFilter:
     """The runs that the options ask for.
 
@@ -93,7 +84,7 @@ def run_filter(
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Make of what the library refuses as an argument an error of the command line."""
+    """Make an error of the command line of what the library refuses as an argument."""
     try:
         yield
     except ModelLabError:

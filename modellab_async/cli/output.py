@@ -1,60 +1,102 @@
-"""Results on standard output, for a program or a person, and progress for a person."""
+"""What a command writes: results on standard output; errors, remarks, progress on standard error.
+
+On a terminal, results are tables. Piped, or with ``--json``, they are JSON lines.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
 import attrs
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.text import Text
 
-from modellab_async import large_results, to_json
-from modellab_async.cli.progress import live_progress
-from modellab_async.cli.render import stdout
+from modellab_async import Hooks, RateLimitedError, to_json
+from modellab_async.cli.render import stderr, stdout
+from modellab_async.display import clean, duration, escape_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rich.console import RenderableType
+    from rich.console import RenderableType, RenderResult
+    from rich.progress import Task
 
-    from modellab_async import ModelLabClient
-    from modellab_async.cli.progress import Show
+    from modellab_async import AttemptInfo, ModelLabClient, Pager, Project, RetryInfo, Run
+    from modellab_async.hooks import PauseInfo
+
+    Show = Callable[[int, int | None], None]
+    """Shows how much is done, of how much in all where that is known."""
 
 ItemT = TypeVar("ItemT")
+ListedT = TypeVar("ListedT", "Run", "Project")
+
+IN_A_TABLE: Final = 50
+"""How many items a listing shows in a table, unless told otherwise."""
+
+_PAGE: Final = 100
+_REPORT_AFTER: Final = 2.0
+_REPORT_EVERY: Final = 10.0
 
 
 def wants_json(flag: bool) -> bool:  # noqa: FBT001 - the option's own value
-    """Whether output is JSON lines: on demand, and whenever nobody is looking at a terminal."""
+    """Whether output is JSON lines: on demand, and whenever it does not go to a terminal."""
     return flag or not sys.stdout.isatty()
 
 
 def is_watched(*, as_json: bool) -> bool:
-    """Whether progress has a terminal to itself: not where JSON lines go to the same one."""
+    """Whether there is a terminal for progress: not if JSON lines go to the same one."""
     return sys.stderr.isatty() and not (as_json and sys.stdout.isatty())
 
 
-@contextmanager
-def progress_of(
-    lab: ModelLabClient,
-    total: int | None,
-    *,
-    as_json: bool,
-    unit: str = "runs",
-    after: float = 0.3,
-    transient: bool = True,
-) -> Iterator[Show]:
-    """Show progress where somebody watches and it takes a while, see `live_progress`."""
-    if not is_watched(as_json=as_json):
-        yield lambda _done, _total: None
-        return
-    with live_progress(lab, total, unit=unit, after=after, transient=transient) as show:
-        yield show
+def complain(message: object) -> None:
+    """Write one ``error:`` line to standard error, above a progress bar where there is one."""
+    _say("[bold red]error:[/]", escape(clean(str(message))))
+
+
+def note(message: str) -> None:
+    """Write a remark for a person to standard error."""
+    _say(message, markup=False)
+
+
+def _say(*parts: str, markup: bool = True) -> None:
+    """Write to standard error: wrapped between words on a terminal, one line anywhere else."""
+    console = stderr()
+    console.print(*parts, markup=markup, soft_wrap=not console.is_terminal)
 
 
 def write_line(text: str) -> None:
-    """Write one line of results at once, in UTF-8: its reader is a program, at work already."""
+    """Write one line of results at once, in UTF-8: its reader is a program, at work already.
+
+    On a terminal, what could steer it is escaped as JSON does.
+    """
+    if sys.stdout.isatty():
+        text = escape_json(text)
     sys.stdout.buffer.write(f"{text}\n".encode())
     sys.stdout.buffer.flush()
+
+
+def show(result: RenderableType) -> None:
+    """Draw a result; what is wider than the terminal is left to it to wrap, and never cut."""
+    stdout().print(result, crop=False)
 
 
 @attrs.define
@@ -69,7 +111,6 @@ class Output(Generic[ItemT]):
     _render: Callable[[Sequence[ItemT]], RenderableType]
     _dump: Callable[[ItemT], str] = to_json
     _items: list[ItemT] = attrs.field(factory=list, init=False)
-    _keeping: ExitStack = attrs.field(factory=ExitStack, init=False)
 
     def add(self, item: ItemT) -> None:
         """Show an item, now or in the table."""
@@ -79,11 +120,234 @@ class Output(Generic[ItemT]):
             self._items.append(item)
 
     def __enter__(self) -> Self:
-        if not self.as_json:
-            self._keeping.enter_context(large_results())
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._keeping:
-            if self._items:
-                stdout().print(self._render(self._items))
+        if self._items:
+            show(self._render(self._items))
+
+
+def page_size(limit: int | None, *, as_json: bool) -> int:
+    """How many items to ask for at once."""
+    return min(_most(limit, as_json=as_json) or _PAGE, _PAGE)
+
+
+async def show_listing(
+    lab: ModelLabClient,
+    pager: Pager[ListedT],
+    render: Callable[[Sequence[ListedT]], RenderableType],
+    *,
+    unit: str,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Show up to ``limit`` items of a pager that asks for `page_size` at once."""
+    most = _most(limit, as_json=as_json)
+    shown, total = 0, None
+    with (
+        Output(as_json, render) as output,
+        progress_of(lab, most, as_json=as_json, unit=unit) as advance,
+    ):
+        if most is not None and most <= _PAGE:
+            page = await pager
+            total = page.total
+            for item in page.items[:most]:
+                output.add(item)
+                shown += 1
+        else:
+            async with pager.pages() as pages:
+                async for page in pages:
+                    total = page.total
+                    for item in page.items[: None if most is None else most - shown]:
+                        output.add(item)
+                        shown += 1
+                    known = [count for count in (most, total) if count is not None]
+                    advance(shown, min(known, default=None))
+                    if shown == most:
+                        break
+    if is_watched(as_json=as_json):
+        if not shown:
+            note(f"No {unit}.")
+        elif limit is None and total is not None and shown < total:
+            note(f"{shown:,} of {total:,} {unit}; --limit shows more.")
+    if pager.complete is False:
+        note(f"Some {unit} may be missing: the listing kept changing while it was read.")
+
+
+def _most(limit: int | None, *, as_json: bool) -> int | None:
+    return IN_A_TABLE if limit is None and not as_json else limit
+
+
+class Activity(Hooks):
+    """What keeps a client from getting on: its last failure, and quota that is used up.
+
+    A live display shows it. Without one, it is reported: a failure once nothing has succeeded for
+    a while, and a pause that takes a while.
+    """
+
+    def __init__(self) -> None:
+        self.live = False
+        self._failure = ""
+        self._failed_at = 0.0
+        self._paused_until = 0.0
+        self._good_at = self._reported_at = time.monotonic()
+        self._reported_at -= _REPORT_EVERY
+
+    def on_attempt(self, attempt: AttemptInfo) -> None:
+        """Note that a request has succeeded."""
+        if attempt.error is None:
+            self._good_at = time.monotonic()
+
+    def on_retry(self, retry: RetryInfo) -> None:
+        """Note what failed; quota that is used up is told by its pause."""
+        if isinstance(retry.error, RateLimitedError):
+            return
+        self._failure, self._failed_at = clean(str(retry.error)), time.monotonic()
+        silent = self._failed_at - self._good_at
+        if silent >= _REPORT_AFTER:
+            self._report(f"Still trying after {duration(silent)}: {self._failure}")
+
+    def on_pause(self, pause: PauseInfo) -> None:
+        """Note until when the server's quota is used up."""
+        self._paused_until = pause.until
+        if pause.seconds >= _REPORT_AFTER:
+            self._report(_pause_text(pause.until))
+
+    def _report(self, text: str) -> None:
+        now = time.monotonic()
+        if not self.live and now - self._reported_at >= _REPORT_EVERY:
+            self._reported_at = now
+            note(text)
+
+    def __rich_console__(self, *_: object) -> RenderResult:
+        if not self.live:
+            return
+        if self._paused_until > time.time():
+            yield Text(_pause_text(self._paused_until), style="yellow")
+        elif self._failure:
+            ago = duration(time.monotonic() - self._failed_at)
+            yield Text(f"last failure {ago} ago: {self._failure}", style="yellow")
+
+
+def _pause_text(until: float) -> str:
+    """When a pause ends, by this machine's clock and zone."""
+    end = datetime.fromtimestamp(until).astimezone()
+    today = end.date() == datetime.now().astimezone().date()
+    return f"waiting for quota until {end:{'%H:%M:%S' if today else '%Y-%m-%d %H:%M:%S'}}"
+
+
+ACTIVITY: Final[ContextVar[Activity]] = ContextVar("ACTIVITY")
+"""That of the command that runs; its client has it among its hooks."""
+
+
+@contextmanager
+def progress_of(
+    lab: ModelLabClient,
+    total: int | None,
+    *,
+    as_json: bool,
+    unit: str = "runs",
+    after: float = 0.3,
+    transient: bool = True,
+) -> Iterator[Show]:
+    """Show how far many requests have come, to whoever watches, as it is told what is done.
+
+    Nothing is shown of what takes less than ``after`` seconds. The unit ``bytes`` is shown in
+    multiples.
+    """
+    how_far: tuple[ProgressColumn, ...] = (_Done(), TaskProgressColumn(), _Rate(unit))
+    if unit == "bytes":
+        how_far = (DownloadColumn(), TaskProgressColumn(), TransferSpeedColumn())
+    progress = Progress(BarColumn(), *how_far, TimeRemainingColumn(compact=True))
+    task = progress.add_task("", total=total)
+    with _live(Group(progress, _Effort(lab)), as_json=as_json, after=after, transient=transient):
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def waiting_for(
+    what: Callable[[], str], *, as_json: bool
+) -> Iterator[Callable[[RenderableType], None]]:
+    """Show what is waited for, and how long already; results are to be shown by what it yields."""
+    progress = Progress(SpinnerColumn(), _Awaited(what), TimeElapsedColumn())
+    progress.add_task("", total=None)
+    with _live(progress, as_json=as_json, after=0.3) as live:
+
+        def show_above(result: RenderableType) -> None:
+            if live is None or not live.is_started:
+                show(result)
+                return
+            live.stop()  # it is on standard error, and would not make way
+            show(result)
+            live.start(refresh=True)
+
+        yield show_above
+
+
+@contextmanager
+def _live(
+    shown: RenderableType, *, as_json: bool, after: float, transient: bool = True
+) -> Iterator[Live | None]:
+    """Keep something on the terminal up to date, with the client's activity below it."""
+    if not is_watched(as_json=as_json):
+        yield None
+        return
+    activity = ACTIVITY.get()
+    live = Live(
+        Group(shown, activity), console=stderr(), refresh_per_second=10, transient=transient
+    )
+
+    def start() -> None:
+        activity.live = True
+        live.start()
+
+    timer = asyncio.get_running_loop().call_later(after, start)
+    try:
+        yield live
+    finally:
+        timer.cancel()
+        activity.live = False
+        live.stop()
+
+
+class _Awaited(ProgressColumn):
+    def __init__(self, what: Callable[[], str]) -> None:
+        super().__init__()
+        self._what = what
+
+    def render(self, task: Task) -> Text:  # noqa: ARG002 - Rich's signature
+        return Text(f"waiting for {self._what()}")
+
+
+class _Done(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        total = "" if task.total is None else f"/{task.total:,.0f}"
+        return Text(f"{task.completed:,.0f}{total}")
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.completed / task.elapsed if task.elapsed else 0.0
+        return Text(f"{speed:,.0f} {self._unit}/s", style="cyan")
+
+
+@attrs.frozen
+class _Effort:
+    """What the client has had to do for it so far."""
+
+    _lab: ModelLabClient
+
+    def __rich__(self) -> Text:
+        stats = self._lab.stats
+        return Text(
+            f"{stats.retries:,} retries"
+            f" · {stats.rate_limit_wait_s:,.1f} s waited for the rate limit"
+            f" · {stats.backoff_wait_s:,.1f} s backed off",
+            style="dim",
+            no_wrap=True,
+            overflow="ellipsis",
+        )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
+import attrs
 from rich import box, filesize
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.padding import Padding
 from rich.table import Table
@@ -19,16 +22,19 @@ from modellab_async.display import (
     duration,
     moment,
     number,
+    shares,
 )
+from modellab_async.frames.columns import parse_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from rich.console import RenderableType
 
-    from modellab_async import MetricSummary, Project, Run, RunFile
+    from modellab_async import Comparison, MetricSummary, Param, Project, Run, RunFile, Tag
+    from modellab_async.frames.columns import Column
 
-_STATUS_STYLES = {
+_STATUS_STYLES: Final = {
     "pending": "dim",
     "running": "cyan",
     "completed": "green",
@@ -37,13 +43,31 @@ _STATUS_STYLES = {
     "unresponsive": "yellow",
     "paused": "dim",
 }
-_WIDE = 100
+_RUN_COLUMNS: Final = ("id", "name", "status", "project_id", "duration", "created_at")
+_HEADERS: Final = {"project_id": "project", "created_at": "created"}
+_DISPENSABLE: Final = ("created", "duration", "project")
+_NUMBERS: Final = ("integer", "number", "time")
+
+_LONGEST_ID: Final = len(str(2**63))
+_LEAST_TEXT: Final = 8
+_LEAST_HEADER: Final = 10
+_GAP: Final = 3
+_LEAST_WIDTH: Final = 40
+
+# Of a comparison
+_LABEL: Final = 30
+_COLUMN: Final = _LONGEST_ID + _GAP
+_BAR: Final = 8
+_EIGHTHS: Final = " ▏▎▍▌▋▊▉"
+_LONGEST_VALUE: Final = 200
 
 
 @cache
 def stdout() -> Console:
-    """The console for results."""
-    return Console(highlight=False, emoji=False)
+    """The console for results; a terminal narrower than all fits into wraps the lines itself."""
+    console = Console(highlight=False, emoji=False)
+    console.width = max(console.width, _LEAST_WIDTH)
+    return console
 
 
 @cache
@@ -53,43 +77,155 @@ def stderr() -> Console:
 
 
 def plain_table() -> Table:
-    """A table without frames, of which a caller adds columns and rows."""
+    """A table without frames, to which a caller adds columns and rows."""
     return Table(
         box=box.SIMPLE_HEAD, header_style="dim", border_style="dim", pad_edge=False, show_edge=False
     )
 
 
-def run_table(runs: Sequence[Run], metrics: Sequence[str] = ()) -> Table:
-    """A line per run, with the latest values of ``metrics``, or of the one most runs have."""
-    metrics = metrics or common_metrics(runs, 1)
-    wide = stdout().width >= _WIDE
+@attrs.frozen
+class _Column:
+    """A column of a table. Text may be shortened; a word, an id, a number or a time never is."""
+
+    header: str
+    cells: Sequence[Text]
+    kind: Literal["text", "word", "number"] = "number"
+
+    @property
+    def widest(self) -> int:
+        """How wide it would like to be."""
+        return max([cell_len(self.header), *(cell.cell_len for cell in self.cells)])
+
+    @property
+    def least(self) -> int:
+        """How narrow it may get."""
+        if self.kind == "text":
+            return min(self.widest, _LEAST_TEXT)
+        cells = max((cell.cell_len for cell in self.cells), default=0)
+        return max(cells, min(cell_len(self.header), _LEAST_HEADER))
+
+
+def _table(columns: Sequence[_Column]) -> Table:
+    """A table as wide as the terminal at most, unless it could only be wider.
+
+    Rich would shorten, or leave out, whatever column it likes.
+    """
     table = plain_table()
-    table.add_column("id", justify="right", no_wrap=True)
-    table.add_column("name", no_wrap=True, overflow="ellipsis")
-    table.add_column("status", no_wrap=True)
-    table.add_column("project", justify="right", no_wrap=True)
-    table.add_column("duration", justify="right", no_wrap=True)
-    if wide:
-        table.add_column("created", no_wrap=True)
-    for metric in metrics:
-        table.add_column(Text(clean(metric)), justify="right", no_wrap=True, overflow="ellipsis")
-    for run in runs:
-        table.add_row(
-            str(run.id),
-            Text(clean(run.name)),
-            status_text(run),
-            str(run.project_id),
-            duration(run.duration),
-            *([moment(run.created_at)] if wide else []),
-            *(_latest(run.metric(metric)) for metric in metrics),
+    widths = [column.widest for column in columns]
+    gaps = _GAP * (len(columns) - 1)
+    while sum(widths) + gaps > stdout().width:
+        spare, at = max((widths[at] - column.least, at) for at, column in enumerate(columns))
+        if not spare:
+            break
+        widths[at] -= 1
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(
+            Text(column.header),
+            justify="right" if column.kind == "number" else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            width=width,
         )
+    for row in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*row)
+    table.width = sum(widths) + gaps
     return table
+
+
+def _fitting(columns: Sequence[_Column], dispensable: Iterable[str]) -> list[_Column]:
+    """As many columns as fit the terminal; those that are dispensable go, in that order."""
+    kept = list(columns)
+    for header in dispensable:
+        if sum(column.least + _GAP for column in kept) - _GAP <= stdout().width:
+            break
+        kept = [column for column in kept if column.header != header]
+    return kept
+
+
+def run_table(
+    runs: Sequence[Run], metrics: Sequence[str] = (), columns: Sequence[Column] | None = None
+) -> Table:
+    """A line per run, with these columns, and the latest values of these metrics.
+
+    Without columns: what identifies a run, as far as it fits, and the metric that most runs have.
+    """
+    if columns is None:
+        shown = parse_columns(_RUN_COLUMNS)
+        metrics = metrics or common_metrics(runs, 1)
+    else:
+        shown = list(columns)
+    cells = [
+        _Column(
+            clean(_HEADERS.get(column.name, column.name)),
+            [_cell(run, column) for run in runs],
+            _kind(column),
+        )
+        for column in shown
+    ]
+    cells += [_Column(clean(name), [_latest(run, name) for run in runs]) for name in metrics]
+    return _table(_fitting(cells, _DISPENSABLE) if columns is None else cells)
+
+
+def _kind(column: Column) -> Literal["text", "word", "number"]:
+    if column.kind in _NUMBERS:
+        return "number"
+    return "word" if column.name == "status" else "text"
+
+
+def _cell(run: Run, column: Column) -> Text:
+    """What a run has in a column."""
+    value: object
+    match column.part, column.key:
+        case "run", "status":
+            return status_text(run)
+        case "run", "duration":
+            value = duration(run.duration)
+        case "run", field:
+            value = getattr(run, field)
+        case "metrics", "":
+            value = ", ".join(f"{m.key}:{number(m.latest)}" for m in run.metric_summaries)
+        case "metrics", key:
+            metric = run.metric(key)
+            value = getattr(metric, column.statistic) if metric else None
+        case part, "":
+            value = _pairs(getattr(run, part))
+        case part, key:
+            value = run.param(key) if part == "params" else run.tag(key)
+    return Text(_shown(value))
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return NOTHING
+        case bool():
+            return "yes" if value else "no"
+        case datetime():
+            return moment(value)
+        case float():
+            return number(value)
+        case _:
+            return clean(str(value))
+
+
+def _latest(run: Run, name: str) -> Text:
+    metric = run.metric(name)
+    return Text(number(metric.latest if metric else None))
+
+
+def _pairs(pairs: Iterable[Param | Tag]) -> str:
+    return clean(", ".join(f"{pair.key}:{pair.value}" for pair in pairs))
 
 
 def run_change(run: Run) -> Text:
     """A line that says where a run stands now."""
     return Text.assemble(
-        (moment(run.updated_at), "dim"), f"  {run.id}  ", status_text(run), f"  {clean(run.name)}"
+        (moment(run.updated_at), "dim"),
+        f"  {run.id}  ",
+        status_text(run),
+        f"  {clean(run.name)}",
+        no_wrap=True,
+        overflow="ignore",
     )
 
 
@@ -97,7 +233,7 @@ def run_detail(run: Run) -> RenderableType:
     """All of one run: its facts, metrics and parameters."""
     facts = Table.grid(padding=(0, 3, 0, 0))
     facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
+    facts.add_column(overflow="fold", min_width=_LONGEST_ID)
     for label, value in (
         ("project", str(run.project_id)),
         ("owner", run.owner_id),
@@ -106,16 +242,21 @@ def run_detail(run: Run) -> RenderableType:
         ("completed", moment(run.completed_at)),
         ("deleted", moment(run.deleted_at)),
         ("duration", duration(run.duration)),
-        ("tags", ", ".join(f"{tag.key}:{tag.value}" for tag in run.tags)),
+        ("tags", _pairs(run.tags)),
         ("link", run.external_url),
         ("about", run.description),
     ):
         if value and value != NOTHING:
             facts.add_row(label, Text(clean(value)))
-    title = Text.assemble((str(run.id), "bold"), "  ", (clean(run.name), "bold"), "  ")
-    parts: list[RenderableType] = [title.append(status_text(run)), Padding(facts, (1, 0))]
+    title = Text.assemble(
+        (f"{run.id}  {clean(run.name)}  ", "bold"),
+        status_text(run),
+        no_wrap=True,
+        overflow="ignore",
+    )
+    parts: list[RenderableType] = [title, "", facts, ""]
     if run.metric_summaries:
-        parts.append(Padding(_metric_table(run.metric_summaries), (0, 0, 1, 0)))
+        parts += [_metric_table(run.metric_summaries), ""]
     if run.params:
         params = plain_table()
         params.add_column("param", no_wrap=True, overflow="ellipsis", max_width=40)
@@ -127,23 +268,15 @@ def run_detail(run: Run) -> RenderableType:
 
 
 def project_table(projects: Sequence[Project]) -> Table:
-    """A line per project."""
-    table = plain_table()
-    table.add_column("id", justify="right", no_wrap=True)
-    table.add_column("name", no_wrap=True, overflow="ellipsis")
-    table.add_column("created", no_wrap=True)
-    table.add_column("updated", no_wrap=True)
-    table.add_column("tags", no_wrap=True, overflow="ellipsis")
-    for project in projects:
-        tags = ", ".join(f"{tag.key}:{tag.value}" for tag in project.tags)
-        table.add_row(
-            str(project.id),
-            Text(clean(project.name)),
-            moment(project.created_at),
-            moment(project.updated_at),
-            Text(clean(tags)),
-        )
-    return table
+    """A line per project, as far as it fits."""
+    columns = [
+        _Column("id", [Text(str(project.id)) for project in projects]),
+        _Column("name", [Text(clean(project.name)) for project in projects], "text"),
+        _Column("created", [Text(moment(project.created_at)) for project in projects]),
+        _Column("updated", [Text(moment(project.updated_at)) for project in projects]),
+        _Column("tags", [Text(_pairs(project.tags)) for project in projects], "text"),
+    ]
+    return _table(_fitting(columns, ("created", "tags", "updated")))
 
 
 def file_table(files: Sequence[RunFile]) -> Table:
@@ -167,20 +300,57 @@ def byte_size(count: int | None) -> str:
     return NOTHING if count is None else filesize.decimal(count)
 
 
-def _latest(metric: MetricSummary | None) -> str:
-    return number(metric.latest if metric else None)
+def _metric_table(metrics: Sequence[MetricSummary]) -> Table:
+    statistics = (
+        _Column(name, [Text(number(getattr(metric, name))) for metric in metrics])
+        for name in STATISTICS
+    )
+    return _table(
+        [
+            _Column("metric", [Text(clean(metric.key)) for metric in metrics], "text"),
+            _Column("values", [Text(f"{metric.count:,}") for metric in metrics]),
+            *statistics,
+        ]
+    )
 
 
-def _metric_table(metrics: Iterable[MetricSummary]) -> Table:
+def comparison_table(comparison: Comparison, width: int) -> RenderableType:
+    """Runs as columns, as many side by side as fit; the others follow below."""
+    beside = max(1, (width - _LABEL) // _COLUMN)
+    count = len(comparison.runs)
+    parts = (range(count)[at : at + beside] for at in range(0, count, beside))
+    blocks = [_block(comparison, part) for part in parts]
+    return Group(*(Padding(block, (1 if at else 0, 0, 0, 0)) for at, block in enumerate(blocks)))
+
+
+def _block(comparison: Comparison, shown: Sequence[int]) -> Table:
+    runs = [comparison.runs[position] for position in shown]
     table = plain_table()
-    table.add_column("metric", no_wrap=True, overflow="ellipsis")
-    table.add_column("values", justify="right")
-    for statistic in STATISTICS:
-        table.add_column(statistic, justify="right", no_wrap=True)
-    for metric in metrics:
-        table.add_row(
-            Text(clean(metric.key)),
-            f"{metric.count:,}",
-            *(number(getattr(metric, statistic)) for statistic in STATISTICS),
-        )
+    table.add_column("run", no_wrap=True, overflow="ellipsis", max_width=_LABEL)
+    for run in runs:
+        table.add_column(str(run.id), overflow="fold", min_width=_LONGEST_ID)
+    table.add_row("name", *(Text(_short(run.name)) for run in runs))
+    table.add_row("status", *map(status_text, runs))
+    table.add_row("duration", *(duration(run.duration) for run in runs), end_section=True)
+    for metric in comparison.metrics:
+        bars = shares(metric.values)
+        cells = (_measured(metric.values[at], bars[at]) for at in shown)
+        table.add_row(Text(clean(metric.key)), *cells)
+    table.add_section()
+    for param in comparison.params:
+        texts = (NOTHING if (value := param.values[at]) is None else value for at in shown)
+        table.add_row(Text(clean(param.key)), *(Text(_short(text)) for text in texts))
     return table
+
+
+def _measured(value: float | None, share: float | None) -> Text:
+    """A number and a bar for its magnitude."""
+    full, eighths = divmod(round((share or 0.0) * _BAR * 8), 8)
+    bar = "█" * full + _EIGHTHS[eighths].strip()
+    style = "yellow" if value is not None and value < 0 else "cyan"
+    return Text.assemble(f"{number(value):>9} ", (bar, style))
+
+
+def _short(text: str) -> str:
+    text = clean(text)
+    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"

@@ -1,57 +1,77 @@
-"""``modellab runs``: look at runs, wait for them, change them."""
+"""``modellab runs``: look at runs, compare them, wait for them, change them."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
+import attrs
+import msgspec
 import typer
 from rich.markup import escape
 from rich.prompt import Confirm
 
-from modellab_async import ModelLabError, Outcome, RunStatus, to_json
+from modellab_async import (
+    ModelLabClient,
+    ModelLabError,
+    Outcome,
+    Run,
+    RunFilter,
+    RunStatus,
+    to_json,
+)
 from modellab_async.cli.common import (
     BaseUrl,
     ExitCode,
     Json,
+    Limit,
     RunIds,
     Site,
     Tally,
-    choices,
+    command,
+    count_of,
     each_id,
     examples,
     finish_with_client,
     new_group,
+    sort_choices,
+)
+from modellab_async.cli.filters import refusals, run_filter
+from modellab_async.cli.output import (
+    Output,
+    is_watched,
     note,
+    page_size,
+    progress_of,
+    show,
+    show_listing,
+    waiting_for,
+    wants_json,
+    write_line,
 )
-from modellab_async.cli.filters import (
-    Limit,
-    Owner,
-    Params,
-    Parent,
-    Project,
-    Roots,
-    Status,
-    Tags,
-    Text,
-    refusals,
-    run_filter,
+from modellab_async.cli.render import (
+    comparison_table,
+    run_change,
+    run_detail,
+    run_table,
+    stderr,
+    stdout,
 )
-from modellab_async.cli.listing import page_size, show_listing
-from modellab_async.cli.output import Output, is_watched, progress_of, wants_json, write_line
-from modellab_async.cli.render import run_change, run_detail, run_table, stderr, stdout
+from modellab_async.comparison import Statistic
+from modellab_async.comparison import compare as compare_runs
 from modellab_async.endpoints import RUN_SORT_FIELDS
+from modellab_async.frames.columns import FIELDS, parse_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from rich.console import RenderableType
 
-    from modellab_async import ModelLabClient, Run
-
 _AT_ONCE = 100
+_NAMED = 3
 
 app: typer.Typer = new_group(
     "runs",
@@ -68,197 +88,223 @@ Metrics = Annotated[
 ]
 
 
-@app.command(
-    epilog=examples(
-        "modellab runs get 70158",
-        "modellab runs get 70158 71354 --metric eval_loss",
-        "seq 70000 79999 | modellab runs get - > runs.jsonl",
-    )
+def _complete_columns(incomplete: str) -> list[str]:
+    """Completes the last of several columns."""
+    before, comma, last = incomplete.rpartition(",")
+    known = [*FIELDS, "params.", "tags.", "metrics."]
+    return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
+
+
+@command(
+    app,
+    "modellab runs get 70158",
+    "modellab runs get 70158 71354 --metric eval_loss",
+    "seq 70000 79999 | modellab runs get - > runs.jsonl",
 )
-def get(
-    ids: RunIds,
-    *,
-    metric: Metrics = None,
-    as_json: Json = False,
-    base_url: BaseUrl = None,
-    site: Site = None,
-) -> NoReturn:
+async def get(
+    lab: ModelLabClient, ids: RunIds, *, metric: Metrics = None, as_json: bool
+) -> ExitCode:
     """Fetch runs by id, many at a time, and show them in the order asked.
 
     A run that cannot be fetched is named on standard error.
     The exit code is 0 when all are well, 1 when some failed, 4 when none of them exists.
     """
-    as_json = wants_json(as_json)
-    total = None if "-" in ids else len(ids)
 
     def render(runs: Sequence[Run]) -> RenderableType:
-        return run_detail(runs[0]) if total == 1 and not metric else run_table(runs, metric or ())
+        alone = count_of(ids) == 1 and not metric
+        return run_detail(runs[0]) if alone else run_table(runs, metric or ())
 
-    async def work(lab: ModelLabClient) -> ExitCode:
-        tally = Tally()
-        with (
-            Output(as_json, render) as output,
-            progress_of(lab, total, as_json=as_json) as show,
-        ):
-            async with lab.runs.fetch(each_id(ids), ordered=True, on_progress=show) as outcomes:
-                async for outcome in outcomes:
-                    if (run := tally.run_of(outcome)) is not None:
-                        output.add(run)
-        return tally.exit_code
-
-    finish_with_client(work, base_url=base_url, site=site)
+    tally = Tally()
+    with Output(as_json, render) as output:
+        async with aclosing(_fetched(lab, ids, tally, as_json=as_json)) as runs:
+            async for run in runs:
+                output.add(run)
+    return tally.exit_code
 
 
-@app.command(
-    "list",
-    epilog=examples(
-        "modellab runs list --project 2387 --status completed --sort -updated_at",
-        "modellab runs list --tag team:ranking --param 'lr:<0.01' --metric eval_loss",
-        "modellab runs list --project 2387 --roots --json > runs.jsonl",
-    ),
+async def _fetched(
+    lab: ModelLabClient, ids: list[str], tally: Tally, *, as_json: bool
+) -> AsyncGenerator[Run, None]:
+    """The runs with these ids, in the order asked, with progress; failures go to the tally."""
+    with progress_of(lab, count_of(ids), as_json=as_json) as advance:
+        async with lab.runs.fetch(each_id(ids), ordered=True, on_progress=advance) as outcomes:
+            async for outcome in outcomes:
+                if (run := tally.run_of(outcome)) is not None:
+                    yield run
+
+
+@command(
+    app,
+    "modellab runs list --project 2387 --status completed --sort -updated_at",
+    "modellab runs list --tag team:ranking --param 'lr:<0.01' --metric eval_loss",
+    "modellab runs list --columns id,name,params.learning_rate,metrics.eval_loss.min",
+    "modellab runs list --project 2387 --roots --json > runs.jsonl",
+    name="list",
+    choosing=run_filter,
 )
-def list_runs(
+async def list_runs(
+    lab: ModelLabClient,
     *,
-    project: Project = None,
-    status: Status = None,
-    owner: Owner = None,
-    text: Text = None,
-    tag: Tags = None,
-    param: Params = None,
-    parent: Parent = None,
-    roots: Roots = False,
+    chosen: RunFilter,
     sort: Annotated[
         str | None,
         typer.Option(
             "--sort",
             help="name, created_at, updated_at or duration; -name and so on descend.",
-            autocompletion=choices(*RUN_SORT_FIELDS),
+            autocompletion=sort_choices(*RUN_SORT_FIELDS),
         ),
     ] = None,
     limit: Limit = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            metavar="NAME,NAME",
+            help="Columns of the table, such as id,name,params.lr,tags.team,metrics.loss.min."
+            " JSON lines have all of a run.",
+            autocompletion=_complete_columns,
+        ),
+    ] = None,
     metric: Metrics = None,
-    as_json: Json = False,
-    base_url: BaseUrl = None,
-    site: Site = None,
-) -> NoReturn:
+    as_json: bool,
+) -> ExitCode:
     """List runs; all that the options ask for must hold."""
-    as_json = wants_json(as_json)
-    chosen = run_filter(
-        project=project,
-        status=status,
-        owner=owner,
-        text=text,
-        tag=tag,
-        param=param,
-        parent=parent,
-        roots=roots,
+    with refusals():
+        wanted = None if columns is None else parse_columns(map(str.strip, columns.split(",")))
+        pager = lab.runs.list(chosen, sort=sort, page_size=page_size(limit, as_json=as_json))
+    await show_listing(
+        lab,
+        pager,
+        lambda runs: run_table(runs, metric or (), wanted),
+        unit="runs",
+        limit=limit,
+        as_json=as_json,
     )
-
-    async def work(lab: ModelLabClient) -> ExitCode:
-        with refusals():
-            pager = lab.runs.list(chosen, sort=sort, page_size=page_size(limit, as_json=as_json))
-        return await show_listing(
-            lab,
-            pager,
-            lambda runs: run_table(runs, metric or ()),
-            unit="runs",
-            limit=limit,
-            as_json=as_json,
-        )
-
-    finish_with_client(work, base_url=base_url, site=site)
+    return ExitCode.OK
 
 
-@app.command(
-    epilog=examples("modellab runs wait 70158 71354", "modellab runs wait 70158 --timeout 3600")
+@command(
+    app,
+    "modellab runs compare 70158 71354",
+    "modellab runs compare 70158 71354 --metric eval_loss --statistic min",
+    "modellab runs compare 70158 71354 --json | jq .params",
 )
-def wait(
+async def compare(
+    lab: ModelLabClient,
+    ids: RunIds,
+    *,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar="NAME", help="Only this metric; may be repeated."),
+    ] = None,
+    statistic: Annotated[
+        Statistic, typer.Option("--statistic", help="Which statistic of the metrics.")
+    ] = "latest",
+    as_json: bool,
+) -> ExitCode:
+    """Compare runs: the params in which they differ, and their metrics side by side.
+
+    As JSON it is one object; its lists are in the order of the runs.
+    """
+    if len(ids) < 2 and "-" not in ids:
+        raise typer.BadParameter("name two runs or more", param_hint="'ID'")
+    tally = Tally()
+    runs = [run async for run in _fetched(lab, ids, tally, as_json=as_json)]
+    if not runs:
+        return tally.exit_code
+    comparison = compare_runs(runs, statistic=statistic)
+    if metric is not None:
+        rows = {row.key: row for row in comparison.metrics}
+        asked = tuple(rows[key] for key in metric if key in rows)
+        comparison = attrs.evolve(comparison, metrics=asked)
+    if as_json:
+        write_line(msgspec.json.encode(comparison.to_dict()).decode())
+    else:
+        show(comparison_table(comparison, stdout().width))
+        if comparison.same_params and is_watched(as_json=as_json):
+            note(f"Params the same in all: {len(comparison.same_params):,}.")
+    return tally.exit_code
+
+
+@command(app, "modellab runs wait 70158 71354", "modellab runs wait 70158 --timeout 3600")
+async def wait(
+    lab: ModelLabClient,
     ids: RunIds,
     *,
     timeout: Annotated[
         float | None,
         typer.Option("--timeout", metavar="SECONDS", min=0.0, help="By default none."),
     ] = None,
-    as_json: Json = False,
-    base_url: BaseUrl = None,
-    site: Site = None,
-) -> NoReturn:
+    as_json: bool,
+) -> ExitCode:
     """Wait until runs are completed, failed or killed, and show each as it ends.
 
     The exit code is 0 only if all of them completed.
     """
-    as_json = wants_json(as_json)
 
-    async def work(lab: ModelLabClient) -> ExitCode:
-        async def end_of(run_id: str) -> Outcome:
-            try:
-                with refusals():
-                    return Outcome(run_id, await lab.runs.wait(run_id, timeout=timeout))
-            except ModelLabError as error:
-                return Outcome(run_id, error=error)
+    async def end_of(run_id: str) -> Outcome:
+        try:
+            with refusals():
+                return Outcome(run_id, await lab.runs.wait(run_id, timeout=timeout))
+        except ModelLabError as error:
+            return Outcome(run_id, error=error)
 
-        tally = Tally()
-        completed = True
-        waits = [asyncio.create_task(end_of(run_id)) async for run_id in each_id(ids)]
+    tally = Tally()
+    completed = True
+    left = [run_id async for run_id in each_id(ids)]
+    waits = [asyncio.create_task(end_of(run_id)) for run_id in left]
+    with waiting_for(lambda: _named(left), as_json=as_json) as show_above:
         for ended in asyncio.as_completed(waits):
-            if (run := tally.run_of(await ended)) is not None:
+            outcome = await ended
+            left.remove(str(outcome.run_id))
+            if (run := tally.run_of(outcome)) is not None:
                 completed &= run.status == RunStatus.COMPLETED
-                _show_change(run, as_json=as_json)
-        return tally.exit_code if completed else ExitCode.FAILED
-
-    finish_with_client(work, base_url=base_url, site=site)
+                _show_change(run, show_above, as_json=as_json)
+    return tally.exit_code if completed else ExitCode.FAILED
 
 
-@app.command(epilog=examples("modellab runs watch 70158 71354"))
-def watch(
-    ids: RunIds, *, as_json: Json = False, base_url: BaseUrl = None, site: Site = None
-) -> NoReturn:
+@command(app, "modellab runs watch 70158 71354")
+async def watch(lab: ModelLabClient, ids: RunIds, *, as_json: bool) -> ExitCode:
     """Show each change of runs, until all are completed, failed or killed."""
-    as_json = wants_json(as_json)
-
-    async def work(lab: ModelLabClient) -> ExitCode:
-        tally = Tally()
-        changes = lab.runs.watch([run_id async for run_id in each_id(ids)])
-        async with changes:
+    tally = Tally()
+    watched = [run_id async for run_id in each_id(ids)]
+    changes = lab.runs.watch(watched)
+    what = f"changes of {_named(watched)}"
+    async with changes:
+        with waiting_for(lambda: what, as_json=as_json) as show_above:
             while True:
                 try:
-                    _show_change(await anext(changes), as_json=as_json)
+                    _show_change(await anext(changes), show_above, as_json=as_json)
                     tally.ok += 1
                 except StopAsyncIteration:
                     return tally.exit_code
                 except ModelLabError as error:
                     tally.failed("watch", error)
 
-    finish_with_client(work, base_url=base_url, site=site)
+
+def _named(ids: Sequence[str]) -> str:
+    """The first few of some ids, and how many more there are."""
+    more = len(ids) - _NAMED
+    return ", ".join(ids[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _add_change(
-    name: str,
-    summary: str,
-    action: Callable[[ModelLabClient], Callable[[str], Awaitable[None]]],
-    *,
-    done: str,
-) -> None:
-    """Add a command that does something to each run, and need not ask."""
-
-    @app.command(
-        name,
-        help=summary,
-        epilog=examples(f"modellab runs {name} 70158 71354", f"modellab runs {name} - < ids.txt"),
-    )
-    def change(
-        ids: RunIds, *, as_json: Json = False, base_url: BaseUrl = None, site: Site = None
-    ) -> NoReturn:
-        _change(ids, action, done=done, as_json=as_json, base_url=base_url, site=site)
+def _show_change(run: Run, show_above: Callable[[RenderableType], None], *, as_json: bool) -> None:
+    if as_json:
+        write_line(to_json(run))
+    else:
+        show_above(run_change(run))
 
 
-_add_change(
-    "pin",
-    "Pin runs for yourself; pinning again is no error.",
-    lambda lab: lab.runs.pin,
-    done="pinned",
-)
-_add_change("unpin", "Take the pins of runs away.", lambda lab: lab.runs.unpin, done="unpinned")
+@command(app, "modellab runs pin 70158 71354", "modellab runs pin - < ids.txt")
+async def pin(lab: ModelLabClient, ids: RunIds, *, as_json: bool) -> ExitCode:
+    """Pin runs for yourself; pinning again is no error."""
+    return await _change_each(lab, ids, lab.runs.pin, "pinned", as_json=as_json)
+
+
+@command(app, "modellab runs unpin 70158 71354", "modellab runs unpin - < ids.txt")
+async def unpin(lab: ModelLabClient, ids: RunIds, *, as_json: bool) -> ExitCode:
+    """Remove the pins of runs."""
+    return await _change_each(lab, ids, lab.runs.unpin, "unpinned", as_json=as_json)
 
 
 @app.command(
@@ -275,14 +321,11 @@ def delete(
     site: Site = None,
 ) -> NoReturn:
     """Delete runs, after asking on a terminal; elsewhere only with --yes."""
-    if not yes and not _confirmed(ids):
+    if not yes and not _confirmed(ids):  # before there is an event loop, which Ctrl-C would go to
         note("Nothing was deleted.")
         raise typer.Exit(ExitCode.FAILED)
-    _change(
-        ids,
-        lambda lab: lab.runs.delete,
-        done="deleted",
-        as_json=as_json,
+    finish_with_client(
+        lambda lab: _change_each(lab, ids, lab.runs.delete, "deleted", as_json=wants_json(as_json)),
         base_url=base_url,
         site=site,
     )
@@ -305,55 +348,40 @@ def _confirmed(ids: list[str]) -> bool:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
-def _change(
+async def _change_each(
+    lab: ModelLabClient,
     ids: list[str],
-    action: Callable[[ModelLabClient], Callable[[str], Awaitable[None]]],
-    *,
+    change: Callable[[str], Awaitable[None]],
     done: str,
+    *,
     as_json: bool,
-    base_url: str | None,
-    site: str | None,
-) -> NoReturn:
-    """Do something to each run, to many at a time, and say of which it is ``done``."""
-    as_json = wants_json(as_json)
+) -> ExitCode:
+    """Change each run, many at a time, and say which are ``done``."""
+    tally = Tally()
+    places = asyncio.Semaphore(_AT_ONCE)
 
-    async def work(lab: ModelLabClient) -> ExitCode:
-        tally = Tally()
-        room = asyncio.Semaphore(_AT_ONCE)
-        do = action(lab)
-
-        async def change(run_id: str) -> None:
-            try:
-                await do(run_id)
-            except ModelLabError as error:
-                tally.failed(f"run {run_id}", error)
-            else:
-                tally.ok += 1
-                show(tally.ok, None)
-                if as_json:
-                    write_line(json.dumps({"id": run_id, done: True}))
-            finally:
-                room.release()
-
-        total = None if "-" in ids else len(ids)
+    async def change_one(run_id: str) -> None:
         try:
-            with progress_of(lab, total, as_json=as_json) as show:
-                async with asyncio.TaskGroup() as group:
-                    async for run_id in each_id(ids):
-                        await room.acquire()
-                        group.create_task(change(run_id))
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+            await change(run_id)
+        except ModelLabError as error:
+            tally.failed(f"run {run_id}", error)
+        else:
+            tally.ok += 1
+            advance(tally.ok, None)
+            if as_json:
+                write_line(json.dumps({"id": run_id, done: True}))
         finally:
-            if is_watched(as_json=as_json) and tally.ok:
-                note(f"{tally.ok:,} {'run' if tally.ok == 1 else 'runs'} {done}.")
-        return tally.exit_code
+            places.release()
 
-    finish_with_client(work, base_url=base_url, site=site)
-
-
-def _show_change(run: Run, *, as_json: bool) -> None:
-    if as_json:
-        write_line(to_json(run))
-    else:
-        stdout().print(run_change(run))
+    try:
+        with progress_of(lab, count_of(ids), as_json=as_json) as advance:
+            async with asyncio.TaskGroup() as group:
+                async for run_id in each_id(ids):
+                    await places.acquire()
+                    group.create_task(change_one(run_id))
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    finally:
+        if is_watched(as_json=as_json) and tally.ok:
+            note(f"{tally.ok:,} {'run' if tally.ok == 1 else 'runs'} {done}.")
+    return tally.exit_code

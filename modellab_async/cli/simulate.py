@@ -1,19 +1,44 @@
-"""``modellab simulate``: a Model Lab on this machine, to try things against."""
+"""``modellab simulate`` and ``modellab demo``: a Model Lab on this machine, to try things on."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, NoReturn
+import json
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
+import attrs
 import typer
+from rich.console import Group
+from rich.padding import Padding
+from rich.table import Table
 
-from modellab_async.cli.common import ExitCode, complain, examples, finish, note
-from modellab_async.cli.output import write_line
+from modellab_async import ModelLabClient, NotFoundError
+from modellab_async.cli.common import ExitCode, Json, examples, finish
+from modellab_async.cli.output import (
+    ACTIVITY,
+    complain,
+    is_watched,
+    note,
+    progress_of,
+    show,
+    wants_json,
+    write_line,
+)
+from modellab_async.cli.render import run_table
+from modellab_async.display import duration
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from modellab_async import Run, Stats
     from modellab_async.simulator import Simulator
 
 _UNLIMITED = "none"
+_ABSENT = 3
+_SAMPLE = 5
+_OK = "ok"
 
 app: typer.Typer = typer.Typer(rich_markup_mode="rich")
 
@@ -27,7 +52,7 @@ FaultRate = Annotated[
         help="Share of requests that meet a fault, 0 to 1.",
     ),
 ]
-Limit = Annotated[
+Quota = Annotated[
     str,
     typer.Option(
         "--rate-limit",
@@ -53,7 +78,7 @@ def simulate(
         int, typer.Option("--port", min=0, max=65_535, help="Port to listen on; 0 for a free one.")
     ] = 0,
     faults: FaultRate = 0.0,
-    rate_limit: Limit = _UNLIMITED,
+    rate_limit: Quota = _UNLIMITED,
     latency: Annotated[
         float, typer.Option("--latency", metavar="SECONDS", min=0.0, help="Delay of every answer.")
     ] = 0.0,
@@ -133,3 +158,130 @@ def _introduce(simulator: Simulator) -> None:
     write_line(f"export DD_API_KEY={simulator.api_key} DD_APP_KEY={simulator.app_key}")
     write_line("unset DD_BEARER_TOKEN")
     note(f"\nFor instance: modellab runs get {ids[0]} {ids[-1]}")
+
+
+@app.command(
+    epilog=examples(
+        "modellab demo",
+        "modellab demo --runs 10000 --faults 0 --rate-limit none",
+        "modellab demo --json | jq .runs_per_second",
+    )
+)
+def demo(
+    *,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="How many runs to fetch.")] = 2_000,
+    faults: FaultRate = 0.05,
+    rate_limit: Quota = "500/1",
+    seed: Seed = None,
+    as_json: Json = False,
+) -> NoReturn:
+    """Fetch runs from a simulated Model Lab that fails and limits; needs no account.
+
+    The simulator listens inside this process, on a free port of the loopback interface.
+    A few ids that do not exist are asked for on purpose.
+    """
+    simulator = new_simulator(runs=runs, faults=faults, rate_limit=rate_limit, seed=seed)
+    as_json = wants_json(as_json)
+    conditions = f"{faults:.0%} of requests meet a fault, rate limit {rate_limit}"
+
+    async def work() -> ExitCode:
+        async with simulator:
+            summary = await _fetch_all(simulator, conditions, as_json=as_json)
+        if as_json:
+            write_line(json.dumps(summary.as_dict()))
+        else:
+            show(summary.render())
+        return ExitCode.OK if summary.as_promised else ExitCode.FAILED
+
+    finish(work())
+
+
+async def _fetch_all(simulator: Simulator, conditions: str, *, as_json: bool) -> _Summary:
+    last = simulator.run_ids[-1]
+    ids = [*simulator.run_ids, *range(last + 1, last + 1 + _ABSENT)]
+    if is_watched(as_json=as_json):
+        note(f"Fetching {len(ids):,} runs from a simulator: {conditions}.\n")
+    answered = Counter[object]()
+    results = Counter[str]()
+    sample: list[Run] = []
+    async with ModelLabClient(
+        base_url=simulator.base_url,
+        api_key=simulator.api_key,
+        app_key=simulator.app_key,
+        hooks=ACTIVITY.get(),
+    ) as lab:
+        start = time.perf_counter()
+        with progress_of(lab, len(ids), as_json=as_json, after=0, transient=False) as advance:
+            async with lab.runs.fetch(ids, route="single", on_progress=advance) as outcomes:
+                async for outcome in outcomes:
+                    answered[outcome.run_id] += 1
+                    results[_OK if outcome.ok else type(outcome.error).__name__] += 1
+                    if outcome.run is not None and len(sample) < _SAMPLE:
+                        sample.append(outcome.run)
+        return _Summary(
+            asked=len(ids),
+            one_each=answered == Counter(ids),
+            results=results,
+            seconds=time.perf_counter() - start,
+            stats=lab.stats,
+            sample=sample,
+        )
+
+
+@attrs.frozen
+class _Summary:
+    """The result of the demonstration; ``results`` counts outcomes as ``ok`` or by error."""
+
+    asked: int
+    one_each: bool
+    results: Counter[str]
+    seconds: float
+    stats: Stats
+    sample: list[Run]
+
+    @property
+    def as_promised(self) -> bool:
+        """Whether each id has its one outcome, and it is a run for each that exists."""
+        expected = {_OK: self.asked - _ABSENT, NotFoundError.__name__: _ABSENT}
+        return self.one_each and self.results == expected
+
+    @property
+    def rate(self) -> float:
+        """Outcomes in a second."""
+        return self.results.total() / self.seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        errors = {name: count for name, count in self.results.items() if name != _OK}
+        return {
+            "asked": self.asked,
+            "outcomes": self.results.total(),
+            "one_outcome_each": self.one_each,
+            "ok": self.results[_OK],
+            "errors": errors,
+            "seconds": round(self.seconds, 3),
+            "runs_per_second": round(self.rate, 1),
+            **attrs.asdict(self.stats),
+        }
+
+    def render(self) -> RenderableType:
+        """For people."""
+        stats = self.stats
+        facts = Table.grid(padding=(0, 2))
+        facts.add_column(style="dim")
+        facts.add_column(justify="right")
+        facts.add_column(style="dim")
+        facts.add_row("speed", f"{self.rate:,.0f}", f"runs per second, for {self.seconds:.1f} s")
+        facts.add_row("requests", f"{stats.attempts:,}", f"{stats.retries:,} of them retries")
+        facts.add_row("waited", duration(stats.rate_limit_wait_s), "for the rate limit")
+        facts.add_row("", duration(stats.backoff_wait_s), "backing off, over all tasks together")
+        for position, (name, count) in enumerate(self.results.most_common()):
+            remark = " (these do not exist)" if name == NotFoundError.__name__ else ""
+            facts.add_row("" if position else "outcomes", f"{count:,}", f"{name}{remark}")
+        total = self.results.total()
+        verdict = (
+            f"{self.asked:,} ids asked, {total:,} outcomes: exactly one for each."
+            if self.one_each
+            else f"[bold red]{self.asked:,} ids asked, {total:,} outcomes: not one for each.[/]"
+        )
+        return Group(Padding(run_table(self.sample), (1, 0)), facts, Padding(verdict, (1, 0, 0, 0)))

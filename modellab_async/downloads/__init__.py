@@ -1,9 +1,10 @@
-"""Artifacts to disk: resumed where they broke off, never outside the directory, flat in memory.
+"""Artifacts to disk: resumed where they broke off, never outside the directory, in flat memory.
 
-A file grows beside its target as ``<name>.part`` and is renamed when it is whole. The entity tag
-that the server gave stands in ``<name>.part.etag`` meanwhile, so that a part file is never gone on
-with in another version; without one, the last 4 KiB and the size must agree. By the same two a
-run's file that is there already is known, and left as it is.
+A file grows beside its target as ``<name>.part`` and is renamed when it is whole. Meanwhile
+``<name>.part.json`` holds what the server said of the file's version (ETag, Last-Modified, size).
+A part file is resumed only if all that the answer says of these is still the same, and the last
+4 KiB are too; ``If-Range`` leaves the comparison to the server if the entity tag is a strong one.
+A run's file that is there already is left alone if its size and last 4 KiB are the server's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 import attrs
 
 from modellab_async import endpoints
-from modellab_async.downloads.part import DiskError, Part, on_disk
+from modellab_async.downloads.part import DiskError, PartFile, on_disk
 from modellab_async.downloads.paths import Directory, split
 from modellab_async.downloads.transfer import Transfer
 from modellab_async.errors import DownloadError, NotFoundError
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-AT_ONCE: Final = 8
-"""How many files, or directories, are asked for at once."""
+MAX_STREAMS: Final = 8
+"""How many files of a client are received, and directories of a run listed, at once."""
 
 MAX_DEPTH: Final = 64
 """How many levels of directories a run may have."""
@@ -47,7 +48,8 @@ class Downloads:
 
     def __init__(self, perform: Perform, policy: RetryPolicy, clock: Clock) -> None:
         self._perform = perform
-        self._transfer = functools.partial(Transfer, perform, policy, clock)
+        streams = asyncio.Semaphore(MAX_STREAMS)
+        self._transfer = functools.partial(Transfer, perform, policy, clock, streams)
 
     async def file(
         self,
@@ -58,7 +60,7 @@ class Downloads:
     ) -> Path:
         """See :meth:`modellab_async.resources.Artifacts.download`."""
         target = await on_disk(_target, destination, artifact_path)
-        transfer = self._transfer(project_id, artifact_path, Part(target))
+        transfer = self._transfer(project_id, artifact_path, PartFile(target))
         transfer.on_advance = _Progress(on_progress, lambda: transfer.total).advance
         await transfer.run()
         return target
@@ -78,7 +80,7 @@ class Downloads:
 
         async def bring(file: _File, target: Path) -> None:
             transfer = self._transfer(
-                run.project_id, file.artifact_path, Part(target), file.size, progress.advance
+                run.project_id, file.artifact_path, PartFile(target), file.size, progress.advance
             )
             try:
                 await transfer.run_unless_there()
@@ -188,7 +190,7 @@ async def _each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> Non
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(AT_ONCE):
+            for _ in range(MAX_STREAMS):
                 group.create_task(worker())
     except ExceptionGroup as failed:
         failure = failed.exceptions[0]

@@ -1,38 +1,40 @@
-"""The unfinished file beside its target; all that touches the disk, and the way to it."""
+"""The unfinished file beside its target, and the way to the disk."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
+import json
 import os
 import re
 import stat
 import sys
-from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, BinaryIO, Final, Self, TypeVar, TypeVarTuple
 
 import attrs
 
 from modellab_async.errors import DownloadError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-SUFFIXES: Final = (".part", ".part.etag")
-"""What is added to a target's name, for its part file and for the version that this is of."""
+SUFFIXES: Final = (".part", ".part.json")
+"""What a target's name gets for its part file, and for the version that the part file is of."""
 
 LONGEST_NAME: Final = 255
 """Bytes of a name that the usual file systems can hold."""
 
 TAIL: Final = 4096
-"""How many bytes of a part file are compared with the server's before it is gone on with."""
+"""How many bytes of a part file are compared with the server's before it is resumed."""
 
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,512}"')
 """An entity tag that promises equality byte for byte (RFC 9110, section 8.8.3)."""
+
+_LONGEST_NOTE: Final = 4096
 
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
@@ -42,64 +44,88 @@ class DiskError(DownloadError):
 
 
 async def on_disk(function: Callable[[*Ts], T], *args: *Ts) -> T:
-    """Call a function that touches the disk in a thread, and wait for it.
+    """Call a function that touches the disk in a thread.
+
+    It waits for the thread also when cancelled: a thread cannot be stopped, and nobody else may
+    touch its file before it is done.
 
     Raises:
         DiskError: for an `OSError`.
     """
-    return await finished(begun(function, *args))
-
-
-def begun(function: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
-    """Call a function that touches the disk in a thread; to be given to :func:`finished`."""
     work = asyncio.get_running_loop().run_in_executor(None, function, *args)
-    # Where a cancelled download asks no more, its error is not for the log of the event loop.
-    work.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return work
-
-
-async def finished(work: asyncio.Future[T]) -> T:
-    """What a function gives that was :func:`begun`; waits for its end also when cancelled.
-
-    Raises:
-        DiskError: for an `OSError`.
-    """
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        work.exception()  # the event loop would log an error that nobody retrieves
+        raise cancelled
     try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        # A thread cannot be stopped, and nobody else may touch its file before it is done.
-        while not work.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([work])
-        raise
+        return work.result()
     except OSError as error:
         raise DiskError(f"the disk refused: {error}") from error
 
 
 @attrs.frozen
+class Version:
+    """What tells one version of a server's file from another.
+
+    Attributes:
+        etag: its entity tag, weak or strong, or None.
+        modified: its ``Last-Modified``, or None.
+        size: its size in bytes, or None.
+    """
+
+    etag: str | None = None
+    modified: str | None = None
+    size: int | None = None
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str], size: int | None) -> Self:
+        """The version that an answer is of."""
+        return cls(headers.get("ETag"), headers.get("Last-Modified"), size)
+
+    @property
+    def validator(self) -> str | None:
+        """What may stand in ``If-Range``, which takes no weak tag (RFC 9110, section 13.1.5)."""
+        strong = self.etag is not None and _STRONG_ETAG.fullmatch(self.etag)
+        return self.etag if strong else None
+
+    def is_continued_by(self, part: Version) -> bool:
+        """Whether a part of a file belongs to this version, as far as the server says.
+
+        A part that ``If-Range`` asked for need not repeat ``Last-Modified`` (section 15.3.7).
+        """
+        same_date = part.modified == self.modified or (self.validator and part.modified is None)
+        return part.etag == self.etag and self.size in {None, part.size} and bool(same_date)
+
+
+@attrs.frozen
 class Held:
-    """What earlier attempts left in a part file.
+    """What is on disk already.
 
     Attributes:
         size: how many bytes.
-        tail: the last of them; empty where there are too few to be worth going on with.
-        etag: the version that they are of, where the server named one.
+        tail: the last of them; empty where there is nothing worth resuming.
+        version: the version that they are of; None where that is not known.
     """
 
     size: int = 0
     tail: bytes = b""
-    etag: str | None = None
+    version: Version | None = None
 
     @property
     def offset(self) -> int:
-        """Where to go on; the tail is asked for once more, to be compared. 0 for the beginning."""
+        """Where to resume; the tail is asked for once more, to be compared. 0 to start over."""
         return self.size - len(self.tail) if self.tail else 0
 
 
 def names_beside(name: str) -> tuple[str, ...]:
-    """The names of a target's part file and of its version's, which its own name leaves room for.
+    """The names of a target's part file and of its version's note.
 
-    A long name is cut, and what is left told apart by a hash.
+    A long name is cut to leave space for the suffix, and told apart by a hash.
     """
     encoded = os.fsencode(name)
     if len(encoded) + max(map(len, SUFFIXES)) > LONGEST_NAME:
@@ -108,10 +134,10 @@ def names_beside(name: str) -> tuple[str, ...]:
     return tuple(name + suffix for suffix in SUFFIXES)
 
 
-class Part:
+class PartFile:
     """A part file. Everything here blocks; call it by :func:`on_disk`.
 
-    The disk is the only memory: an attempt in another process goes on as one in this does.
+    The disk is the only memory: another process resumes as an attempt in this one does.
     """
 
     def __init__(self, target: Path) -> None:
@@ -121,7 +147,7 @@ class Part:
         self._file: BinaryIO | None = None
 
     def look(self) -> Held:
-        """What is there to go on with; nothing is changed."""
+        """What an earlier attempt left; nothing is changed."""
         if self.target.is_dir():
             raise DownloadError(f"{self.target} is a directory; name a file")
         try:
@@ -130,20 +156,21 @@ class Part:
             return Held()
         if not stat.S_ISREG(status.st_mode):
             raise DownloadError(f"{self.path} is in the way: it is no regular file")
-        if status.st_size <= TAIL:
+        version = self._read_note()
+        if version is None or status.st_size <= TAIL:
             return Held(status.st_size)
-        return Held(status.st_size, _tail(self.path, status.st_size), self._noted())
+        return Held(status.st_size, _tail(self.path, status.st_size), version)
 
     def look_at_target(self, size: int) -> Held:
-        """The target itself, where it has this size and no part file is to be gone on with."""
+        """The target itself, if it has this size and there is no part file to be resumed."""
         if size <= TAIL or self.path.exists():
             return Held()
         if not self.target.is_file() or self.target.stat().st_size != size:
             return Held()
         return Held(size, _tail(self.target, size))
 
-    def open(self, held: Held, begin: int, etag: str | None) -> None:
-        """Make ready to write from ``begin`` on; from 0 on, bytes of the version ``etag``."""
+    def open(self, held: Held, begin: int, version: Version) -> None:
+        """Prepare to write from ``begin`` on; from 0 on, bytes of this version."""
         self.target.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.fdopen(os.open(self.path, _FLAGS, 0o666), "r+b")
         if not lock(self._file) or os.fstat(self._file.fileno()).st_size != held.size:
@@ -151,12 +178,11 @@ class Part:
         if begin:
             self._file.seek(begin)
             return
-        # In this order, a killed process leaves no bytes of one version with the tag of another.
+        # In this order, a killed process leaves no bytes of one version with the note of another.
         self._file.truncate(0)
         self._note.unlink(missing_ok=True)
-        if etag is not None and _STRONG_ETAG.fullmatch(etag):
-            with self._note.open("x", encoding="ascii") as note:  # "x" follows no symbolic link
-                note.write(etag)
+        with self._note.open("x", encoding="ascii") as note:  # "x" follows no symbolic link
+            json.dump(attrs.asdict(version), note)
 
     def write(self, chunks: Iterable[bytes]) -> None:
         """Append to what is written."""
@@ -165,12 +191,12 @@ class Part:
         self._file.flush()
 
     def close(self) -> None:
-        """Let go of the file, wherever it stands."""
+        """Close the file, whatever has been written."""
         if self._file is not None:
             self._file.close()
 
     def finish(self) -> None:
-        """Give the closed file its own name, in one step."""
+        """Rename the closed file to its target, in one step."""
         self.path.replace(self.target)
         self._note.unlink(missing_ok=True)
 
@@ -179,12 +205,15 @@ class Part:
         self.path.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
 
-    def _noted(self) -> str | None:
+    def _read_note(self) -> Version | None:
         try:
-            etag = self._note.read_text(encoding="ascii")
-        except (FileNotFoundError, UnicodeDecodeError):
+            with self._note.open(encoding="ascii") as note:
+                version = Version(**json.loads(note.read(_LONGEST_NOTE)))
+        except (FileNotFoundError, ValueError, TypeError):
             return None
-        return etag if _STRONG_ETAG.fullmatch(etag) else None
+        texts = (version.etag, version.modified)
+        valid = all(isinstance(text, str | None) for text in texts)
+        return version if valid and isinstance(version.size, int | None) else None
 
 
 def _tail(path: Path, size: int) -> bytes:
@@ -203,7 +232,7 @@ else:
     import fcntl
 
     def lock(file: BinaryIO) -> bool:
-        """Whether nobody else, of any process, has the file; freed when it is closed."""
+        """Whether nobody else, of any process, has the file; released when it is closed."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

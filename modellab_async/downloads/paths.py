@@ -1,4 +1,4 @@
-"""Where paths that a server names may lead: into one directory, and nowhere else."""
+"""The paths that a server may name: those below one directory that every platform can hold."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 _UNSAFE: Final = re.compile(
     r"""
     [\x00-\x1f\x7f-\x9f\ud800-\udfff]  # NUL, other control characters, halves of characters
-    | [\\:]                            # Windows: separator, drive, alternate data stream
+    | [\\:<>"|?*]                      # Windows: separator, drive, stream, and what it reserves
     | [.\ ]$                           # .. and . themselves; Windows drops these silently
     | ^(?: con | prn | aux | nul | conin\$ | conout\$ | (?:com|lpt)[0-9¹²³] )\ *(?: \. | $ )
     """,
     re.IGNORECASE | re.VERBOSE,
 )
-"""What no name may hold. Source: "Naming Files, Paths, and Namespaces", Windows developer docs."""
+"""What no name may contain; see "Naming Files, Paths, and Namespaces" in Windows' documentation."""
 
 
 def split(path: str) -> tuple[str, ...]:
     """The names that a server's path is made of.
 
-    The rules of every platform hold on each, so that what comes to disk does not depend on where.
+    The rules of every platform hold on each, so that a run's files are the same everywhere.
 
     Raises:
         DownloadError: where the path could lead out of the directory that it is relative to, or

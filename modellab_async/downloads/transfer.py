@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 from typing import TYPE_CHECKING, Final, cast
 
 import attrs
 
 from modellab_async import endpoints
-from modellab_async.downloads.part import Held, Part, on_disk
-from modellab_async.downloads.writer import Writer
-from modellab_async.errors import DownloadError, StatusError, TransportError
+from modellab_async.downloads.part import Held, PartFile, Version, on_disk
+from modellab_async.errors import (
+    DecodeError,
+    DownloadError,
+    ModelLabError,
+    StatusError,
+    TransportError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from modellab_async.bulk import Perform
     from modellab_async.clock import Clock
     from modellab_async.retry import RetryPolicy
     from modellab_async.transport import Stream
+
+CHUNKS_AHEAD: Final = 8
+"""How many chunks are read while the disk is busy; a chunk of aiohttp has up to 256 KiB."""
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 """RFC 9110, section 14.4."""
@@ -33,8 +43,9 @@ class Transfer:
     """Brings one file to disk.
 
     Attributes:
-        part: where it is brought.
-        size: its size in bytes by the listing, or None where there is none.
+        streams: limits how many answers are open at once.
+        part: where the bytes go.
+        size: the file's size in bytes by the listing, or None where there is none.
         on_advance: told by how many bytes the file came further, or fell back, each time.
         position: how many bytes are on disk and known to be right.
         total: the size of the whole file, once an answer has told it.
@@ -43,9 +54,10 @@ class Transfer:
     perform: Perform
     policy: RetryPolicy
     clock: Clock
+    streams: asyncio.Semaphore
     project_id: int | str
     artifact_path: str
-    part: Part
+    part: PartFile
     size: int | None = None
     on_advance: Callable[[int], object] = lambda _count: None
     position: int = attrs.field(default=0, init=False)
@@ -64,11 +76,11 @@ class Transfer:
             await self.run()
 
     async def run(self) -> None:
-        """Bring the file, and give it its name once it is whole.
+        """Bring the file, and rename it to its target once it is whole.
 
         Raises:
             DownloadError: where the size is not the one announced, the disk refuses, or the body
-                breaks off ``policy.attempts`` times without getting further.
+                breaks off ``policy.attempts`` times without progress.
             ModelLabError: where the server cannot be asked.
         """
         furthest = failures = 0
@@ -78,103 +90,141 @@ class Transfer:
             if failures >= self.policy.attempts:
                 raise DownloadError(
                     f"{self.artifact_path!r} keeps breaking off at {furthest} bytes;"
-                    f" {self.part.path} is kept to go on from"
+                    f" {self.part.path} is kept to resume from"
                 ) from broken
             await self.clock.sleep(self.policy.backoff(failures, self.clock.random()))
 
     async def _is_there(self) -> bool:
         held = await on_disk(self.part.look_at_target, self.size or 0)
-        stream = await self._ask(held) if held.offset else None
-        if stream is None:
+        if not held.offset:
             return False
         try:
-            begin, _ = self._span(stream, held)
-            return begin > 0 and await _matching_head(stream, held.tail) == held.tail
+            async with self._open(held) as stream:
+                begin, _ = self._span(stream, held)
+                return begin > 0 and await _matching_head(stream, held.tail) == held.tail
         except (_StaleError, TransportError):
             return False
-        finally:
-            stream.close()
 
     async def _attempt(self) -> TransportError | None:
-        """Ask once, or twice where the part file is stale; gives what broke the body off."""
+        """Ask once, or twice if the part file is stale; returns what broke the body off."""
         held = await on_disk(self.part.look)
-        stream = await self._ask(held)
-        if stream is not None:
-            try:
-                return await self._receive(stream, held)
-            except _StaleError:
-                pass
-            finally:
-                stream.close()
-        await on_disk(self.part.discard)
-        return await self._attempt()
+        try:
+            return await self._receive(held)
+        except _StaleError:
+            await on_disk(self.part.discard)
+            return await self._receive(Held())
 
-    async def _ask(self, held: Held) -> Stream | None:
-        """The answer's body; None where the server has nothing from the offset on."""
+    @contextlib.asynccontextmanager
+    async def _open(self, held: Held) -> AsyncIterator[Stream]:
+        """The answer's body: all of it (200), or from the offset on (206).
+
+        Raises:
+            _StaleError: where the server has nothing from the offset on.
+            DownloadError: where it answers with another status.
+        """
         call = endpoints.artifact_content(
             self.project_id, self.artifact_path, streamed=True, offset=held.offset
         )
-        if held.offset and held.etag:
-            call = attrs.evolve(call, headers={**(call.headers or {}), "If-Range": held.etag})
-        try:
-            return cast("Stream", await self.perform(call))
-        except StatusError as error:
-            if error.status != 416 or not held.offset:
-                raise
-            return None
-
-    async def _receive(self, stream: Stream, held: Held) -> TransportError | None:
-        begin, total = self._span(stream, held)
-        self.total = total
-        head = b""
-        if begin:
+        if held.offset and held.version and held.version.validator:
+            headers = {**(call.headers or {}), "If-Range": held.version.validator}
+            call = attrs.evolve(call, headers=headers)
+        async with self.streams:
             try:
-                head = await _matching_head(stream, held.tail)
-            except TransportError as error:
-                return error
-        self._advance(begin - self.position)
-        writer = Writer(self.part, self.clock, self._advance)
-        writer.begin(self.part.open, held, begin, stream.headers.get("ETag"))
-        try:
-            broken = await _copy(head, stream, writer, None if total is None else total - begin)
-        finally:
-            await writer.close()
-        if broken is not None:
+                stream = cast("Stream", await self.perform(call))
+            except StatusError as error:
+                if error.status == 416 and held.offset:
+                    raise _StaleError from error
+                raise
+            except DecodeError as error:
+                raise DownloadError(f"no content of {self.artifact_path!r}: {error}") from error
+            try:
+                yield stream
+            finally:
+                stream.close()
+
+    async def _receive(self, held: Held) -> TransportError | None:
+        async with self._open(held) as stream:
+            begin, version = self._span(stream, held)
+            self.total = version.size
+            head = b""
+            if begin:
+                try:
+                    head = await _matching_head(stream, held.tail)
+                except TransportError as error:
+                    return error
+            self._advance(begin - self.position)
+            broken = await self._copy(head, stream, held, begin, version)
+        if isinstance(broken, TransportError):
             return broken
-        if total is not None and self.position != total:
+        if broken is not None:
+            raise broken
+        if self.total is not None and self.position != self.total:
             await on_disk(self.part.discard)
-            more = "more than " if self.position > total else ""
-            got = total if more else self.position
+            more = "more than " if self.position > self.total else ""
+            got = self.total if more else self.position
             raise DownloadError(
-                f"{self.artifact_path!r} has {more}{got} bytes where {total} were announced"
+                f"{self.artifact_path!r} has {more}{got} bytes where {self.total} were announced"
             )
         await on_disk(self.part.finish)
         return None
 
-    def _span(self, stream: Stream, held: Held) -> tuple[int, int | None]:
-        """Where the body belongs, and the size of the whole file, where it is known."""
+    async def _copy(
+        self, head: bytes, stream: Stream, held: Held, begin: int, version: Version
+    ) -> ModelLabError | None:
+        """Write what was read and what still comes; returns what broke the body off.
+
+        Reading goes on while a thread writes: aiohttp drops what is unread when a connection
+        breaks. All that has come meanwhile is written at once.
+        """
+        chunks = asyncio.Queue[bytes](CHUNKS_AHEAD)
+        limit = None if version.size is None else version.size - begin
+        reading = asyncio.create_task(_read(head, stream, chunks, limit))
+        try:
+            await on_disk(self.part.open, held, begin, version)
+            more = True
+            while more:
+                batch = [await chunks.get(), *_ready(chunks)]
+                more = batch[-1] != b""
+                await on_disk(self.part.write, batch)
+                self._advance(sum(map(len, batch)))
+            return await reading
+        finally:
+            reading.cancel()
+            await on_disk(self.part.close)
+            await asyncio.wait([reading])
+
+    def _span(self, stream: Stream, held: Held) -> tuple[int, Version]:
+        """Where the body belongs, and the version that it is of.
+
+        Raises:
+            _StaleError: where it does not continue what is held.
+            DownloadError: where it is not the file as it is stored, or of another size than listed.
+        """
         headers = stream.headers
-        encoded = headers.get("Content-Encoding", "identity") != "identity"
-        if stream.status == 206 and held.offset:
+        encoding = headers.get("Content-Encoding", "identity")
+        if encoding != "identity":  # it could be cut, and its length is not the file's
+            raise DownloadError(
+                f"{self.artifact_path!r} came encoded as {encoding[:40]!r},"
+                " though it was asked for as it is stored"
+            )
+        if stream.status == 206:
             told = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
             first, last, total = map(int, told.groups()) if told else (0, 0, 0)
+            version = Version.of(headers, total)
             if (
-                encoded
-                or (first, last + 1) != (held.offset, total)
+                (first, last + 1) != (held.offset, total)
                 or self.size not in {None, total}
-                or (held.etag and headers.get("ETag", held.etag) != held.etag)
+                or (held.version and not held.version.is_continued_by(version))
             ):
                 raise _StaleError
-            return held.offset, total
-        if stream.status != 200:
-            raise DownloadError(f"unexpected status {stream.status} for {self.artifact_path!r}")
-        told_length = headers.get("Content-Length")
-        length = None if told_length is None or encoded else int(told_length)
-        if self.size is not None and length not in {None, self.size}:
+            return held.offset, version
+        length = headers.get("Content-Length")
+        size = self.size if length is None else int(length)
+        if self.size not in {None, size}:
             raise DownloadError(
-                f"{self.artifact_path!r} has {length} bytes where the listing says {self.size}"
+                f"{self.artifact_path!r} has {size} bytes where the listing says {self.size}"
             )
-        return 0, self.size if length is None else length
+        return 0, Version.of(headers, size)
 
     def _advance(self, count: int) -> None:
         self.position += count
@@ -197,18 +247,26 @@ async def _matching_head(stream: Stream, tail: bytes) -> bytes:
     return head
 
 
-async def _copy(
-    head: bytes, stream: Stream, writer: Writer, limit: int | None
-) -> TransportError | None:
-    """Write what was read and what still comes, though hardly more than ``limit`` bytes."""
+async def _read(
+    head: bytes, stream: Stream, chunks: asyncio.Queue[bytes], limit: int | None
+) -> ModelLabError | None:
+    """Put what comes into a queue, though hardly more than ``limit`` bytes, then an empty chunk."""
     received = len(head)
+    broken: ModelLabError | None = None
     try:
-        await writer.add(head)
+        if head:
+            await chunks.put(head)
         async for chunk in stream:
-            await writer.add(chunk)
+            await chunks.put(chunk)
             received += len(chunk)
             if limit is not None and received > limit:
                 break
-    except TransportError as error:
-        return error
-    return None
+    except ModelLabError as error:
+        broken = error
+    await chunks.put(b"")
+    return broken
+
+
+def _ready(chunks: asyncio.Queue[bytes]) -> list[bytes]:
+    """All that is in a queue already."""
+    return [chunks.get_nowait() for _ in range(chunks.qsize())]

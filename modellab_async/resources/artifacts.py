@@ -77,13 +77,14 @@ class Artifacts:
         *,
         on_progress: Progress | None = None,
     ) -> Path:
-        """A file, brought to disk in bounded memory; gives the path written.
+        """A file, brought to disk in bounded memory; returns the path written.
 
         Operation: ``GET /artifacts/content``. The file grows as ``<name>.part`` beside its target
         and is renamed when it is whole; an older target stays until then. A body that breaks off
-        is gone on with; after as many breaks without progress as the retry policy has attempts,
-        the part file is kept, and the next download, of any process, goes on from there. Where
-        the server has no ranges, or another version of the file, it starts over.
+        is resumed; after as many breaks without progress as the retry policy has attempts, the
+        part file is kept, and the next download, of any process, resumes from there. It starts
+        over if the server has no ranges, or another version of the file by its ``ETag``,
+        ``Last-Modified``, size or last 4 KiB. One client receives eight files at once.
 
         Args:
             project_id: the project.
@@ -91,12 +92,12 @@ class Artifacts:
             destination: the file to write; directories above it are created. An existing
                 directory, or a path that ends in a slash, takes the file under its own name.
             on_progress: called with the bytes on disk and in all (None where the server does not
-                say), as the answer begins and then about once a megabyte; never falls.
+                say), as the answer begins and then after each write; never falls.
 
         Raises:
             NotFoundError: where there is no such file; nothing is written then.
             DownloadError: where it breaks off for good, has another size than the server
-                announced (``Content-Length``), or cannot be written.
+                announced (``Content-Length``), comes compressed, or cannot be written.
         """
         return await self._downloads.file(project_id, artifact_path, destination, on_progress)
 
@@ -113,15 +114,15 @@ class Artifacts:
         ``GET /artifacts/content`` for each file. Everything is listed and checked before anything
         is written. Where a file is gone, keeps breaking off or has another size than listed, the
         others are brought before the error is raised; any other error ends all at once. Part
-        files are kept, also on cancellation. A file that is there already is left as it is where
+        files are kept, also on cancellation. A file that is there already is left as it is if
         it has the listed size and its last 4 KiB are the server's, which one small request tells;
-        one of up to 4 KiB is fetched again. Gives the paths of all files, in their order.
+        one of up to 4 KiB is fetched again. Returns the paths of all files, in their order.
 
         Args:
             run_id: the run.
             directory: where the files are put under their paths; created where needed.
             on_progress: called with the bytes on disk and in all (None where the listing lacks a
-                size), at the start and then about once a megabyte; never falls.
+                size), at the start and then after each write; never falls.
 
         Raises:
             NotFoundError: where there is no such run.
