@@ -46,7 +46,7 @@ _STATUS_STYLES: Final = {
 _RUN_COLUMNS: Final = ("id", "name", "status", "project_id", "duration", "created_at")
 _HEADERS: Final = {"project_id": "project", "created_at": "created"}
 _DISPENSABLE: Final = ("created", "duration", "project")
-_NUMBERS: Final = ("integer", "number", "time")
+_NUMBERS: Final = (int, float, datetime)
 
 _LONGEST_ID: Final = len(str(2**63))
 _LEAST_TEXT: Final = 8
@@ -167,7 +167,7 @@ def run_table(
 
 
 def _kind(column: Column) -> Literal["text", "word", "number"]:
-    if column.kind in _NUMBERS:
+    if column.type in _NUMBERS:
         return "number"
     return "word" if column.name == "status" else "text"
 

@@ -330,7 +330,7 @@ def refusals(path: Path) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        said = str(error).partition("\n")[0]
+        said = " ".join(str(error).partition("\n\nLINE")[0].split())
         if ("lock" in said and "PID" in said) or "used by another process" in said:
             said = "another process has it open"
         raise StoreError(f"{path}: {said}") from error
