@@ -22,7 +22,7 @@ nox.options.error_on_missing_interpreters = False  # CI names the one it has
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
-EXTRAS = ("cli", "arrow", "otel")
+EXTRAS = ("cli", "duckdb", "otel")
 IN_PLACE = ("-e", f".[{','.join(EXTRAS)}]")  # for coverage and pyright to see it
 PARALLEL = ("-n", "auto", "--maxprocesses", "4")
 

@@ -19,7 +19,7 @@ Example:
 #   quota, limiter, budget, retry, deadlines, transport    a request in motion
 #   bulk, pagination, waiting, downloads            many requests as one piece of work
 #   resources, client                           what users hold
-#   frames, export, raydata                            runs as tables, files and datasets
+#   frames, store, export, raydata              runs as tables, databases, files and datasets
 #   otel                                        calls as spans and metrics
 #   cli, simulator                              edges; the simulator imports nothing of ours
 

@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 from conftest import FakeClock, client_for, eventually
+from modellab_async.budget import EARNED, SAVINGS, SILENCE, RetryBudget
 
 from modellab_async import (
     NotFoundError,
@@ -15,7 +16,6 @@ from modellab_async import (
     RetryPolicy,
     ServerError,
 )
-from modellab_async.budget import EARNED, SAVINGS, SILENCE, RetryBudget
 from modellab_async.simulator import Fault, Simulator
 
 ONCE_MORE = RetryPolicy(attempts=2)

@@ -416,7 +416,10 @@ async def test_times_at_both_ends_of_the_calendar(
     sim: Simulator, lab: ModelLabClient, tmp_path: Path
 ):
     """The years 1 and 9999 are written as they are, in every format."""
-    ends = {"created_at": "0001-01-01T00:00:00Z", "updated_at": "9999-12-31T23:59:59.999999Z"}
+    ends: dict[str, Any] = {
+        "created_at": "0001-01-01T00:00:00Z",
+        "updated_at": "9999-12-31T23:59:59.999999Z",
+    }
     run_id = sim.insert_run(**ends)
     for suffix in FORMATS:
         path = tmp_path / f"runs.{suffix}"

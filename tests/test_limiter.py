@@ -8,10 +8,10 @@ import pytest
 from conftest import FakeClock, client_for, settled
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from modellab_async.quota import OPENING, Quota
 
 from modellab_async import RateLimit, RateLimitedError, RetryPolicy
 from modellab_async.limiter import Limiter, QuotaWaitError
-from modellab_async.quota import OPENING, Quota
 from modellab_async.simulator import Fault, Simulator
 from modellab_async.simulator import RateLimit as ServerLimit
 

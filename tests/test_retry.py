@@ -23,7 +23,7 @@ from modellab_async import (
     endpoints,
 )
 from modellab_async.endpoints import Idempotency
-from modellab_async.retry import RETRYABLE_STATUSES, RETRY_RULES, FailureKind, classify
+from modellab_async.retry import RETRY_RULES, RETRYABLE_STATUSES, FailureKind, classify
 from modellab_async.simulator import Fault, Faults, Simulator
 
 

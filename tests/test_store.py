@@ -77,6 +77,7 @@ async def test_the_first_sync_stores_every_run(sim: Simulator, lab: ModelLabClie
     done = await sync(lab, store)
 
     assert (done.id, done.kind, done.runs, done.failed, done.vanished) == (1, "listing", 650, 0, 0)
+    assert done.finished_at
     assert done.started_at <= done.finished_at
     assert stored(store) == served(sim)
 

@@ -76,10 +76,15 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, emoji=False)
 
 
-def plain_table() -> Table:
+def plain_table(*, show_header: bool = True) -> Table:
     """A table without frames, to which a caller adds columns and rows."""
     return Table(
-        box=box.SIMPLE_HEAD, header_style="dim", border_style="dim", pad_edge=False, show_edge=False
+        box=box.SIMPLE_HEAD,
+        header_style="dim",
+        border_style="dim",
+        pad_edge=False,
+        show_edge=False,
+        show_header=show_header,
     )
 
 

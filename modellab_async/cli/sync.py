@@ -163,7 +163,7 @@ def sql(
     async def answer() -> ExitCode:
         with open_store(file, read_only=True) as store, refusals(file):
             store.connection.execute("SET enable_external_access = false")
-            result = store.connection.sql(query)
+            result: Any = store.connection.sql(query)
             if result is None:  # not a query
                 return ExitCode.OK
             if wants_json(as_json):
@@ -200,8 +200,7 @@ def _show_table(result: Any, limit: int) -> None:
         show(table)
     else:
         for row in rows:
-            table = plain_table()
-            table.show_header = False
+            table = plain_table(show_header=False)
             for name, cell in zip(names, row, strict=True):
                 table.add_row(escape(name), escape(cell))
             show(table)

@@ -8,7 +8,7 @@ import tempfile
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 
@@ -27,8 +27,6 @@ SCHEMA_VERSION: Final = 1
 
 IDS_STAY_FRESH: Final = timedelta(days=1)
 """How old an interrupted sync by ids may be to be resumed; what it fetched is not fetched again."""
-
-Kind = Literal["listing", "update", "ids"]
 
 
 @attrs.frozen(kw_only=True)
@@ -112,8 +110,11 @@ class Store:
     def rows(self, query: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
         """The rows of a query, times in UTC."""
         with refusals(self.path):
-            relation = self._own.sql(query, params=list(parameters))
-            return [] if relation is None else relation.to_arrow_table().to_pylist()
+            relation: Any = self._own.sql(query, params=list(parameters))
+            if relation is None:  # a statement that has no rows to return
+                return []
+            rows: list[dict[str, Any]] = relation.to_arrow_table().to_pylist()
+            return rows
 
     def column(self, query: str, parameters: Sequence[object] = ()) -> list[Any]:
         """The first value of each row of a query."""
@@ -123,7 +124,7 @@ class Store:
         """The first value of a query's first row; None without a row."""
         return next(iter(self.column(query, parameters)), None)
 
-    def begin(self, kind: Kind, run_filter: str | None, mark: datetime | None) -> Sync:
+    def begin(self, kind: str, run_filter: str | None, mark: datetime | None) -> Sync:
         """Resume the interrupted sync of this kind and filter, or begin a new one."""
         now = datetime.now(UTC)
         sync_id = self.value(
@@ -262,7 +263,8 @@ def open_store(path: str | os.PathLike[str], *, read_only: bool = False) -> Stor
 def _connect(path: Path, *, read_only: bool) -> DuckDBPyConnection:
     # With more threads, writing takes hundreds of megabytes.
     threads = {} if read_only else {"threads": 1}
-    return sql.connect(__name__, path, read_only=read_only, **threads)
+    connection: DuckDBPyConnection = sql.connect(__name__, path, read_only=read_only, **threads)
+    return connection
 
 
 def _check(path: Path, connection: DuckDBPyConnection) -> None:

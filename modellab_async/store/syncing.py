@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing
 from datetime import timedelta
 from enum import Enum
@@ -340,7 +340,7 @@ class Syncing:
 
     async def _pages(
         self, sort: str, start: int | None, ahead: int = _PAGES_AHEAD
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """The pages from ``start`` on, with up to ``ahead`` requests in flight."""
         tasks: dict[int, asyncio.Task[Any]] = {}
         try:
