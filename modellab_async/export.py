@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     Phase = Literal["fetch", "write"]
     Progress = Callable[[Phase, int, int | None], object]
 
+__all__ = ["Exported", "Format", "export_runs", "export_store"]
+
 Format = Literal["jsonl", "csv", "parquet"]
 """JSON lines, comma-separated values, Apache Parquet."""
 
@@ -250,7 +252,7 @@ class _File:
                 f"an interrupted export is in {self.part}: resume it, or remove it to start over"
             )
         elif others:
-            theirs, ours = others[0].filter or "ids", key or "ids"
+            theirs, ours = map(_said, (others[0].filter, key))
             problem = ConfigError(
                 f"the export in {self.part} has another filter: {theirs}, not {ours}"
             )
@@ -324,6 +326,10 @@ class _File:
             )
             value = f"CASE WHEN {unsafe} THEN '''' || {column} ELSE {column} END"
         return f"{value} AS {column}"
+
+
+def _said(key: str | None) -> str:
+    return "ids" if key is None else key or "all runs"
 
 
 def _is_empty(store: Store) -> bool:

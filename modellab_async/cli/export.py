@@ -83,8 +83,6 @@ def export(
             "--from",
             metavar="FILE",
             help="Export a database of `modellab sync` instead, without any request.",
-            exists=True,
-            dir_okay=False,
         ),
     ] = None,
     file_format: Annotated[

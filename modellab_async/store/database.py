@@ -56,7 +56,7 @@ class Sync:
         id: counts from 1; ``runs.sync`` refers to it.
         kind: ``"listing"`` reads a whole listing, ``"update"`` what changed in it since, and
             ``"ids"`` the runs asked for by id.
-        filter: the filter of the listing as JSON, None for ids.
+        filter: the listing's filter, as the query that it makes; None for ids.
         started_at: when it began, by this machine's clock.
         finished_at: when it was finished; None for one that was interrupted.
         mark: the newest ``updated_at`` in the listing when it began: how far back the next update
@@ -262,7 +262,7 @@ def open_store(path: str | os.PathLike[str], *, read_only: bool = False) -> Stor
 
 def _connect(path: Path, *, read_only: bool) -> DuckDBPyConnection:
     # With more threads, writing takes hundreds of megabytes.
-    threads = {} if read_only else {"threads": 1}
+    threads = {} if read_only else {"threads": 1, "memory_limit": "256MB"}
     connection: DuckDBPyConnection = sql.connect(__name__, path, read_only=read_only, **threads)
     return connection
 
