@@ -13,21 +13,21 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice, pairwise
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import harness
-import memory
-import official
 import plots
-from arms import BATCH, HAND, Fetch
+from arms import BATCH, HAND, OFFICIAL, SINGLE, Arm
 from payload import SHAPES, Catalogue
-from sections import QUICK, Effort, Section
-from server import running_server
+from sections import Section, Settings
+from server import Server, running_server
+from worker import FIRST_ID, Report, Sample, measure, running_worker
 
-import modellab_async
 from modellab_async import Run, Tag, from_json, make_converter
-from modellab_async.codec import Codec
+
+PAUSED = f"{BATCH.name}, in large_results()"
 
 IMPORTS = {
     "aiohttp, attrs, cattrs, tenacity": "import aiohttp, attrs, cattrs, tenacity",
@@ -43,11 +43,11 @@ TIMED = "import time; wall, cpu = time.perf_counter(), time.process_time(); {}; 
 print(time.perf_counter() - wall, time.process_time() - cpu)"
 
 
-def decode(effort: Effort) -> Section:
+def decode(settings: Settings) -> Section:
     """From bytes to models, without any network."""
     rows, times = [], defaultdict[str, list[float]](list)
     for size in SHAPES:
-        for result in harness.run(_decode(size, effort)):
+        for result in _decode(size, settings):
             rows.append([size, result.name, f"{result.cpu * 1e6:.1f}", f"{result.cpu_gain:.2f}"])
             times[result.name].append(result.cpu * 1e6)
     plot = plots.bars(
@@ -59,70 +59,59 @@ def decode(effort: Effort) -> Section:
     )
     return Section(
         "Decoding",
-        "From the bytes of a run: to plain dicts by `json.loads`, and to models by the others.\n"
-        "Equal params and tags of large runs become one object where runs seem to be kept.",
+        "From the bytes of a run: to plain dicts by `json.loads`, and to models by the others.",
         ["KB", "decoder", "CPU µs/run", "CPU gain"],
         rows,
         {"decode": plot},
     )
 
 
-async def _decode(size: str, effort: Effort) -> list[harness.Result]:
+def _decode(size: str, settings: Settings) -> list[harness.Result]:
+    import official  # noqa: PLC0415 - weighs on whatever else this process measures
+
     hooked = make_converter()
     hooked.register_structure_hook(Tag, lambda pair, _: Tag(pair["key"], pair["value"]))
     # So many that a client cannot have seen the values of the one it decodes: they differ in part.
-    catalogue, ids = Catalogue(size), range(harness.FIRST_ID, harness.FIRST_ID + 5_000)
+    catalogue, ids = Catalogue(size), range(FIRST_ID, FIRST_ID + 5_000)
     resources = [catalogue.run(b"%d" % run_id) for run_id in ids]
-    codec = Codec()
 
-    def decoding(read: Callable[[bytes], Any]) -> Fetch:
+    def decoding(read: Callable[[bytes], Any]) -> harness.Measure:
         endless = cycle(resources)
 
         async def fetch(ids: Sequence[int]) -> None:
             for resource in islice(endless, len(ids)):
                 read(resource)
 
-        return fetch
+        return lambda runs: asyncio.run(measure(fetch, runs))
 
     decoders = {
         "json.loads": decoding(json.loads),
-        "modellab_async": decoding(
-            lambda resource: codec.decode(b'{"data":%s}' % resource, Run, sharing=False)
-        ),
-        "modellab_async, sharing params": decoding(lambda resource: from_json(resource, Run)),
+        "modellab_async": decoding(lambda resource: from_json(resource, Run)),
         "modellab_async, a hook of the user's": decoding(
             lambda resource: from_json(resource, Run, converter=hooked)
         ),
-        official.ASYNC.name: decoding(
-            lambda resource: official.deserialize(b'{"data":%b}' % resource)
-        ),
+        OFFICIAL.name: decoding(lambda resource: official.deserialize(b'{"data":%b}' % resource)),
     }
-    counts = {
-        name: await harness.calibrate(own, 100, effort.seconds) for name, own in decoders.items()
-    }
-    return await harness.compare(decoders, counts, rounds=effort.rounds)
+    return harness.compare(decoders, dict.fromkeys(decoders, 100), settings)
 
 
-def hold(effort: Effort) -> Section:
-    """For how long decoding a page of 100 runs keeps the event loop's other tasks waiting."""
+def hold(settings: Settings) -> Section:
+    """For how long a page of 100 runs keeps the event loop's other tasks waiting."""
     rows = []
     for size in SHAPES:
-        catalogue, longest = Catalogue(size), []
-        for page in range(effort.rounds * 3):
-            first = harness.FIRST_ID + 100 * page
-            runs = b",".join(catalogue.run(b"%d" % run_id) for run_id in range(first, first + 100))
-            longest.append(asyncio.run(_longest_hold(b'{"data":[%b]}' % runs)))
+        with running_server(size=size) as server:
+            longest = asyncio.run(_longest_holds(server.url, settings.rounds * 3))
         rows.append([size, f"{median(longest) * 1e3:.1f}", f"{max(longest) * 1e3:.1f}"])
     return Section(
         "How long a page holds the event loop",
-        "The longest time between two turns of another task while a page of 100 runs is decoded, "
+        "The longest time between two turns of another task while a page of 100 runs is fetched, "
         "as the median and the worst of many pages.",
         ["KB", "median ms", "worst ms"],
         rows,
     )
 
 
-async def _longest_hold(page: bytes) -> float:
+async def _longest_holds(url: str, pages: int) -> list[float]:
     turns: list[float] = []
 
     async def take_turns() -> None:
@@ -130,31 +119,42 @@ async def _longest_hold(page: bytes) -> float:
             turns.append(time.perf_counter())
             await asyncio.sleep(0)
 
-    other = asyncio.create_task(take_turns())
-    await asyncio.sleep(0)
-    await Codec().open_page(page, Run).outcomes()
-    turns.append(time.perf_counter())
-    other.cancel()
-    return max(after - before for before, after in pairwise(turns))
+    holds = []
+    async with BATCH.open(url, 1) as fetch:
+        await fetch(range(FIRST_ID - BATCH.page, FIRST_ID))
+        other = asyncio.create_task(take_turns())
+        for page in range(pages):
+            turns.clear()
+            first = FIRST_ID + BATCH.page * page
+            await fetch(range(first, first + BATCH.page))
+            turns.append(time.perf_counter())
+            holds.append(max(after - before for before, after in pairwise(turns)))
+        other.cancel()
+    return holds
 
 
-def stream(effort: Effort) -> Section:
+def stream(settings: Settings) -> Section:
     """Peak memory of streaming ids, above the idle client."""
-    tasks = [("batch", 1_000_000, 10), ("single", 100_000, 32), ("hand", 100_000, 32)]
     rows = []
     with running_server(size="1.1") as server:
-        for client, runs, places in tasks:
-            count = runs // effort.scale
-            report = memory.spawn(url=server.url, client=client, runs=count, concurrency=places)
-            rows.append(
-                [
-                    memory.CLIENTS[client].name,
-                    f"{count:,}",
-                    f"{report.peak_bytes / 1e6:.1f}",
-                    f"{report.seconds:.1f}",
-                    f"{count / report.seconds:,.0f}",
-                ]
-            )
+        for arm, runs, places in (
+            (BATCH, 1_000_000, 10),
+            (SINGLE, 100_000, 32),
+            (HAND, 100_000, 32),
+        ):
+            count = runs // settings.scale
+            for name, package in checkouts(arm, settings):
+                with running_worker(server, places, package=package) as worker:
+                    report = worker.weigh(arm, count)
+                rows.append(
+                    [
+                        name,
+                        f"{count:,}",
+                        f"{report.peak_bytes / 1e6:.1f}",
+                        f"{report.seconds:.1f}",
+                        f"{count / report.seconds:,.0f}",
+                    ]
+                )
     return Section(
         "Streaming",
         "Runs of 1.1 KB, each dropped when its outcome has been seen; "
@@ -164,27 +164,31 @@ def stream(effort: Effort) -> Section:
     )
 
 
-def keep(effort: Effort) -> Section:
+def checkouts(arm: Arm, settings: Settings) -> list[tuple[str, Path | None]]:
+    """What an arm is to be measured with: its name in tables, and whose code it runs."""
+    named: list[tuple[str, Path | None]] = [(arm.name, None)]
+    if arm.ours and (baseline := settings.baseline):
+        named.append((baseline.name(arm.name), baseline.path))
+    return named
+
+
+def keep(settings: Settings) -> Section:
     """10,000 production-size runs kept: memory, speed and what the collector does."""
-    runs = 10_000 // effort.scale
+    runs = 10_000 // settings.scale
     arms = [
-        (HAND.name, "hand", runs, False),
-        (BATCH.name, "batch", runs, False),
-        (official.ASYNC.name, "official", runs // 10, False),
+        (HAND.name, HAND, runs, {}),
+        *((name, BATCH, runs, {"package": path}) for name, path in checkouts(BATCH, settings)),
+        (OFFICIAL.name, OFFICIAL, runs // 10, {}),
+        (PAUSED, BATCH, runs, {"paused": True}),
     ]
-    if hasattr(modellab_async, memory.PAUSE):
-        arms.append((f"{BATCH.name}, {memory.PAUSING}", "batch", runs, True))
     rows, sizes = [], defaultdict[str, list[float]](list)
     with running_server() as server:
         for distinct in (False, True):
             server.configure(distinct=distinct)
-            reports = defaultdict[str, list[memory.Report]](list)
-            for _ in range(1 if effort is QUICK else 3):
-                for name, client, count, paused in arms:
-                    report = memory.spawn(
-                        url=server.url, client=client, runs=count, keep=True, paused=paused
-                    )
-                    reports[name].append(report)
+            reports = defaultdict[str, list[Report]](list)
+            for _ in range(3 if settings.scale == 1 else 1):
+                for name, arm, count, options in arms:
+                    reports[name].append(_kept(server, arm, count, **options))
             for name, _, count, _ in arms:
                 own = sorted(reports[name], key=lambda report: report.seconds)
                 report = own[len(own) // 2]
@@ -227,21 +231,26 @@ def keep(effort: Effort) -> Section:
     )
 
 
-def pauses(effort: Effort) -> Section:
+def _kept(
+    server: Server, arm: Arm, runs: int, *, package: Path | None = None, paused: bool = False
+) -> Report:
+    """Keep so many runs in a process of its own."""
+    with running_worker(server, package=package) as worker:
+        return worker.weigh(arm, runs, keep=True, paused=paused)
+
+
+def pauses(settings: Settings) -> Section:
     """How long the collector stops everything, by how many runs are kept."""
     arms = [
-        (HAND.name, "hand", 20_000, False),
-        (BATCH.name, "batch", 50_000, False),
+        (HAND.name, HAND, 20_000, False),
+        (BATCH.name, BATCH, 50_000, False),
+        (PAUSED, BATCH, 50_000, True),
     ]
-    if hasattr(modellab_async, memory.PAUSE):
-        arms.append((f"{BATCH.name}, {memory.PAUSING}", "batch", 50_000, True))
     rows, lines = [], {}
     with running_server() as server:
-        for name, client, runs, paused in arms:
-            count = runs // effort.scale
-            report = memory.spawn(
-                url=server.url, client=client, runs=count, keep=True, paused=paused
-            )
+        for name, arm, runs, paused in arms:
+            count = runs // settings.scale
+            report = _kept(server, arm, count, paused=paused)
             points = [(kept, took * 1e3) for kept, took in report.pauses if kept]
             if points:
                 lines[name] = points
@@ -272,19 +281,19 @@ def pauses(effort: Effort) -> Section:
     )
 
 
-def imports(effort: Effort) -> Section:
+def imports(settings: Settings) -> Section:
     """What an import takes in a fresh process, interleaved."""
-    samples: dict[str, list[harness.Sample]] = {name: [] for name in IMPORTS}
-    for _ in range(effort.rounds + 2):
+    samples: dict[str, list[Sample]] = {name: [] for name in IMPORTS}
+    for _ in range(settings.rounds + 2):
         for name, statement in IMPORTS.items():
             command = [sys.executable, "-c", TIMED.format(statement)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             wall, cpu = map(float, done.stdout.split())
-            samples[name].append(harness.Sample(wall, cpu))
+            samples[name].append(Sample(wall, cpu))
     baseline = next(iter(samples.values()))
     rows = []
     for name, own in samples.items():
-        result = harness.summarise(name, own, baseline)
+        result = harness.Result(name, own, baseline)
         rows.append(
             [
                 name,

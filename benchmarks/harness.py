@@ -1,131 +1,142 @@
-"""Interleaved measurement: every arm in turn in one process, compared with the baseline per round.
+"""Interleaved measurement: every arm in turn, compared with the others' turns of the same round.
 
-Separate processes on one machine differ by more than the arms do, so the figures to trust are the
-ratios within a round; a control arm, the baseline against itself, shows how far even those scatter.
+A machine that is busy for a while slows all arms of a round, so the figures to trust are ratios
+within a round; a control arm, the baseline against itself, shows how far even those scatter.
 """
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import random
-import time
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
-from arms import Arm, Fetch
+from arms import Arm
 from attrs import frozen
+from sections import Settings
+from server import Server
+from worker import Sample, Worker, running_worker
 
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
-
-T = TypeVar("T")
-FIRST_ID = 100_000
 MOST_RUNS = 50_000
 
-
-@frozen
-class Sample:
-    """One arm in one round, in seconds per run."""
-
-    wall: float
-    cpu: float
+Measure = Callable[[int], Sample]
+"""Has an arm fetch so many runs."""
 
 
 @frozen
 class Result:
-    """One arm over all rounds: medians, and ratios to the baseline of the same round."""
+    """One arm's samples over all rounds, and those of the first arm, the baseline."""
 
     name: str
-    wall: float
-    """Median seconds per run."""
-    cpu: float
-    """Median seconds of this process's CPU time per run."""
-    wall_gain: float
-    """Median over the rounds of how many times as fast as the baseline."""
-    cpu_gain: float
-    """Median over the rounds of how many times less CPU time than the baseline."""
-    spread: float
-    """Half the distance between the quartiles of ``cpu_gain``, relative to it."""
+    samples: Sequence[Sample]
+    baseline: Sequence[Sample]
+
+    @property
+    def wall(self) -> float:
+        """Median seconds per run."""
+        return median(sample.wall for sample in self.samples)
+
+    @property
+    def cpu(self) -> float:
+        """Median seconds of CPU time per run, the client's own."""
+        return median(sample.cpu for sample in self.samples)
 
     @property
     def rate(self) -> float:
         """Runs per second."""
         return 1 / self.wall
 
+    @property
+    def wall_gain(self) -> float:
+        """Median over the rounds of how many times as fast as the baseline."""
+        return gain(self.samples, self.baseline, "wall")
 
-def run(main: Coroutine[Any, Any, T], *, use_uvloop: bool = False) -> T:
-    """Run a benchmark on a fresh loop of the kind asked for."""
-    factory = uvloop.new_event_loop if use_uvloop else None
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)
+    @property
+    def cpu_gain(self) -> float:
+        """Median over the rounds of how many times less CPU time than the baseline."""
+        return gain(self.samples, self.baseline, "cpu")
+
+    @property
+    def spread(self) -> float:
+        """Half the distance between the quartiles of ``cpu_gain``, relative to it."""
+        gains = sorted(_ratios(self.samples, self.baseline, "cpu"))
+        quarter = len(gains) // 4
+        return (gains[-1 - quarter] - gains[quarter]) / 2 / median(gains)
 
 
-async def interleave(
-    url: str, arms: Sequence[Arm], *, concurrency: int, rounds: int, seconds: float = 0.25
+def gain(own: Sequence[Sample], other: Sequence[Sample], clock: str) -> float:
+    """Median over the rounds of how many times less time than another arm's, wall or CPU."""
+    return median(_ratios(own, other, clock))
+
+
+def _ratios(own: Sequence[Sample], other: Sequence[Sample], clock: str) -> list[float]:
+    return [
+        getattr(theirs, clock) / getattr(mine, clock)
+        for mine, theirs in zip(own, other, strict=True)
+    ]
+
+
+def race(
+    server: Server,
+    arms: Sequence[Arm],
+    settings: Settings,
+    *,
+    concurrency: int,
+    speed: Sequence[Arm] = (),
 ) -> list[Result]:
-    """Measure the arms in a new order each round; the first of ``arms`` is the baseline.
+    """Measure arms against a server, the first of them being the baseline of the gains.
 
-    Each arm keeps one open client and gets as many runs per round as take it about ``seconds``.
+    ``speed`` are arms to measure on uvloop and isal too. If the settings name another checkout,
+    the package's own arms are measured with its code as well.
     """
-    async with AsyncExitStack() as stack:
-        fetches = {
-            arm.name: await stack.enter_async_context(arm.open(url, concurrency)) for arm in arms
-        }
-        runs = {
-            arm.name: await calibrate(fetches[arm.name], arm.step * concurrency, seconds)
-            for arm in arms
-        }
-        return await compare(fetches, runs, rounds=rounds)
+    with ExitStack() as stack:
+
+        def lanes(names: Mapping[str, Arm], **options: Any) -> dict[str, tuple[Worker, Arm]]:
+            if not names:
+                return {}
+            worker = stack.enter_context(running_worker(server, concurrency, **options))
+            return {name: (worker, arm) for name, arm in names.items()}
+
+        every = lanes({arm.name: arm for arm in arms if not arm.apart})
+        every |= lanes({arm.name: arm for arm in arms if arm.apart})
+        every |= lanes({f"{arm.name}, speed": arm for arm in speed}, speed=True)
+        if baseline := settings.baseline:
+            former = {baseline.name(arm.name): arm for arm in arms if arm.ours}
+            every |= lanes(former, package=baseline.path)
+        return compare(
+            {name: partial(worker.measure, arm) for name, (worker, arm) in every.items()},
+            {name: arm.page * concurrency for name, (_, arm) in every.items()},
+            settings,
+        )
 
 
-async def compare(
-    fetches: Mapping[str, Fetch], runs: Mapping[str, int], *, rounds: int
+def compare(
+    measures: Mapping[str, Measure], waves: Mapping[str, int], settings: Settings
 ) -> list[Result]:
-    """Measure prepared arms, each fetching its own number of runs per round."""
-    order, samples = list(fetches), {name: [] for name in fetches}
+    """Measure in a new order each round; each gets as many runs as take it about one turn."""
+    runs = {
+        name: calibrate(measure, waves[name], settings.seconds)
+        for name, measure in measures.items()
+    }
+    order, samples = list(measures), {name: [] for name in measures}
     shuffle = random.Random(0).shuffle
-    for _ in range(rounds):
+    for _ in range(settings.rounds):
         shuffle(order)
         for name in order:
-            samples[name].append(await measure(fetches[name], runs[name]))
-    baseline = samples[next(iter(fetches))]
-    return [summarise(name, own, baseline) for name, own in samples.items()]
+            samples[name].append(measures[name](runs[name]))
+    baseline = next(iter(samples.values()))
+    return [Result(name, own, baseline) for name, own in samples.items()]
 
 
-async def measure(fetch: Fetch, runs: int) -> Sample:
-    """Fetch that many runs once; the garbage of whoever was before is not counted."""
-    gc.collect()
-    wall, cpu = time.perf_counter(), time.process_time()
-    await fetch(range(FIRST_ID, FIRST_ID + runs))
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return Sample(wall / runs, cpu / runs)
-
-
-async def calibrate(fetch: Fetch, wave: int, seconds: float) -> int:
-    """How many runs take about so many seconds: warm up first, then at least two full waves."""
-    await measure(fetch, wave)
-    probe = await measure(fetch, wave)
-    waves = max(2, round(seconds / (probe.wall * wave)))
-    return min(waves * wave, max(MOST_RUNS, 2 * wave))
-
-
-def summarise(name: str, own: Sequence[Sample], baseline: Sequence[Sample]) -> Result:
-    """An arm's samples, paired with the baseline's of the same rounds."""
-    cpu_gains = sorted(base.cpu / mine.cpu for base, mine in zip(baseline, own, strict=True))
-    quarter = len(cpu_gains) // 4
-    return Result(
-        name=name,
-        wall=median(sample.wall for sample in own),
-        cpu=median(sample.cpu for sample in own),
-        wall_gain=median(base.wall / mine.wall for base, mine in zip(baseline, own, strict=True)),
-        cpu_gain=median(cpu_gains),
-        spread=(cpu_gains[-1 - quarter] - cpu_gains[quarter]) / 2 / median(cpu_gains),
-    )
+def calibrate(measure: Measure, wave: int, seconds: float) -> int:
+    """How many runs take about so many seconds, at least two full waves; all have been asked."""
+    measure(wave)
+    waves = max(2, round(seconds / (measure(wave).wall * wave)))
+    runs = min(waves * wave, max(MOST_RUNS, 2 * wave))
+    measure(runs)
+    return runs
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,7 +1,4 @@
-"""The official client's arms: ``datadog-api-client[async]``, asynchronous and with threads.
-
-Nothing is measured here; the other arms are in ``arms.py``.
-"""
+"""The official client, asynchronous and with threads, opened as ``arms.py`` opens the others."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiosonic  # noqa: F401  # the official client imports it only when it is first used
-from arms import API_KEY, APP_KEY, Arm, Fetch
+from arms import API_KEY, APP_KEY, Fetch
 from datadog_api_client import ApiClient, AsyncApiClient, Configuration, ThreadedApiClient
 from datadog_api_client.v2.api.model_lab_api_api import ModelLabAPIApi
 from datadog_api_client.v2.model.model_lab_run_response import ModelLabRunResponse
@@ -46,7 +43,7 @@ async def official_async(url: str, concurrency: int) -> AsyncIterator[Fetch]:
 
 
 @asynccontextmanager
-async def official_threaded(url: str, concurrency: int) -> AsyncIterator[Fetch]:
+async def official_threads(url: str, concurrency: int) -> AsyncIterator[Fetch]:
     """The client with a pool of threads; it blocks the loop, which has nothing else to do."""
     with ThreadedApiClient(_configuration(url), pool_threads=concurrency) as client:
         api = ModelLabAPIApi(client)
@@ -75,6 +72,4 @@ def _configuration(url: str) -> Configuration:
     return configuration
 
 
-ASYNC = Arm("datadog-api-client[async]", official_async)
-THREADED = Arm("datadog-api-client, threads", official_threaded)
 DECODER = ApiClient(Configuration())

@@ -13,10 +13,10 @@ from html import escape
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 76, 20, 96, 56
 INNER_WIDTH, INNER_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-COLOURS = ("#8a8f98", "#3987cf", "#2b9a68", "#d27d22", "#a866c4")
+COLOURS = ("#8a8f98", "#3987cf", "#2b9a68", "#d27d22", "#a866c4", "#c4556b")
 # The first is the baseline: a broad line on which the others remain visible.
-STROKES = ("5", "2.5", "2.5", "2.5", "2.5")
-DASHES = ("", "", "8 3", "3 3", "8 3 2 3")
+STROKES = ("5", "2.5", "2.5", "2.5", "2.5", "2.5")
+DASHES = ("", "", "8 3", "3 3", "8 3 2 3", "12 4")
 STYLE = """
 text{font:13px system-ui,sans-serif;fill:#24292f} .panel{fill:#fff} .grid{stroke:#d8dde3}
 .title{font-size:15px;font-weight:600} .reference{stroke:#24292f;stroke-dasharray:5 4}

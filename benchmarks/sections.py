@@ -1,11 +1,14 @@
-"""What a section of the published results is, and how long its measurements take.
+"""What a section of the published results is, and how it is measured.
 
-Nothing is measured here; ``throughput.py`` and ``footprint.py`` hold the sections.
+Nothing is measured here; ``promises.py``, ``throughput.py`` and ``footprint.py`` hold the sections.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -24,8 +27,36 @@ class Section:
 
 
 @frozen
-class Effort:
-    """How long to measure; ``QUICK`` shows that all works, ``FULL`` is worth publishing."""
+class Checkout:
+    """Where another version of the package is, and which one."""
+
+    path: Path
+    version: str
+
+    @classmethod
+    def at(cls, path: Path) -> Checkout:
+        """Ask the package itself, as a worker will import it."""
+        code = "import modellab_async; print(modellab_async.__version__, modellab_async.__file__)"
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", code],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(path.resolve())},
+        )
+        version, file = done.stdout.split(maxsplit=1)
+        if not Path(file.strip()).is_relative_to(path.resolve()):
+            raise ValueError(f"{path} is no checkout of the package: {file.strip()} was imported")
+        return cls(path.resolve(), version)
+
+    def name(self, arm: str) -> str:
+        """An arm's name in tables when it runs this version."""
+        return arm.replace("modellab_async", f"modellab_async {self.version}")
+
+
+@frozen
+class Settings:
+    """How to measure; ``QUICK`` shows that all works, ``FULL`` is worth publishing."""
 
     rounds: int
     seconds: float
@@ -34,10 +65,12 @@ class Effort:
     """What the large numbers are divided by."""
     places: Sequence[int]
     """Requests in flight, where that is what varies."""
+    baseline: Checkout | None = None
+    """Another checkout of the package, to be measured beside this one."""
 
 
-QUICK = Effort(rounds=3, seconds=0.08, scale=20, places=(1, 40, 400))
-FULL = Effort(rounds=9, seconds=0.25, scale=1, places=(1, 10, 50, 100, 200, 400))
+QUICK = Settings(rounds=3, seconds=0.08, scale=20, places=(1, 40, 400))
+FULL = Settings(rounds=9, seconds=0.25, scale=1, places=(1, 10, 50, 100, 200, 400))
 
 
 def published(page: Path, label: str) -> dict[str, str]:

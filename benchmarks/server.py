@@ -2,7 +2,8 @@
 
 In a program, ``with running_server(size="8.9", latency_ms=50) as server`` starts it in a process of
 its own. By hand, ``python benchmarks/server.py '{"size": "8.9", "latency_ms": 50}'`` prints its
-port and serves until its standard input ends. The options are the fields of ``Options``.
+port and serves until its standard input ends. The options are the fields of ``Options``; with TLS,
+the authority's certificate is written into ``authority.pem``, for clients' ``SSL_CERT_FILE``.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import asyncio
 import json
 import math
 import re
+import ssl
 import subprocess
 import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
@@ -32,7 +35,7 @@ except ImportError:
     uvloop = None
 
 RUNS = b"GET /api/v2/model-lab-api/runs"
-COUNTS = ("requests", "rate_limited", "pages", "runs", "peak_in_flight", "connections", "bytes")
+COUNTS = ("requests", "rate_limited", "peak_in_flight", "connections", "bytes")
 CONTENT_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 TOO_MANY = b'{"errors":["Too many requests"]}'
 NOT_FOUND = b'{"errors":[{"title":"Generic Error","detail":"run not found"}]}'
@@ -57,6 +60,8 @@ class Options:
     """How ``X-RateLimit-Reset`` is rounded to whole seconds: ``"ceil"`` or ``"floor"``."""
     gzip: bool = False
     """Whether answers are compressed for clients that accept it."""
+    tls: bool = False
+    """Whether it speaks HTTPS, by a certificate for loopback; fixed when the server starts."""
 
 
 class Service:
@@ -73,8 +78,8 @@ class Service:
         self._window = self._used = 0
         catalogue = Catalogue(options.size, distinct=options.distinct)
         self._run = catalogue.run
-        # The one thing too slow to do anew for every round of a benchmark.
-        self._compress = lru_cache(1024)(lambda body: zlib.compress(body, 1, wbits=31))
+        # By request, since compressing is too slow to do anew for each round of a benchmark.
+        self._compressed: dict[bytes, bytes] = {}
         self._limit_headers = (
             f"X-RateLimit-Limit: {options.limit}\r\nX-RateLimit-Period: {options.period}\r\n"
             "X-RateLimit-Name: model_lab_runs\r\n"
@@ -89,19 +94,21 @@ class Service:
             self.counts["rate_limited"] += 1
             return _response(b"429 Too Many Requests", TOO_MANY, limits)
         target = head[len(RUNS) : head.index(b" ", len(RUNS))] if head.startswith(RUNS) else b""
+        if self.options.gzip and b"gzip" in head:
+            encoded = b"Content-Encoding: gzip\r\n" + limits
+            if (body := self._compressed.get(target)) is not None:
+                return _response(b"200 OK", body, encoded)
         if target[:1] == b"?":
             body = self._page(target[1:].decode())
             if body is None:
                 return _response(b"400 Bad Request", BAD_REQUEST, limits)
         elif target[1:].isdigit():
-            self.counts["runs"] += 1
             body = b'{"data":%b}' % self._run(target[1:])
         else:
             return _response(b"404 Not Found", NOT_FOUND, limits)
         if self.options.gzip and b"gzip" in head:
-            return _response(
-                b"200 OK", self._compress(body), b"Content-Encoding: gzip\r\n" + limits
-            )
+            body = self._compressed[target] = zlib.compress(body, 1, wbits=31)
+            return _response(b"200 OK", body, encoded)
         return _response(b"200 OK", body, limits)
 
     def control(self, target: str) -> bytes:
@@ -146,8 +153,6 @@ class Service:
             "last_number": last,
         }
         here = ids[number * size : (number + 1) * size]
-        self.counts["pages"] += 1
-        self.counts["runs"] += len(here)
         runs = b",".join([self._run(run_id) for run_id in here])
         return b'{"data":[%b],"meta":{"page":%b},"links":{}}' % (runs, json.dumps(meta).encode())
 
@@ -216,6 +221,8 @@ class Server:
     """A running server, seen from the benchmark."""
 
     url: str
+    environment: Mapping[str, str] = field(factory=dict)
+    """Variables with which a client's process trusts the certificate."""
 
     def stats(self) -> dict[str, int]:
         """What ``COUNTS`` names, since the last reset, and how many are ``in_flight`` now."""
@@ -230,7 +237,12 @@ class Server:
         self._control("/_configure?" + quote(json.dumps(options)))
 
     def _control(self, target: str) -> dict[str, int]:
-        connection = HTTPConnection(self.url.removeprefix("http://"), timeout=10)
+        scheme, _, host = self.url.partition("://")
+        if scheme == "https":
+            trusted = ssl.create_default_context(cafile=self.environment["SSL_CERT_FILE"])
+            connection = HTTPSConnection(host, timeout=10, context=trusted)
+        else:
+            connection = HTTPConnection(host, timeout=10)
         try:
             connection.request("GET", target)
             return json.loads(connection.getresponse().read())
@@ -241,23 +253,46 @@ class Server:
 @contextmanager
 def running_server(**options: Any) -> Iterator[Server]:
     """Start a server on a free loopback port, and end it on leaving, whatever happens."""
-    command = [sys.executable, __file__, json.dumps(options)]
-    # The pipe to its input closes when this process dies in any way, and with it the server ends.
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        try:
-            port = process.stdout.readline()
-            if not port:
-                raise RuntimeError("the benchmark server did not start")
-            yield Server(f"http://127.0.0.1:{int(port)}")
-        finally:
-            process.kill()
+    with TemporaryDirectory() as folder:
+        authority = Path(folder, "authority.pem")
+        command = [sys.executable, __file__, json.dumps(options), str(authority)]
+        # The pipe to its input closes when this process dies in any way, and with it the server.
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            try:
+                port = process.stdout.readline()
+                if not port:
+                    raise RuntimeError("the benchmark server did not start")
+                if authority.exists():
+                    trust = {"SSL_CERT_FILE": str(authority)}
+                    yield Server(f"https://127.0.0.1:{int(port)}", trust)
+                else:
+                    yield Server(f"http://127.0.0.1:{int(port)}")
+            finally:
+                process.kill()
 
 
-async def main(options: Options) -> None:
+def certificate(authority: str) -> ssl.SSLContext:
+    """A new certificate for loopback; that of its authority is written into a file."""
+    import trustme  # noqa: PLC0415 - takes longer to import than all the rest
+
+    signer = trustme.CA()
+    signer.cert_pem.write_to_path(authority)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    signer.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+async def main(options: Options, authority: str) -> None:
     """Serve until standard input ends."""
     loop = asyncio.get_running_loop()
     service = Service(options)
-    server = await loop.create_server(lambda: Connection(service), "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(
+        lambda: Connection(service),
+        "127.0.0.1",
+        0,
+        backlog=1024,
+        ssl=certificate(authority) if options.tls else None,
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
@@ -265,4 +300,4 @@ async def main(options: Options) -> None:
 if __name__ == "__main__":
     chosen = Options(**json.loads(sys.argv[1] if len(sys.argv) > 1 else "{}"))
     with asyncio.Runner(loop_factory=uvloop and uvloop.new_event_loop) as runner:
-        runner.run(main(chosen))
+        runner.run(main(chosen, sys.argv[2] if len(sys.argv) > 2 else "authority.pem"))

@@ -1,7 +1,7 @@
 """The whole soak: every row at full size, into docs/explanation/soak-results.md.
 
 ``python -m benchmarks.soak`` takes some fifteen minutes. ``--short`` only shows that all works;
-``--only storm,crew`` runs those rows and leaves the others of the published page as they are.
+``--only storm,processes`` runs those rows and leaves the others of the published page as they are.
 """
 
 from __future__ import annotations

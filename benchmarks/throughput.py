@@ -1,71 +1,63 @@
-"""How fast runs come: by route, size, concurrency and latency, compressed, and under a quota.
+"""How fast runs come: by route, size, concurrency, latency and wire, and under a quota.
 
 Each function measures one section of the results; ``bench.py --only`` runs it by its name.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from functools import partial
+from contextlib import ExitStack
 
 import harness
-import official
 import plots
-from arms import BATCH, COMMON, CONTROL, HAND, SINGLE, Arm, Fetch
+from arms import BATCH, COMMON, CONTROL, HAND, OFFICIAL, PAGES, SINGLE, THREADS, Arm
 from attrs import evolve
+from harness import race
 from payload import SHAPES
-from sections import Effort, Section
+from sections import Section, Settings
 from server import running_server
+from worker import running_worker
 
 
-def single(effort: Effort) -> Section:
-    """One request per run, by size, on asyncio's own loop and on uvloop."""
-    rows, gains = [], defaultdict[str, list[float]](list)
-    with running_server() as server:
-        for size in SHAPES:
-            server.configure(size=size)
-            for use_uvloop in (False, True):
-                arms = [HAND, CONTROL, COMMON, SINGLE]
-                arms += [] if use_uvloop else [official.ASYNC, official.THREADED]
-                for result in _measure(server.url, arms, 32, effort, use_uvloop=use_uvloop):
-                    rows.append(
-                        [size, "uvloop" if use_uvloop else "asyncio", *harness.result_row(result)]
-                    )
-                    if not use_uvloop and result.name != CONTROL.name:
-                        gains[result.name].append(result.wall_gain)
-    plot = _gains("One request per run, 32 in flight", gains)
+def single(settings: Settings) -> Section:
+    """One request per run, by size."""
+    rows, gains = _by_size([HAND, CONTROL, COMMON, SINGLE, OFFICIAL, THREADS], 32, settings)
     return Section(
         "Single route",
         "One `GET /runs/{id}` per run, 32 in flight, no latency added.",
-        ["KB", "loop", *harness.RESULT_HEAD],
+        ["KB", *harness.RESULT_HEAD],
         rows,
-        {"single": plot},
+        {"single": _gains("One request per run, 32 in flight", gains)},
     )
 
 
-def batch(effort: Effort) -> Section:
+def batch(settings: Settings) -> Section:
     """Up to 100 runs per request, by size."""
-    arms = [HAND, COMMON, SINGLE, BATCH, official.ASYNC]
-    rows, gains = [], defaultdict[str, list[float]](list)
-    with running_server() as server:
-        for size in SHAPES:
-            server.configure(size=size)
-            for result in _measure(server.url, arms, 10, effort):
-                rows.append([size, *harness.result_row(result)])
-                gains[result.name].append(result.wall_gain)
-        assert server.stats()["pages"], "the batch route asked for no page"
-    plot = _gains("100 runs per request, 10 in flight", gains)
+    rows, gains = _by_size([HAND, COMMON, PAGES, SINGLE, BATCH, OFFICIAL], 10, settings)
     return Section(
         "Batch route",
         "Pages of 100 runs against one request per run, 10 requests in flight, no latency added.",
         ["KB", *harness.RESULT_HEAD],
         rows,
-        {"batch": plot},
+        {"batch": _gains("100 runs per request, 10 in flight", gains)},
     )
+
+
+def _by_size(
+    arms: Sequence[Arm], places: int, settings: Settings
+) -> tuple[list[list[str]], dict[str, list[float]]]:
+    """Rows for all arms, and the gains in wall time of those that a plot shows."""
+    rows, gains = [], {arm.name: list[float]() for arm in arms if arm is not CONTROL}
+    with running_server() as server:
+        for size in SHAPES:
+            server.configure(size=size)
+            for result in race(server, arms, settings, concurrency=places):
+                rows.append([size, *harness.result_row(result)])
+                if result.name in gains:
+                    gains[result.name].append(result.wall_gain)
+    return rows, gains
 
 
 def _gains(title: str, gains: Mapping[str, Sequence[float]]) -> str:
@@ -80,18 +72,20 @@ def _gains(title: str, gains: Mapping[str, Sequence[float]]) -> str:
     )
 
 
-def concurrency(effort: Effort) -> Section:
+def concurrency(settings: Settings) -> Section:
     """From one request in flight to 400, with and without latency."""
     rows, drawn = [], {}
     # Longer turns: with latency, the first and the last wave of a fetch would count for too much.
-    effort = evolve(effort, rounds=min(effort.rounds, 5), seconds=2 * effort.seconds)
+    settings = evolve(
+        settings, rounds=min(settings.rounds, 5), seconds=2 * settings.seconds, baseline=None
+    )
     with running_server(size="2.2") as server:
         for latency in (0, 50):
             server.configure(latency_ms=latency)
             lines = defaultdict[str, list[tuple[float, float]]](list)
-            for places in effort.places:
-                arms = [HAND, SINGLE, BATCH, official.ASYNC]
-                for result in _measure(server.url, arms, places, effort):
+            for places in settings.places:
+                arms = [HAND, SINGLE, BATCH, OFFICIAL]
+                for result in race(server, arms, settings, concurrency=places):
                     rows.append([f"{latency}", f"{places}", *harness.result_row(result)])
                     lines[result.name].append((places, result.rate))
             drawn[f"concurrency-{latency}ms"] = plots.lines(
@@ -109,7 +103,7 @@ def concurrency(effort: Effort) -> Section:
     )
 
 
-def places(effort: Effort) -> Section:
+def places(settings: Settings) -> Section:
     """What ``max_concurrency`` is worth, near and far: the default is chosen by this."""
     rows, drawn = [], defaultdict[str, list[tuple[float, float]]](list)
     with running_server(size="1.1") as server:
@@ -117,10 +111,9 @@ def places(effort: Effort) -> Section:
             server.configure(latency_ms=latency)
             for most in (25, 50, 100, 200, 400):
                 bound = most / latency * 1e3
-                seconds = max(4 * effort.seconds, 10 * latency / 1e3)
-                (result,) = _measure(
-                    server.url, [SINGLE], most, evolve(effort, rounds=3, seconds=seconds)
-                )
+                seconds = max(4 * settings.seconds, 10 * latency / 1e3)
+                long = evolve(settings, rounds=3, seconds=seconds, baseline=None)
+                (result,) = race(server, [SINGLE], long, concurrency=most)
                 rows.append(
                     [
                         f"{latency}",
@@ -147,72 +140,83 @@ def places(effort: Effort) -> Section:
     )
 
 
-def gzip(effort: Effort) -> Section:
-    """What compression costs, and the bytes it saves that loopback cannot show."""
+def wire(settings: Settings) -> Section:
+    """As in production: over TLS, with compressed bodies, near and far."""
     rows = []
-    with running_server() as plain, running_server(gzip=True) as packed:
-        for size in SHAPES:
-            plain.configure(size=size)
-            packed.configure(size=size)
-            for arm in (SINGLE, BATCH):
-                moved = Arm(f"{arm.name}, gzip", partial(_elsewhere, arm, packed.url), arm.step)
-                results = _measure(plain.url, [arm, moved], 10, effort)
-                for result, server in zip(results, (plain, packed), strict=True):
-                    sent = server.reset()
-                    row = harness.result_row(result)
-                    rows.append([size, *row, f"{sent['bytes'] / sent['runs']:,.0f}"])
+    arms = [HAND, PAGES, SINGLE, BATCH, OFFICIAL]
+    for latency in (0, 50):
+        with running_server(tls=True, gzip=True, latency_ms=latency) as server:
+            for size in SHAPES:
+                server.configure(size=size)
+                for result in race(server, arms, settings, concurrency=32):
+                    rows.append([f"{latency}", size, *harness.result_row(result)])
     return Section(
-        "Compression",
-        "Gains are against the same client without compression. "
-        "Loopback shows what it costs, not what the bytes saved are worth on a real network.",
-        ["KB", *harness.RESULT_HEAD, "bytes/run"],
+        "A wire as in production",
+        "TLS and gzip, 32 requests in flight, with 0 and 50 ms of latency added by the server. "
+        "The hand-written loop of pages has ten in flight.",
+        ["ms", "KB", *harness.RESULT_HEAD],
         rows,
     )
 
 
-def quota(effort: Effort) -> Section:
+def speed(settings: Settings) -> Section:
+    """What uvloop and isal win, which the extra `speed` installs."""
+    rows = []
+    arms = [HAND, SINGLE, BATCH]
+    for name, options in (("HTTP", {}), ("TLS, gzip", {"tls": True, "gzip": True})):
+        with running_server(**options) as server:
+            for size in SHAPES:
+                server.configure(size=size)
+                for result in race(server, arms, settings, concurrency=32, speed=arms):
+                    rows.append([name, size, *harness.result_row(result)])
+    return Section(
+        "The extra speed",
+        "The same clients as they are and under `modellab_async.speed.run`, 32 requests in flight, "
+        "no latency added.",
+        ["wire", "KB", *harness.RESULT_HEAD],
+        rows,
+    )
+
+
+def quota(settings: Settings) -> Section:
     """100 requests per 10 s: how many runs come through, and how many requests are refused."""
-    limit, period = (100, 10) if effort.scale == 1 else (20, 2)
-    runs = 65_614 if effort.scale == 1 else 13_123
-    tries = [(BATCH, runs, 10), *((arm, 3 * limit, 32) for arm in [HAND, SINGLE, official.ASYNC])]
-
-    async def spend(arm: Arm, count: int, places: int) -> list[str]:
-        with running_server(size="1.1", limit=limit, period=period) as server:
-            async with arm.open(server.url, places) as fetch:
-                await asyncio.sleep(period - time.time() % period)
-                started = time.perf_counter()
-                await fetch(range(harness.FIRST_ID, harness.FIRST_ID + count))
-                seconds = time.perf_counter() - started
-            sent = server.stats()
-        refused = sent["rate_limited"]
-        counts = (count, sent["requests"], refused, count // (sent["requests"] - refused))
-        return [arm.name, *(f"{n:,}" for n in counts), f"{seconds:.1f}", f"{count / seconds:,.1f}"]
-
-    async def spend_all() -> list[list[str]]:
+    limit, period = (100, 10) if settings.scale == 1 else (20, 2)
+    runs = 65_614 if settings.scale == 1 else 13_123
+    tries = [(BATCH, runs, 10), *((arm, 3 * limit, 32) for arm in (HAND, SINGLE, OFFICIAL))]
+    rows = []
+    with ExitStack() as stack:
         # At once: each has a server of its own, and all they do is wait.
-        return list(await asyncio.gather(*(spend(*each) for each in tries)))
-
+        servers = [
+            stack.enter_context(running_server(size="1.1", limit=limit, period=period))
+            for _ in tries
+        ]
+        workers = [
+            stack.enter_context(running_worker(server, places))
+            for server, (_, _, places) in zip(servers, tries, strict=True)
+        ]
+        time.sleep(-time.time() % period)
+        for worker, (arm, count, _) in zip(workers, tries, strict=True):
+            worker.start(arm, count)
+        for worker, server, (arm, count, _) in zip(workers, servers, tries, strict=True):
+            seconds = worker.finish().wall * count
+            sent = server.stats()
+            refused = sent["rate_limited"]
+            counts = (count, sent["requests"], refused, count // (sent["requests"] - refused))
+            rows.append(
+                [
+                    arm.name,
+                    *(f"{n:,}" for n in counts),
+                    f"{seconds:.1f}",
+                    f"{count / seconds:,.1f}",
+                ]
+            )
     return Section(
         "Under a quota",
         f"{limit} requests per {period} s, from the start of a period. "
         "The hand-written loop sleeps until the period ends when it meets a 429; "
-        "the official client retries as it does by itself. "
+        "the official client retries as it does by default. "
         "Each begins with a whole period's requests at once, so that the shorter fetches seem "
         f"faster than the {limit // period} requests per second that all come down to.",
         ["client", "runs", "requests", "429s", "runs per request granted", "s", "runs/s"],
-        harness.run(spend_all()),
+        rows,
     )
-
-
-def _measure(
-    url: str, arms: Sequence[Arm], places: int, effort: Effort, *, use_uvloop: bool = False
-) -> list[harness.Result]:
-    measuring = harness.interleave(
-        url, arms, concurrency=places, rounds=effort.rounds, seconds=effort.seconds
-    )
-    return harness.run(measuring, use_uvloop=use_uvloop)
-
-
-def _elsewhere(arm: Arm, url: str, _: str, places: int) -> AbstractAsyncContextManager[Fetch]:
-    """Open an arm at another server than the one it is given."""
-    return arm.open(url, places)

@@ -11,16 +11,18 @@ Example:
 
 # The rooms, from facts to edges; each imports only rooms above it:
 #   display, notebook                           how values look to a person
-#   compact, models, errors                     what the API's resources and failures are
+#   models, errors                              what the API's resources and failures are
 #   clock, closing, collector, stats, idset     small things that all rooms share
 #   comparison                                  pure: runs side by side
-#   ratelimit, config, endpoints, responses, codec   pure: settings, HTTP, JSON, the operations
+#   ratelimit, config, endpoints, responses     pure: settings, HTTP, the operations
+#   parsing, converter                          pure: JSON to models and back
 #   hooks                                       what is told of calls, and to whom
 #   quota, limiter, budget, retry, deadlines, transport    a request in motion
 #   bulk, pagination, waiting, downloads            many requests as one piece of work
 #   resources, client                           what users hold
 #   frames, store, export, raydata              runs as tables, databases, files and datasets
 #   otel                                        calls as spans and metrics
+#   speed                                       uvloop and isal, by choice
 #   cli, simulator                              edges; the simulator imports nothing of ours
 
 import sys
@@ -35,8 +37,16 @@ from modellab_async._version import __version__
 from modellab_async.bulk import Fetch, Outcome
 from modellab_async.client import ModelLabClient
 from modellab_async.clock import Clock
-from modellab_async.codec import Converter, from_dict, from_json, make_converter, to_dict, to_json
 from modellab_async.collector import large_results
+from modellab_async.converter import (
+    Converter,
+    configure_converter,
+    from_dict,
+    from_json,
+    make_converter,
+    to_dict,
+    to_json,
+)
 from modellab_async.errors import (
     AuthenticationError,
     BadRequestError,
@@ -149,6 +159,7 @@ __all__ = [
     "WaitTimeoutError",
     "__version__",
     "compare",
+    "configure_converter",
     "from_dict",
     "from_json",
     "large_results",

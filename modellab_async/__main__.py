@@ -1,4 +1,4 @@
-"""``modellab`` and ``python -m modellab_async``: the command line, where its extra is installed."""
+"""``modellab`` and ``python -m modellab_async``: the command line, if its extra is installed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main() -> None:
         app(prog_name="modellab")
     except KeyboardInterrupt:
         sys.exit(130)
-    except OSError as error:  # such as a disk that is full where the results go
+    except OSError as error:  # such as standard output on a full disk
         sys.stderr.write(f"error: {error.strerror or error}\n")
         # What is still buffered would fail again at the end, after this exit code.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -14,7 +14,6 @@ from yarl import URL
 
 from modellab_async.clock import Clock
 from modellab_async.closing import Closing
-from modellab_async.codec import Codec, Converter
 from modellab_async.config import (
     Credentials,
     Token,
@@ -26,6 +25,7 @@ from modellab_async.config import (
     resolve_base_url,
     resolve_site,
 )
+from modellab_async.converter import checked_converter, decode, decode_page, make_converter
 from modellab_async.errors import (
     ClientClosedError,
     ConfigError,
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     import aiohttp
+    import cattrs
 
     from modellab_async.endpoints import Call
     from modellab_async.limiter import Limiter, Pause, Permit
@@ -137,7 +138,7 @@ class ModelLabClient(Closing):
         ssl: SSLContext | aiohttp.Fingerprint | bool | None = None,
         max_body_bytes: int = DEFAULT_MAX_BODY,
         allow_http: bool = False,
-        converter: Converter | None = None,
+        converter: cattrs.Converter | None = None,
         limiter: Limiter | None = None,
         clock: Clock | None = None,
         hooks: object = None,
@@ -161,7 +162,7 @@ class ModelLabClient(Closing):
         self._clock = clock or Clock()
         self._counters = counters
         self._credentials = credentials
-        self._codec = Codec(converter)
+        self._converter = make_converter() if converter is None else checked_converter(converter)
         self._budget = RetryBudget(self._clock)
         if limiter is not None and max_concurrency is not None:
             raise ConfigError("give limiter or max_concurrency: a limiter has its own maximum")
@@ -429,21 +430,20 @@ class ModelLabClient(Closing):
         if call.returns is None:
             return None
         if call.returns is bytes:
-            ranged = call.headers is not None and "Range" in call.headers
-            if response.status != 200 and not (ranged and response.status == 206):
-                if stream is not None:
-                    stream.close()
+            if stream is not None:
+                return stream
+            if response.status != 200:
                 raise DecodeError(
-                    f"{response.status} for {call.operation}, which does not carry the content"
+                    f"{response.status} for {call.operation}, which is not the whole content"
                 )
-            return response.body if stream is None else stream
+            return response.body
         if response.status == 204:  # said on purpose, unlike an empty 200: no repeat would help
             raise DecodeError(
                 f"204 No Content for {call.operation}, which has content", resource_id=call.expects
             )
         if call.paged:
-            return await self._codec.decode_page(response.body, call.returns)
-        return self._codec.decode(response.body, call.returns, expects=call.expects)
+            return await decode_page(response.body, call.returns, self._converter)
+        return decode(response.body, call.returns, self._converter, expects=call.expects)
 
     def _shown(self, call: Call) -> str:
         """A call's address, without a key that a user may have put into it."""

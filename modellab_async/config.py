@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import ipaddress
-import json
 import math
 import re
 import urllib.request
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, NoReturn, SupportsIndex, TypeVar, cast
+from typing import Any, Final, NoReturn, SupportsIndex, TypeGuard, TypeVar, cast
 
 import attrs
 from yarl import URL
@@ -40,6 +40,10 @@ Token = str | Callable[[], str | Awaitable[str]]
 
 _ISSUED_KEPT: Final = 256
 """How many of a function's tokens are remembered, to be redacted: more than are in flight."""
+
+
+_SHORT_SECRET: Final = 8
+"""A secret shorter than this is redacted only as a whole word."""
 
 
 class _Secret(str):
@@ -93,9 +97,10 @@ def resolve_base_url(base_url: str, *, allow_http: bool) -> URL:
     except ValueError:
         url, host = URL(), None
     if url.scheme not in {"http", "https"} or not host:
+        del url, base_url  # here and below, for tracebacks that render local variables
         raise ConfigError("base_url must be an absolute address such as https://host[:port]")
     if url.user is not None or url.password is not None:
-        del url, base_url  # here and below, for tracebacks that render local variables
+        del url, base_url
         raise ConfigError("base_url must not hold a user or password; they could be logged")
     if url.query_string or url.fragment:
         del url, base_url
@@ -206,14 +211,9 @@ class Credentials:
     def redact(self, text: str) -> str:
         """``text`` without any key or token, should a server have echoed one."""
         secrets = (self._api_key, self._app_key, self._bearer_token, *self._issued)
-        forms = {
-            form
-            for secret in secrets
-            if isinstance(secret, str)
-            for form in (str(secret), *_in_json(str(secret)))
-        }
-        for form in sorted(forms, key=len, reverse=True):  # one may begin with another
-            text = text.replace(form, "***")
+        # Longest first, since one may begin with another.
+        for secret in sorted(filter(_is_text, secrets), key=len, reverse=True):
+            text = _pattern_of(secret).sub("***", text)
         return text
 
     @property
@@ -246,10 +246,20 @@ def _secret(name: str, value: object) -> _Secret:
     return text
 
 
-def _in_json(text: str) -> tuple[str, str]:
-    """How text stands in JSON; some encoders escape a slash too."""
-    escaped = json.dumps(text)[1:-1]
-    return escaped, escaped.replace("/", r"\/")
+def _is_text(secret: object) -> TypeGuard[_Secret]:
+    return isinstance(secret, str)
+
+
+@functools.lru_cache(maxsize=2 * _ISSUED_KEPT)
+def _pattern_of(secret: _Secret) -> re.Pattern[str]:
+    """Finds a secret, however its characters are escaped: in JSON, a URL or HTML."""
+    pattern = "".join(
+        rf"(?:\\*{re.escape(char)}|(?i:\\+u{code:04x}|%{code:02x}|&#(?:{code}|x{code:x});))"
+        for char, code in ((char, ord(char)) for char in str(secret))
+    )
+    if len(secret) < _SHORT_SECRET:  # it could be part of any word
+        pattern = rf"(?<![A-Za-z0-9]){pattern}(?![A-Za-z0-9])"
+    return re.compile(pattern)
 
 
 def environment_proxy(url: URL) -> str | None:

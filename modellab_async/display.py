@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from modellab_async.models import Run
 
 NOTHING: Final = "-"
 STATISTICS: Final = ("latest", "min", "max", "mean")
@@ -71,7 +69,7 @@ def number(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.4g}"
 
 
-def common_metrics(runs: Iterable[Run], most: int) -> list[str]:
+def common_metrics(runs: Iterable[Any], most: int) -> list[str]:
     """The names of the metrics that most runs have, the commonest first."""
     keys = Counter(metric.key for run in runs for metric in run.metric_summaries)
     return [key for key, _ in keys.most_common(most)]
@@ -80,7 +78,7 @@ def common_metrics(runs: Iterable[Run], most: int) -> list[str]:
 def shares(values: Sequence[float | None]) -> list[float | None]:
     """Each value's magnitude as a share of the largest, 0 to 1, to draw bars by.
 
-    None stands where there is no value, or none that is finite.
+    None stands for a value that is absent or not finite.
     """
     sizes = [None if v is None or not math.isfinite(v) else abs(v) for v in values]
     largest = max((size for size in sizes if size), default=1.0)

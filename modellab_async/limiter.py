@@ -56,6 +56,9 @@ _FIRST_PART: Final = 1 / 32
 _ROUNDING: Final = 0.25
 """How much of a request a share may lack to be rounded up to it."""
 
+_LEFTOVER: Final = 0.05
+"""Part of a period, doubled by chance, after which what others left of their share is used."""
+
 _STRAY_REFUSALS: Final = 2
 """429s that name no time and are ignored between successes: their own calls back off."""
 
@@ -191,7 +194,7 @@ class Quota:
     _remaining: float = math.inf
     _began_at: float = -math.inf
     _period: float | None = None
-    _first_seen: float = -math.inf
+    _first_seen: float = math.inf
     _earliest_end: float = -math.inf
     _latest_end: float = -math.inf
     _rounds_up: bool | None = None
@@ -204,6 +207,7 @@ class Quota:
     _used_before: float = 0.0
     _ours: float = 1.0
     _share: float = 1.0
+    _leftover_at: float = math.inf
 
     @property
     def warmed_up(self) -> bool:
@@ -215,37 +219,52 @@ class Quota:
         """When the next period should have begun.
 
         The latest time that was named, while it is not known how the server rounds. If it rounds
-        up, the earliest of the named times bounds the end; if it rounds down, a second later does.
-        Either way, a period is over once it has lasted since its first response.
+        up, the earliest of the named times bounds the end. If it rounds down, a second later does,
+        or the length of a period since its first response.
         """
         if self._rounds_up is None or self._blind:
-            named = self._latest_end
-        elif self._rounds_up:
-            named = self._earliest_end
-        else:
-            named = max(self._latest_end, self._earliest_end + 1.0)
+            return self._latest_end
+        if self._rounds_up:
+            return self._earliest_end
         lasted = self._first_seen + (self._period or math.inf)
-        return lasted if named - 1.0 <= lasted < named else named
+        return max(self._latest_end, min(self._earliest_end + 1.0, lasted))
 
     def pause(self, now: float) -> float:
         """Seconds until the next period, if what is in flight uses up what remains; else 0."""
         return max(0.0, self.opens_at - now) if self._used_up else 0.0
 
     def admits(self, now: float) -> bool:
-        """Whether one more request may be sent; begins a new period with a probe."""
+        """Whether one more request may be sent."""
         if self._used_up:
-            if now < self.opens_at:
-                return False
-            self._remaining = math.inf
-            self._began_at = now
-            self._probe(now)
-        elif self._probed_at is not None and now - self._probed_at >= PROBE_PATIENCE:
-            self._probe(now)  # the one before it hangs
+            return now >= self.opens_at
+        if self._probed_at is not None:
+            return now >= self.look_again_at
+        if self._share_used_up and now < self.look_again_at:
+            return False
         return self.in_flight < min(self._allowed, self._room)
 
+    @property
     def look_again_at(self) -> float:
         """When to ask :meth:`admits` again if no response comes before."""
-        return math.inf if self._probed_at is None else self._probed_at + PROBE_PATIENCE
+        if self._probed_at is not None:
+            return self._probed_at + PROBE_PATIENCE
+        return min(self._leftover_at, self.opens_at) if self._share_used_up else math.inf
+
+    def acquire(self, now: float) -> None:
+        """Count a request in flight; after a pause it is the probe that begins a new period."""
+        if self._used_up or (self._share_used_up and now >= self.opens_at):
+            self._remaining = math.inf
+            self._began_at = self._probed_at = now
+            self._allowed = self.in_flight + 1
+        elif self._probed_at is not None:
+            self._probed_at = now  # the one before hangs
+        self.in_flight += 1
+
+    def release(self, sent_at: float) -> None:
+        """Count a request as over; a probe that ended without a verdict is followed by another."""
+        self.in_flight -= 1
+        if self._probed_at == sent_at:
+            self._probed_at = -math.inf
 
     def update(
         self,
@@ -269,6 +288,8 @@ class Quota:
         if rate_limit is not None:
             self.last, reset, remaining = rate_limit, rate_limit.reset, rate_limit.remaining
             self._period = rate_limit.period or self._period
+            if reset == 0 and self._rounds_up is None:
+                self._rounds_up = False
         if status == 429:
             self._refuse(reset, sent_at, now, random)
             return
@@ -276,6 +297,7 @@ class Quota:
             if reset is not None:
                 self._count_down(remaining, now + reset, sent_at, now)
                 self._divide(rate_limit.limit)
+                self._leftover_at = now + (1 + random()) * _LEFTOVER * (self._period or math.inf)
             elif remaining == 0:
                 self._refuse(None, sent_at, now, random, certain=True)
             else:
@@ -313,8 +335,12 @@ class Quota:
 
     @property
     def _used_up(self) -> bool:
-        enough = self._ours * self._remaining + _ROUNDING >= 1
-        return not (enough and self.in_flight < self._remaining)
+        return self.in_flight >= self._remaining
+
+    @property
+    def _share_used_up(self) -> bool:
+        """Whether what remains is others'; if they leave it, it is used after a while."""
+        return self._ours * self._remaining + _ROUNDING < 1
 
     @property
     def _room(self) -> float:
@@ -328,10 +354,6 @@ class Quota:
         """A time by which the current period is certainly over."""
         named = self._earliest_end + (0.0 if self._rounds_up else 1.0)
         return min(named, self._first_seen + (self._period or math.inf))
-
-    def _probe(self, now: float) -> None:
-        self._allowed = self.in_flight + 1
-        self._probed_at = now
 
     def _is_same_period(self, end: float, sent_at: float) -> bool:
         """Whether a response that names this end can be of the current period."""
@@ -392,8 +414,11 @@ class Quota:
         stray = self.warmed_up and self._refusals <= _STRAY_REFUSALS and self._remaining > 0
         if not reset and stray and not certain:
             return
-        if self._probed_at is not None and reset is not None and reset <= 1.0:
-            self._rounds_up = False  # the probe came too early
+        # A probe came too early if it is refused for less than a whole period, which others may
+        # have used up.
+        whole = self._period or math.inf
+        if self._probed_at is not None and reset is not None and reset <= 1.0 and reset < whole:
+            self._rounds_up = False
         self._blind = not reset
         if not reset:
             end = now + self._blind_pause(reset, now, random)
@@ -402,6 +427,7 @@ class Quota:
             end = max(self._latest_end, end)
         else:
             self._earliest_end = end
+            self._first_seen = now
         self._latest_end = end
         self._refused_at = now
         self._probed_at = None
@@ -409,16 +435,16 @@ class Quota:
 
     def _blind_pause(self, reset: float | None, now: float, random: Callable[[], float]) -> float:
         """Seconds to pause after a 429 that names no time, or 0 seconds."""
-        left = self._first_seen + (self._period or -math.inf) - now
+        left = self._first_seen + (self._period or math.inf) - now
         self._blind_pauses += 1
         if self._blind_pauses == 1:
             # Rounded down, 0 means less than a second; and no period outlasts its length.
-            if left > 0 and (reset is None or left < 1.0):
+            if 0 < left < (math.inf if reset is None else 1.0):
                 return left
             if reset == 0:
                 return 1.0
         pause = _FIRST_BLIND_PAUSE * 2.0 ** min(self._blind_pauses - 1, 16)
-        return min(_LONGEST_BLIND_PAUSE, pause) * (1 + random()) / 2
+        return min(self._period or math.inf, _LONGEST_BLIND_PAUSE, pause) * (1 + random()) / 2
 
 
 class _Waiter:
@@ -491,7 +517,9 @@ class _AdaptivePermit:
 
     def release(self, *, overloaded: bool | None = None) -> None:
         """See `Permit`."""
-        self._limiter._release(self._quotas, overloaded=overloaded, is_retry=self._is_retry)  # noqa: SLF001
+        for quota in self._quotas:
+            quota.release(self._sent_at)
+        self._limiter._release(overloaded=overloaded, is_retry=self._is_retry)  # noqa: SLF001
 
 
 class AdaptiveLimiter:
@@ -587,15 +615,11 @@ class AdaptiveLimiter:
     def _grant(self, operation: _Operation, request: PermitRequest, now: float) -> _AdaptivePermit:
         self.in_flight += 1
         for quota in operation.quotas:
-            quota.in_flight += 1
+            quota.acquire(now)
         return _AdaptivePermit(self, operation, now, is_retry=request.is_retry)
 
-    def _release(
-        self, quotas: tuple[Quota, ...], *, overloaded: bool | None, is_retry: bool
-    ) -> None:
+    def _release(self, *, overloaded: bool | None, is_retry: bool) -> None:
         self.in_flight -= 1
-        for quota in quotas:
-            quota.in_flight -= 1
         if overloaded is not None:
             if is_retry:
                 self._retries += 1
@@ -662,8 +686,8 @@ class AdaptiveLimiter:
                 self._announce(operation, pause, now)
                 due = min(due, now + pause)
             for quota in operation.quotas:
-                if quota.look_again_at() > now:
-                    due = min(due, quota.look_again_at())
+                if quota.look_again_at > now:
+                    due = min(due, quota.look_again_at)
         self._note_pause(now, paused=paused)
         self._set_timer(due)
 
@@ -684,6 +708,7 @@ class AdaptiveLimiter:
                 del queue[waiter]
                 if not waiter.future.done():
                     waiter.future.set_result(self._grant(operation, waiter.request, now))
+                    self._operations[operation.name] = self._operations.pop(operation.name)
                     return operation.waiting
         return False
 

@@ -1,30 +1,21 @@
-"""What the API's resources look like: frozen, slotted attrs classes, and nothing else.
-
-They cannot be subclassed: what a program adds to a run, it keeps beside it.
-How they look in a notebook is in `notebook`, imported where one asks.
+"""The API's resources as frozen, slotted attrs classes.
 
 Source: Datadog API v2, Model Lab (preview). Times are aware datetimes in UTC;
 durations are seconds.
 """
 
-from __future__ import annotations
+# Annotations are evaluated, so that attrs.fields() holds types rather than their names.
 
-from datetime import datetime  # noqa: TC003  # the codec reads the hints
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
 
 import attrs
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from attrs import frozen as compact  # what type checkers should take them for
-else:
-    from modellab_async.compact import compact
-
 T_co = TypeVar("T_co", covariant=True)
 
-FilterValue: TypeAlias = "str | float | bool"
+FilterValue: TypeAlias = str | float | bool
 """What a filter compares a param with."""
 
 
@@ -53,7 +44,7 @@ class RunStatus(StrEnum):
         return RunStatus, (str(self.value),)
 
     @classmethod
-    def _missing_(cls, value: object) -> RunStatus | None:
+    def _missing_(cls, value: object) -> Self | None:
         if not isinstance(value, str):
             return None
         unknown = str.__new__(cls, value)
@@ -65,7 +56,7 @@ class RunStatus(StrEnum):
 _TERMINAL: Final = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.KILLED})
 
 
-@compact
+@attrs.frozen(weakref_slot=False)
 class Param:
     """A training parameter of a run; values are text, whatever they meant to the training code."""
 
@@ -73,7 +64,7 @@ class Param:
     value: str
 
 
-@compact
+@attrs.frozen(weakref_slot=False)
 class Tag:
     """A ``key:value`` label of a run or a project."""
 
@@ -81,7 +72,7 @@ class Tag:
     value: str
 
 
-@compact
+@attrs.frozen(weakref_slot=False)
 class MetricSummary:
     """What the API keeps of one metric's history in a run.
 
@@ -100,7 +91,7 @@ class MetricSummary:
     stddev: float | None = None
 
 
-@compact(kw_only=True)
+@attrs.frozen(kw_only=True)
 class Run:
     """One training run.
 
@@ -148,7 +139,7 @@ class Run:
         return notebook.run_html(self)
 
 
-@compact(kw_only=True)
+@attrs.frozen(kw_only=True)
 class Project:
     """A collection of runs."""
 
@@ -169,7 +160,7 @@ class Project:
         return next((tag.value for tag in self.tags if tag.key == key), None)
 
 
-@compact
+@attrs.frozen(weakref_slot=False)
 class RunFile:
     """A file or directory of a run; a directory's ``path`` ends in ``/``. Sizes are in bytes."""
 
@@ -178,7 +169,7 @@ class RunFile:
     file_size: int | None = None
 
 
-@compact(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class RunArtifacts:
     """One directory of a run's artifacts.
 
@@ -190,7 +181,7 @@ class RunArtifacts:
     files: tuple[RunFile, ...] = ()
 
 
-@compact
+@attrs.frozen(weakref_slot=False)
 class ProjectFile:
     """A file of a project; ``artifact_path`` addresses its content. The size is in bytes."""
 
@@ -200,7 +191,7 @@ class ProjectFile:
     file_size: int | None = None
 
 
-@compact(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class ProjectArtifacts:
     """The files of a project."""
 
@@ -208,7 +199,7 @@ class ProjectArtifacts:
     files: tuple[ProjectFile, ...] = ()
 
 
-@compact(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class FacetKeys:
     """What runs (or projects) can be filtered by."""
 
@@ -218,7 +209,7 @@ class FacetKeys:
     tags: tuple[str, ...] = ()
 
 
-@compact
+@attrs.frozen(weakref_slot=False)
 class NumericRange:
     """The smallest and the largest value of a numeric facet."""
 
@@ -226,7 +217,7 @@ class NumericRange:
     max: float | None = None
 
 
-@compact
+@attrs.frozen(weakref_slot=False)
 class MetricStatRange:
     """The smallest and the largest value of one statistic (``stat``) of a metric."""
 
@@ -235,7 +226,7 @@ class MetricStatRange:
     max: float | None = None
 
 
-@compact(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class FacetValues:
     """The values that one facet takes."""
 
@@ -247,7 +238,7 @@ class FacetValues:
     metric_stat_ranges: tuple[MetricStatRange, ...] = ()
 
 
-@attrs.frozen(weakref_slot=False, kw_only=True)
+@attrs.frozen(kw_only=True)
 class Page(Generic[T_co]):
     """One page of a listing.
 
@@ -284,7 +275,7 @@ ROOT_RUNS: Final = _RootRuns.ROOT_RUNS
 
 
 def _plain_pairs(
-    _instance: object, attribute: attrs.Attribute[Any], value: Mapping[str, object] | None
+    _instance: object, attribute: "attrs.Attribute[Any]", value: Mapping[str, object] | None
 ) -> None:
     """Refuse what ``key:value,key2:value2`` cannot carry; the API knows no way to escape."""
     if value is None:

@@ -2,6 +2,8 @@
 
 All text from outside is escaped. Colours are those of the notebook's own theme, or readable on
 light and dark alike; where styles are stripped, plain tables remain.
+
+Models import this module when a notebook asks for HTML, so it imports none of them.
 """
 
 from __future__ import annotations
@@ -22,9 +24,6 @@ from modellab_async.display import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from modellab_async.comparison import Comparison
-    from modellab_async.models import Page, Run, Tag
 
 _STYLE: Final = """<style>
 .modellab{color:inherit;font-size:13px;line-height:1.5;overflow-x:auto}
@@ -56,7 +55,7 @@ _LONGEST: Final = 300
 """Characters of a text that are shown; a param may hold a whole program."""
 
 
-def run_html(run: Run) -> str:
+def run_html(run: Any) -> str:
     """One run: its facts, metrics and params."""
     facts = {
         "project": str(run.project_id),
@@ -90,7 +89,7 @@ def run_html(run: Run) -> str:
     )
 
 
-def page_html(page: Page[Any]) -> str:
+def page_html(page: Any) -> str:
     """A page of runs or projects: a row each; of runs with the metrics that most of them have."""
     items = page.items
     columns = [name for name in _COLUMNS if all(hasattr(item, name) for item in items)]
@@ -112,7 +111,7 @@ def page_html(page: Page[Any]) -> str:
     )
 
 
-def comparison_html(comparison: Comparison) -> str:
+def comparison_html(comparison: Any) -> str:
     """Runs as columns: where they stand, their metrics with bars, the params that differ."""
     runs = comparison.runs
     facts = [
@@ -206,7 +205,7 @@ def _status(status: str) -> str:
     return f'<span class="s s-{known}">{_text(status)}</span>'
 
 
-def _tags(tags: Iterable[Tag]) -> str:
+def _tags(tags: Iterable[Any]) -> str:
     return _text(", ".join(f"{tag.key}:{tag.value}" for tag in tags))
 
 
@@ -218,7 +217,7 @@ def _link(url: str) -> str:
     return f'<a href="{address}" target="_blank" rel="noopener noreferrer">{_text(url)}</a>'
 
 
-def _latest(run: Run, key: str) -> float | None:
+def _latest(run: Any, key: str) -> float | None:
     metric = run.metric(key)
     return metric.latest if metric else None
 

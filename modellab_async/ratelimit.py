@@ -46,11 +46,12 @@ class RateLimit:
     def from_headers(
         cls, headers: Mapping[str, str], *, now: Callable[[], float] = time.time
     ) -> Self | None:
-        """Read ``X-RateLimit-*`` and ``Retry-After``; None where there are none. Never raises.
+        """Read ``X-RateLimit-*`` and ``Retry-After``; None if there are none. Never raises.
 
         Args:
-            headers: an answer's headers; names in lower case, or a case-insensitive mapping.
-            now: gives the seconds since the epoch, to read a reset that is a date.
+            headers: a response's headers; names in lower case, or a case-insensitive mapping.
+            now: returns the seconds since the epoch, to read a reset that is a date if the
+                response has no ``Date`` of the server's own.
         """
         remaining = headers.get("x-ratelimit-remaining")
         reset = headers.get("x-ratelimit-reset")
@@ -66,8 +67,8 @@ class RateLimit:
             period=period if period is not None and 0 < period <= _LONGEST_PERIOD else None,
             remaining=None if left is None else max(0, int(left)),
             reset=_later(
-                _seconds_until(reset, now),
-                _seconds_until(retry_after, now, longest=_LONGEST_RETRY_AFTER),
+                _seconds_until(reset, headers, now),
+                _seconds_until(retry_after, headers, now, longest=_LONGEST_RETRY_AFTER),
             ),
         )
 
@@ -80,7 +81,7 @@ def parse_retry_after(
     headers: Mapping[str, str], *, now: Callable[[], float] = time.time
 ) -> float | None:
     """Seconds that ``Retry-After`` asks to wait; None if it is absent or not believable."""
-    return _seconds_until(headers.get("retry-after"), now, longest=_LONGEST_RETRY_AFTER)
+    return _seconds_until(headers.get("retry-after"), headers, now, longest=_LONGEST_RETRY_AFTER)
 
 
 def _later(one: float | None, other: float | None) -> float | None:
@@ -90,7 +91,7 @@ def _later(one: float | None, other: float | None) -> float | None:
 
 
 def _number(text: str | None) -> float | None:
-    """A header's number; the largest where proxies folded several into one (``7, 7``)."""
+    """A header's number; the largest if proxies folded several into one (``7, 7``)."""
     if text is None:
         return None
     try:
@@ -102,22 +103,33 @@ def _number(text: str | None) -> float | None:
 
 
 def _seconds_until(
-    text: str | None, now: Callable[[], float] = time.time, *, longest: float = _LONGEST_PERIOD
+    text: str | None,
+    headers: Mapping[str, str],
+    now: Callable[[], float],
+    *,
+    longest: float = _LONGEST_PERIOD,
 ) -> float | None:
-    """A duration in seconds from a duration, an epoch or an HTTP date; None where not believable.
+    """A duration in seconds from a duration, an epoch or an HTTP date; None if not believable.
 
+    Dates are read against the server's ``Date``, since the two clocks may differ.
     Source: RFC 9110, section 10.2.3 (Retry-After); an epoch is seen in the wild.
     """
     if text is None:
         return None
     seconds = _number(text)
     if seconds is None:
-        try:
-            date = parsedate_to_datetime(text)
-            # The old asctime form names no zone; all HTTP dates are in UTC.
-            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now()
-        except (ValueError, OverflowError, TypeError):
-            return None
+        at = _date(text)
+        seconds = None if at is None else at - (_date(headers.get("date")) or now())
     elif seconds >= _EPOCH:
-        seconds -= now()
-    return max(0.0, seconds) if seconds <= longest else None
+        seconds -= _date(headers.get("date")) or now()
+    return None if seconds is None or seconds > longest else max(0.0, seconds)
+
+
+def _date(text: str | None) -> float | None:
+    """An HTTP date in seconds since the epoch."""
+    try:
+        date = parsedate_to_datetime(text or "")
+        # The old asctime form names no zone; all HTTP dates are in UTC.
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError, TypeError):
+        return None

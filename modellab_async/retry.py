@@ -205,7 +205,7 @@ class RetryBudget:
     Back-off spreads the repeats of one call; the budget bounds those of all calls together. While
     the server answers, its successes pay for the failures. While it answers nothing, only what has
     accumulated is spent, then about one repeat a second, and the server sees hardly more requests
-    than calls. The constants come from ``benchmarks/budget.py``.
+    than calls. docs/explanation/retries-and-limits.md says where the constants come from.
 
     Args:
         clock: the source of time and timers.

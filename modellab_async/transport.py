@@ -96,6 +96,7 @@ class Transport:
     Attributes:
         origin: scheme, host and port of the base URL.
         root: what the URL of every call begins with.
+        host: whom errors name: the base URL's host, and the proxy.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Transport:
         self._base = base_url
         self._prefix = base_url.raw_path.rstrip("/") + API_PREFIX
         through = f" through the proxy {proxy.host_port_subcomponent}" if proxy else ""
-        self._host = f"{base_url.host_port_subcomponent}{through}"
+        self.host: str = f"{base_url.host_port_subcomponent}{through}"
         self._credentials = credentials
         self._counters = counters
         self._session = session
@@ -194,7 +195,9 @@ class Transport:
                     self._streams.add(stream)
                     return Response(response.status, response.headers, b""), stream
                 body = await self._read(response)
-                if _asks_for_identity(call) and (coded := _Decompressor.of(response.headers)):
+                if _asks_for_identity(call) and (
+                    coded := _Decompressor.of(response.headers, self.host)
+                ):
                     body = b"".join(coded.feed(body, self._max_body_bytes))
                     coded.check_end()
             return Response(response.status, response.headers, body), None
@@ -323,7 +326,7 @@ class Transport:
                 if response.status >= 300:
                     break  # what an error says is in its beginning
                 raise DecodeError(
-                    f"the response from {self._host} is larger than {self._max_body_bytes} bytes;"
+                    f"the response from {self.host} is larger than {self._max_body_bytes} bytes;"
                     " raise max_body_bytes if that is right, or stream it"
                 )
         self.received(size)
@@ -333,14 +336,14 @@ class Transport:
         """An error of aiohttp's as ours, naming host and cause."""
         said = f"{type(error).__name__}: {error}".removesuffix(": ")
         cause = _USERINFO.sub("://***@", self._credentials.redact(said))[:300]
-        host = self._host
+        host = self.host
         message, kind = f"the connection to {host} was lost", TransportError
         never_sent = permanent = unresolved = False
         match error:
             case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
                 message, never_sent, permanent = f"no trusted connection to {host}", True, True
             case aiohttp.ClientConnectorDNSError():
-                message, never_sent, unresolved = f"the name of {host} not found", True, True
+                message, never_sent, unresolved = f"no connection to {host}", True, True
             case aiohttp.ClientConnectorError():
                 message, never_sent = f"no connection to {host}", True
             case aiohttp.ClientHttpProxyError(status=status):
@@ -373,16 +376,18 @@ class _Decompressor:
     aiohttp would do so as well, but would not notice that compressed data is cut short.
     """
 
-    def __init__(self, coding: str) -> None:
+    def __init__(self, coding: str, host: str) -> None:
         if coding not in _WINDOW_BITS:
-            raise TransportError(f"the response has the content coding {coding!r}", permanent=True)
+            said = f"the response from {host} has the content coding {coding[:20]!r}"
+            raise TransportError(said, permanent=True)
+        self._host = host
         self._decompress = zlib.decompressobj(_WINDOW_BITS[coding])
 
     @classmethod
-    def of(cls, headers: Mapping[str, str]) -> Self | None:
+    def of(cls, headers: Mapping[str, str], host: str) -> Self | None:
         """The one that a response needs, if any."""
         coding = headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
-        return None if coding in {"", "identity"} else cls(coding)
+        return None if coding in {"", "identity"} else cls(coding, host)
 
     def feed(self, data: bytes, limit: float = math.inf) -> Iterator[bytes]:
         """What some more data decompresses to, about a megabyte at a time."""
@@ -392,12 +397,12 @@ class _Decompressor:
                 part = self._decompress.decompress(data, _DECOMPRESSED_AT_ONCE)
             except zlib.error as error:
                 raise TransportError(
-                    f"the response is not compressed as it says ({error})"
+                    f"the response from {self._host} was cut short or damaged ({error})"
                 ) from None
             size += len(part)
             if size > limit:
                 raise DecodeError(
-                    f"the response is larger than {limit} bytes when decompressed;"
+                    f"the response from {self._host} is larger than {limit} bytes decompressed;"
                     " raise max_body_bytes if that is right, or stream it"
                 )
             yield part
@@ -406,7 +411,9 @@ class _Decompressor:
     def check_end(self) -> None:
         """Make sure that the data has come to its end."""
         if not self._decompress.eof:
-            raise TransportError("the response was cut short: its compressed data ends early")
+            raise TransportError(
+                f"the response from {self._host} was cut short: its compressed data ends early"
+            )
 
 
 class Stream:
@@ -429,7 +436,7 @@ class Stream:
         self._timeout = timeout
         self._on_close: list[Callable[[Exception | None], None]] = []
         self._aborted: Exception | None = None
-        self._decompressor = _Decompressor.of(response.headers)
+        self._decompressor = _Decompressor.of(response.headers, transport.host)
         self._parts: Iterator[bytes] = iter(())
 
     def on_close(self, callback: Callable[[Exception | None], None]) -> None:

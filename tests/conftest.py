@@ -15,10 +15,12 @@ from unittest import mock
 
 import aiohttp
 import attrs
+import cattrs
 import pytest
 from aioresponses import aioresponses
+from payloads import hooked
 
-from modellab_async import Clock, MetricSummary, ModelLabClient, Run, RunStatus
+from modellab_async import Clock, MetricSummary, ModelLabClient, Run, RunStatus, make_converter
 from modellab_async.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -36,7 +38,9 @@ NEED_AN_EXTRA = {
         "test_frames.py",
         "test_store.py",
     ),
-    "typer": ("test_cli*.py", "test_doctor.py"),
+    "typer": ("test_cli*.py", "test_doctor.py", "test_speed.py"),
+    "isal": ("test_speed.py",),
+    "uvloop": ("test_speed.py",),
 }
 collect_ignore_glob = [
     pattern
@@ -51,6 +55,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not {"shell", "pytester"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.process)
+
+
+@pytest.fixture(params=[make_converter, hooked])
+def converter(request: pytest.FixtureRequest) -> cattrs.Converter:
+    """A converter that leaves models to msgspec, then one with hooks of a user's for every type."""
+    return request.param()  # type: ignore[no-any-return]
 
 
 @attrs.define

@@ -15,9 +15,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from faultserver import listing, resource, run_body
+from payloads import hooked
 
 from modellab_async import DecodeError, StatusError, make_converter
-from modellab_async.codec import Codec
+from modellab_async.converter import decode, decode_page
 from modellab_async.endpoints import Call
 from modellab_async.models import (
     FacetKeys,
@@ -40,7 +41,7 @@ FILE = {"path": "a/b", "is_dir": False, "file_size": 7, "filename": "b", "artifa
 
 
 def _one(attributes: dict[str, Any]) -> bytes:
-    return json.dumps({"data": {"id": "7", "type": "t", "attributes": attributes}}).encode()
+    return json.dumps({"data": {"id": "7", "attributes": attributes}}).encode()
 
 
 BODIES: Final = (
@@ -81,13 +82,7 @@ HEADERS: Final = (
 )
 
 
-def _hooked() -> Codec:
-    converter = make_converter()
-    converter.register_structure_hook(tuple, lambda value, _: tuple(value))
-    return Codec(converter)
-
-
-CODECS: Final = (Codec(), _hooked())
+CONVERTERS: Final = (make_converter(), hooked())
 
 
 def spoil(body: bytes, dice: random.Random) -> bytes:
@@ -131,10 +126,10 @@ def _finished(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def _decode(body: bytes, dice: random.Random) -> str:
-    codec, model = dice.choice(CODECS), dice.choice((Run, *MODELS))
+    converter, model = dice.choice(CONVERTERS), dice.choice((Run, *MODELS))
     expects = dice.choice((None, 7)) if model in {Run, Project} else None
     try:
-        result = codec.decode(body, model, expects=expects)
+        result = decode(body, model, converter, expects=expects)
     except DecodeError as error:
         return _sound(error)
     assert isinstance(result, model)
@@ -144,10 +139,10 @@ def _decode(body: bytes, dice: random.Random) -> str:
 
 def _page(body: bytes, dice: random.Random) -> str:
     try:
-        page = dice.choice(CODECS).open_page(body, dice.choice((Run, Project)))
+        page = _finished(decode_page(body, dice.choice((Run, Project)), dice.choice(CONVERTERS)))
     except DecodeError as error:
         return _sound(error)
-    for item in _finished(page.outcomes()):
+    for item in page.items:
         assert isinstance(item, Run | Project | DecodeError)
         if isinstance(item, DecodeError):
             _sound(item)

@@ -70,6 +70,7 @@ EXPORTED = [
     "WaitTimeoutError",
     "__version__",
     "compare",
+    "configure_converter",
     "from_dict",
     "from_json",
     "large_results",
@@ -78,6 +79,7 @@ EXPORTED = [
     "to_json",
 ]
 NOT_IMPORTED = {
+    "isal",
     "modellab_async.cli",
     "modellab_async.comparison",
     "modellab_async.display",
@@ -87,6 +89,7 @@ NOT_IMPORTED = {
     "modellab_async.otel",
     "modellab_async.raydata",
     "modellab_async.simulator",
+    "modellab_async.speed",
     "modellab_async.store",
     "duckdb",
     "opentelemetry",

@@ -1,24 +1,37 @@
-"""The benchmarks' server answers what the API would."""
+"""The benchmarks' server answers what the API would, and their workers run the code they should."""
 
 from __future__ import annotations
 
 import importlib
 import json
+import ssl
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
 
+import modellab_async
+
+ROOT = Path(__file__).parent.parent
 RUNS = "/api/v2/model-lab-api/runs"
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The modules of the benchmarks that are tested, which import each other by bare names."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    names = ("arms", "sections", "server", "worker")
+    return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
+
+
+@pytest.fixture
+def server(benchmarks: SimpleNamespace) -> Iterator[Any]:
     """A running benchmark server with small runs."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
-    with importlib.import_module("server").running_server(size="1.1") as running:
+    with benchmarks.server.running_server(size="1.1") as running:
         yield running
 
 
@@ -55,3 +68,47 @@ def test_limit(server: Any) -> None:
     assert statuses == [200, 429, 429]
     assert (server.stats()["requests"], server.reset()["rate_limited"]) == (3, 2)
     assert server.stats()["requests"] == 0
+
+
+async def test_tls_and_gzip(benchmarks: SimpleNamespace) -> None:
+    """Over TLS by its own authority, a compressed run is the one that is sent uncompressed."""
+    with benchmarks.server.running_server(size="1.1", tls=True, gzip=True) as server:
+        context = ssl.create_default_context(cafile=server.environment["SSL_CERT_FILE"])
+        runs = []
+        async with aiohttp.ClientSession() as session:
+            for coding in ("gzip", "identity"):
+                headers = {"Accept-Encoding": coding}
+                url = f"{server.url}{RUNS}/70158"
+                async with session.get(url, headers=headers, ssl=context) as response:
+                    assert response.headers.get("Content-Encoding", "identity") == coding
+                    runs.append(await response.json())
+    assert runs[0] == runs[1]
+    assert runs[0]["data"]["id"] == "70158"
+
+
+@pytest.mark.parametrize("name", ["HAND", "COMMON", "PAGES", "SINGLE", "BATCH"])
+def test_a_worker_fetches(benchmarks: SimpleNamespace, server: Any, name: str) -> None:
+    """Each arm asks for the runs that it is told to fetch, as many to a request as it says."""
+    arm = getattr(benchmarks.arms, name)
+    with benchmarks.worker.running_worker(server) as worker:
+        sample = worker.measure(arm, 200)
+        assert server.reset()["requests"] == 200 / arm.page
+        report = worker.weigh(arm, 400, keep=True)
+    assert server.stats()["requests"] == 400 / arm.page
+    assert sample.wall > 0
+    assert report.seconds > 0
+
+
+def test_a_checkout_says_its_version(benchmarks: SimpleNamespace) -> None:
+    """The version of a checkout comes from its own package, and names its arms."""
+    checkout = benchmarks.sections.Checkout.at(ROOT)
+    assert checkout.version == modellab_async.__version__
+    assert checkout.name("modellab_async, batch") == f"modellab_async {checkout.version}, batch"
+
+
+def test_a_directory_without_the_package_is_no_checkout(
+    benchmarks: SimpleNamespace, tmp_path: Path
+) -> None:
+    """A baseline that would silently measure the installed package is refused."""
+    with pytest.raises(ValueError, match="no checkout of the package"):
+        benchmarks.sections.Checkout.at(tmp_path)

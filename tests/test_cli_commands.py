@@ -111,9 +111,9 @@ async def test_what_makes_no_sense_is_2_and_asks_nothing(
 
 
 async def test_wait_is_well_only_if_all_completed(sim: Simulator) -> None:
-    """Each run is given as it ends; a run that failed makes the exit code 1."""
+    """Each run is shown as it ends; a run that failed makes the exit code 1."""
     done = sim.insert_run(status="completed")
-    soon = sim.insert_run(status="running", timeline=[(0.2, "completed")])
+    soon = sim.insert_run(status="running", timeline=[(2.0, "completed")])
     failed = sim.insert_run(status="failed")
 
     result = await invoke("runs", "wait", soon, done, env=settings(sim))
@@ -137,7 +137,7 @@ async def test_wait_gives_up_in_time(sim: Simulator) -> None:
 
 async def test_watch_gives_each_change(sim: Simulator) -> None:
     """A line for where a run stands, and one for its end; absent runs end as an error."""
-    run_id = sim.insert_run(status="running", timeline=[(0.3, "completed")])
+    run_id = sim.insert_run(status="running", timeline=[(2.0, "completed")])
 
     result = await invoke("runs", "watch", run_id, 1, env=settings(sim))
 

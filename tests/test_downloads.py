@@ -205,7 +205,7 @@ async def test_a_size_other_than_listed(fake, tmp_path, body, chunked):
     async with odd_server(answer) as odd:
         perform = listing(RunFile("f", file_size=11), content=odd.perform)
         downloads = Downloads(perform, RetryPolicy(), fake.clock())
-        with pytest.raises(DownloadError, match="bytes where"):
+        with pytest.raises(DownloadError, match="bytes; "):
             await downloads.run(42, tmp_path, None)
     assert everything(tmp_path) == {}
 
@@ -295,7 +295,7 @@ async def test_downloads_of_one_client_share_the_limit_of_streams(tmp_path):
 
 
 async def test_one_request_at_a_time_is_enough(sim, tmp_path):
-    """A client that may have one request in flight brings a run, breaks included."""
+    """A client that may have one request in flight downloads a run, breaks included."""
     async with client_for(sim, max_concurrency=1, retry=RetryPolicy(base=0.001)) as lab:
         sim.faults.matching(CONTENT, *[Fault.cut()] * 5)
         async with asyncio.timeout(10):
@@ -303,7 +303,7 @@ async def test_one_request_at_a_time_is_enough(sim, tmp_path):
 
 
 async def test_a_file_that_is_gone_does_not_keep_the_others(sim, lab, tmp_path):
-    """They are brought first; then the error counts and names what failed."""
+    """They are downloaded first; then the error counts and names what failed."""
     sim.insert_run(43, project_id=5, artifacts=dict.fromkeys("abcdef", b"here"))
     sim.faults.always(
         Fault.status(404), lambda _method, path: path.endswith(("artifacts/b", "artifacts%2Fb"))

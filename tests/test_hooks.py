@@ -357,5 +357,5 @@ class TestLog:
             await lab.runs.get(sim.run_ids[0])
             await lab.runs.get(sim.run_ids[0])
         lines = [line for line in caplog.records if line.name.startswith("modellab_async")]
-        assert [line.levelno for line in lines] == [logging.INFO] * 3
+        assert [line.levelno for line in lines] == [logging.INFO] * 4
         assert lines[0].getMessage().startswith("runs.get: attempt 1 failed, next in ")

@@ -1,17 +1,30 @@
-"""Who may send a request now: concurrency, the server's quota, and what both learn from answers."""
+"""When a request may be sent: concurrency, the server's quotas, and what responses say of both."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import virtual
 from conftest import FakeClock, client_for, settled
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from modellab_async.quota import OPENING, Quota
 
-from modellab_async import RateLimit, RateLimitedError, RetryPolicy
-from modellab_async.limiter import Limiter, QuotaWaitError
+from modellab_async import ConfigError, ModelLabClient, RateLimit, RateLimitedError, RetryPolicy
+from modellab_async.limiter import (
+    PROBE_PATIENCE,
+    SLOW_START,
+    AdaptiveLimiter,
+    Pause,
+    Permit,
+    PermitRequest,
+    Quota,
+    QuotaExhaustedError,
+)
 from modellab_async.simulator import Fault, Simulator
 from modellab_async.simulator import RateLimit as ServerLimit
 
@@ -22,8 +35,23 @@ def said(
     return RateLimit(name=name, limit=100, period=period, remaining=remaining, reset=reset)
 
 
-def answered(quota: Quota, limit: RateLimit | None, *, now: float, status: int = 200) -> None:
-    quota.learn(status, limit, now=now, jitter=lambda: 0.5)
+def answered(
+    quota: Quota,
+    limit: RateLimit | None,
+    *,
+    now: float,
+    status: int = 200,
+    sent_at: float | None = None,
+) -> None:
+    """A response arrives, by default to a request that was sent at the same moment."""
+    sent_at = now if sent_at is None else sent_at
+    quota.update(status, limit, sent_at=sent_at, now=now, random=lambda: 0.5)
+
+
+def probed(quota: Quota, now: float) -> None:
+    """A probe is sent, and its response is awaited."""
+    assert quota.admits(now)
+    quota.acquire(now)
 
 
 class TestQuota:
@@ -32,9 +60,9 @@ class TestQuota:
     def test_an_unknown_quota_opens_with_few_and_then_costs_nothing(self):
         """Until the first good answer only a few may be in flight; without headers, no bound."""
         quota = Quota()
-        quota.in_flight = OPENING - 1
+        quota.in_flight = SLOW_START - 1
         assert quota.admits(0)
-        quota.in_flight = OPENING
+        quota.in_flight = SLOW_START
         assert not quota.admits(0)
         answered(quota, None, now=0)
         quota.in_flight = 100_000
@@ -45,7 +73,7 @@ class TestQuota:
         """Neither a refusal nor a server's failure shows that more requests make sense."""
         quota = Quota()
         answered(quota, None, now=0, status=status)
-        quota.in_flight = OPENING
+        quota.in_flight = SLOW_START
         assert not quota.admits(0)
 
     def test_no_more_are_in_flight_than_remain(self):
@@ -56,7 +84,7 @@ class TestQuota:
         assert quota.admits(0)
         quota.in_flight = 3
         assert not quota.admits(0)
-        assert quota.closed(0)
+        assert quota.pause(0) == 7
 
     def test_nothing_remaining_on_a_200_closes_until_the_reset(self):
         """A 200 that says 0 remain is as good as a 429."""
@@ -65,23 +93,42 @@ class TestQuota:
         assert not quota.admits(106.99)
         assert quota.admits(107)
 
-    def test_a_new_period_opens_with_one_probe(self):
-        """After a pause one request goes out, and its answer opens the way for more."""
+    def test_a_new_period_begins_with_one_probe(self):
+        """After a pause one request is sent, and its response lets more follow."""
         quota = Quota()
         answered(quota, said(0, 7), now=0)
-        assert quota.admits(7)
-        quota.in_flight = 1
+        probed(quota, now=7)
         assert not quota.admits(7)
-        answered(quota, said(9, 10), now=7.1)
-        quota.in_flight = 0
-        assert [quota_in_flight(quota, n) for n in (0, 1, 2)] == [True, True, False]
+        answered(quota, said(9, 10), now=7.1, sent_at=7)
+        quota.release(7)
+        admitted = 0
+        while quota.admits(7.1):
+            quota.acquire(7.1)
+            admitted += 1
+        assert admitted == 2
 
-    def test_a_straggler_does_not_hold_up_the_probe(self):
-        """A request that is still on its way from the last period does not block the next."""
+    def test_a_request_of_the_last_period_does_not_delay_the_probe(self):
+        """A request that is still in flight from the last period blocks nothing in the next."""
         quota = Quota()
         quota.in_flight = 1
         answered(quota, said(0, 7), now=0)
         assert quota.admits(7)
+
+    def test_a_probe_that_hangs_holds_back_its_own_call_only(self):
+        """After a second without a response, another probe is sent."""
+        quota = Quota()
+        answered(quota, said(0, 7), now=0)
+        probed(quota, now=7)
+        assert not quota.admits(7 + PROBE_PATIENCE / 2)
+        assert quota.admits(7 + PROBE_PATIENCE)
+
+    def test_a_probe_that_ends_without_a_verdict_is_followed_at_once(self):
+        """A probe that is lost or answered 503 says nothing, and the next one need not wait."""
+        quota = Quota()
+        answered(quota, said(0, 7), now=0)
+        probed(quota, now=7)
+        quota.release(7)
+        assert quota.admits(7.01)
 
     def test_late_answers_do_not_bring_quota_back(self):
         """Answers of one period arrive in any order; the smallest remainder counts."""
@@ -89,9 +136,9 @@ class TestQuota:
         for remaining in (50, 48, 49):
             answered(quota, said(remaining, 7), now=0)
         quota.in_flight = 47
-        assert not quota.closed(0)
+        assert quota.pause(0) == 0
         quota.in_flight = 48
-        assert quota.closed(0)
+        assert quota.pause(0) == 7
 
     def test_an_answer_of_the_last_period_is_ignored_in_the_next(self):
         """A late answer that names an end long past says nothing of this period."""
@@ -106,7 +153,7 @@ class TestQuota:
         answered(quota, said(1, 1), now=9)
         answered(quota, said(99, 10), now=10)
         quota.in_flight = 98
-        assert not quota.closed(10)
+        assert quota.pause(10) == 0
 
     def test_the_latest_named_time_is_waited_for_while_rounding_is_unknown(self):
         """No attempt is made before any time that the server named."""
@@ -116,21 +163,28 @@ class TestQuota:
         assert quota.opens_at == pytest.approx(7.9)
 
     def test_a_probe_that_came_too_early_teaches_that_times_are_rounded_down(self):
-        """After one 429 on a probe, a full second is allowed for the rounding."""
+        """After a probe is refused within the same period, a second is allowed for rounding."""
         quota = Quota()
         answered(quota, said(0, 7), now=0)
-        assert quota.admits(7)
-        quota.in_flight = 1
-        answered(quota, said(0, 0), now=7.05, status=429)
-        quota.in_flight = 0
-        assert quota.opens_at == pytest.approx(8.0, abs=0.06)
+        probed(quota, now=7)
+        answered(quota, said(0, 1), now=7.05, sent_at=7, status=429)
+        quota.release(7)
+        assert quota.opens_at == pytest.approx(8.05)
+
+    def test_a_zero_on_a_response_means_that_times_are_rounded_down(self):
+        """A reset of 0 seconds ends within one second, and no period outlasts its length."""
+        quota = Quota()
+        answered(quota, said(1, 0, period=1.0), now=0.2)
+        answered(quota, said(0, 0, period=1.0), now=0.3)
+        assert quota.opens_at == pytest.approx(1.2)
 
     def test_a_probe_that_finds_a_whole_period_teaches_that_times_are_rounded_up(self):
         """Then the earliest time named in a period is the truest."""
         quota = Quota()
         answered(quota, said(0, 7), now=0)
-        assert quota.admits(7)
-        answered(quota, said(99, 10), now=7.1)
+        probed(quota, now=7)
+        answered(quota, said(99, 10), now=7.1, sent_at=7)
+        quota.release(7)
         answered(quota, said(0, 10), now=7.9)
         assert quota.opens_at == pytest.approx(17.1)
 
@@ -142,10 +196,33 @@ class TestQuota:
             answered(quota, None, now=now, status=429)
             pauses.append(quota.opens_at - now)
             now = quota.opens_at
-            assert quota.admits(now)
+            probed(quota, now)
         assert pauses[0] == pytest.approx(0.375)
         assert pauses == sorted(pauses)
         assert pauses[-1] <= 60
+
+    @pytest.mark.parametrize("reset", [0.0, None])
+    def test_a_burst_of_refusals_is_one_refusal(self, reset: float | None):
+        """However many requests were in flight when the pause began, it is not prolonged."""
+        quota = Quota()
+        answered(quota, None, now=0)
+        for _ in range(50):
+            answered(quota, RateLimit(reset=reset, remaining=0), now=1.01, sent_at=1, status=429)
+        assert quota.opens_at <= 2.01
+
+    def test_a_burst_can_name_a_later_end(self):
+        """The latest of the times that a burst of refusals names is waited for."""
+        quota = Quota()
+        answered(quota, said(0, 7), now=1.0, sent_at=1, status=429)
+        answered(quota, said(0, 7), now=1.4, sent_at=1, status=429)
+        assert quota.opens_at == pytest.approx(8.4)
+
+    def test_nothing_remaining_without_a_time_pauses(self):
+        """A success that says 0 remain pauses until the period must be over."""
+        quota = Quota()
+        answered(quota, RateLimit(remaining=1, period=10), now=0)
+        answered(quota, RateLimit(remaining=0, period=10), now=1)
+        assert not quota.admits(1.1)
 
     def test_one_or_two_429s_that_name_no_time_are_let_pass_amid_good_answers(self):
         """Only the third without a good answer between closes; those of one pause count once."""
@@ -159,7 +236,7 @@ class TestQuota:
         assert not quota.admits(0)
         opens_at = quota.opens_at
         for _ in range(50):
-            answered(quota, None, now=0.01, status=429)
+            answered(quota, None, now=0.01, sent_at=0, status=429)
         assert quota.opens_at == opens_at
 
     def test_what_others_use_is_left_to_them(self):
@@ -229,147 +306,308 @@ class TestQuota:
         quota, now = Quota(), 0.0
         for status, limit, pause in answers:
             now += pause
-            quota.learn(status, limit, now=now, jitter=lambda: 0.5)
+            answered(quota, limit, now=now, status=status)
             assert quota.opens_at <= now + 86_402
             assert quota.admits(now + 86_403)
 
 
-def quota_in_flight(quota: Quota, in_flight: int) -> bool:
-    quota.in_flight = in_flight
-    return quota.admits(7.1)
+def permitted(limiter: AdaptiveLimiter, operation: str = "op", **options: Any) -> Any:
+    """An awaitable permit."""
+    return limiter.acquire(PermitRequest(operation, **options))
 
 
 class TestLimiter:
-    """The gate that tasks wait at."""
+    """What tasks wait for."""
 
-    async def test_no_more_than_the_cap_are_in_flight(self, fake: FakeClock):
-        """The cap holds, and each place given back lets in the next in line."""
-        limiter = Limiter(3, fake.clock())
+    async def test_no_more_than_the_maximum_are_in_flight(self, fake: FakeClock):
+        """The maximum holds, and each permit that is released goes to the next in line."""
+        limiter = AdaptiveLimiter(3, fake.clock())
         order: list[int] = []
 
         async def one(number: int) -> None:
-            quota = await limiter.enter("op")
+            permit = await permitted(limiter)
             order.append(number)
             assert limiter.in_flight <= 3
             await asyncio.sleep(0)
-            limiter.leave(quota)
+            permit.release()
 
         await asyncio.gather(*(one(number) for number in range(50)))
         assert order == list(range(50))
         assert limiter.in_flight == 0
 
-    async def test_a_retry_goes_before_those_who_never_tried(self, fake: FakeClock):
-        """A retry keeps its place ahead of first attempts."""
-        limiter = Limiter(1, fake.clock())
-        place = await limiter.enter("op")
+    async def test_a_retry_goes_before_first_attempts(self, fake: FakeClock):
+        """Retries are ahead of first attempts, in their own order."""
+        limiter = AdaptiveLimiter(1, fake.clock())
+        held = await permitted(limiter)
         order: list[str] = []
 
-        async def wait(name: str, *, again: bool) -> None:
-            quota = await limiter.enter("op", again=again)
+        async def wait(name: str, *, is_retry: bool) -> None:
+            permit = await permitted(limiter, is_retry=is_retry)
             order.append(name)
-            limiter.leave(quota)
+            permit.release()
 
-        tasks = [asyncio.create_task(wait("first", again=False))]
-        await settled(1)
-        tasks.append(asyncio.create_task(wait("retry", again=True)))
-        await settled(1)
-        limiter.leave(place)
+        tasks = []
+        for name in ("first", "retry 1", "retry 2"):
+            tasks.append(asyncio.create_task(wait(name, is_retry=name != "first")))
+            await settled(1)
+        held.release()
         await asyncio.gather(*tasks)
-        assert order == ["retry", "first"]
+        assert order == ["retry 1", "retry 2", "first"]
 
-    async def test_a_cancelled_waiter_leaves_its_place_to_the_next(self, fake: FakeClock):
-        """Cancelling in the line, or in the moment of being let in, loses no place."""
-        limiter = Limiter(1, fake.clock())
-        place = await limiter.enter("op")
-        in_line = asyncio.create_task(limiter.enter("op"))
-        let_in = asyncio.create_task(limiter.enter("op"))
-        last = asyncio.create_task(limiter.enter("op"))
+    async def test_a_cancelled_waiter_loses_no_permit(self, fake: FakeClock):
+        """Cancelling in the queue, or at the moment of being admitted, passes the permit on."""
+        limiter = AdaptiveLimiter(1, fake.clock())
+        held = await permitted(limiter)
+        in_line = asyncio.create_task(permitted(limiter))
+        admitted = asyncio.create_task(permitted(limiter))
+        last = asyncio.create_task(permitted(limiter))
         await settled(1)
         in_line.cancel()
         await settled(1)
-        limiter.leave(place)
-        let_in.cancel()
-        limiter.leave(await last)
+        held.release()
+        admitted.cancel()
+        (await last).release()
         assert limiter.in_flight == 0
         assert in_line.cancelled()
-        assert let_in.cancelled()
+        assert admitted.cancelled()
 
     async def test_one_operation_does_not_starve_another(self, fake: FakeClock):
         """Operations that wait take turns."""
-        limiter = Limiter(1, fake.clock())
-        place = await limiter.enter("many")
+        limiter = AdaptiveLimiter(1, fake.clock())
+        held = await permitted(limiter, "many")
         order: list[str] = []
 
         async def one(operation: str) -> None:
-            quota = await limiter.enter(operation)
+            permit = await permitted(limiter, operation)
             order.append(operation)
-            limiter.leave(quota)
+            permit.release()
 
         tasks = [asyncio.create_task(one("many")) for _ in range(10)]
         tasks.append(asyncio.create_task(one("lone")))
         await settled(1)
-        limiter.leave(place)
+        held.release()
         await asyncio.gather(*tasks)
         assert order.index("lone") <= 2
 
     async def test_operations_of_one_limit_pause_together(self, fake: FakeClock):
-        """Operations whose answers carry the same limit's name share what is left of it."""
-        limiter = Limiter(10, fake.clock())
+        """Operations whose responses carry the same limit's name share what is left of it."""
+        limiter = AdaptiveLimiter(10, fake.clock())
         for operation in ("one", "other"):
-            quota = await limiter.enter(operation)
-            limiter.learn(operation, 200, said(5, 7, name="shared"))
-            limiter.leave(quota)
-        quota = await limiter.enter("one")
-        limiter.learn("one", 429, said(0, 7, name="shared"))
-        limiter.leave(quota)
-        with pytest.raises(QuotaWaitError):
-            await limiter.enter("other", longest_pause=1)
-        unrelated = await limiter.enter("unrelated", longest_pause=1)
-        limiter.leave(unrelated)
+            permit: Permit = await permitted(limiter, operation)
+            permit.update(200, said(5, 7, name="shared"))
+            permit.release()
+        fake.now = 0.1
+        permit = await permitted(limiter, "one")
+        permit.update(429, said(0, 7, name="shared"))
+        permit.release()
+        with pytest.raises(QuotaExhaustedError):
+            await permitted(limiter, "other", max_wait=1)
+        (await permitted(limiter, "unrelated", max_wait=1)).release()
 
-    async def test_those_who_cannot_wait_so_long_are_told_at_once(self, fake: FakeClock):
-        """A pause that is too long for a call ends its waiting when the pause begins."""
-        limiter = Limiter(1, fake.clock())
-        place = await limiter.enter("op")
-        impatient = asyncio.create_task(limiter.enter("op", longest_pause=5))
-        patient = asyncio.create_task(limiter.enter("op", longest_pause=50))
+    async def test_a_request_that_cannot_wait_so_long_is_told_at_once(self, fake: FakeClock):
+        """A pause that is too long for a request ends its waiting as soon as the pause begins."""
+        limiter = AdaptiveLimiter(1, fake.clock())
+        held = await permitted(limiter)
+        short = asyncio.create_task(permitted(limiter, max_wait=5))
+        long = asyncio.create_task(permitted(limiter, max_wait=50))
         await settled(1)
-        limiter.learn("op", 429, said(0, 7))
-        limiter.leave(place)
-        with pytest.raises(QuotaWaitError) as caught:
-            await impatient
+        held.update(429, said(0, 7))
+        held.release()
+        with pytest.raises(QuotaExhaustedError) as caught:
+            await short
         assert caught.value.seconds == pytest.approx(7)
-        limiter.leave(await patient)
+        (await long).release()
         assert 7 <= fake.now < 7.1
 
+    async def test_a_pause_is_told_once(self, fake: FakeClock):
+        """Whoever asked is told of a pause when requests begin to wait for it, with its length."""
+        pauses: list[Pause] = []
+        limiter = AdaptiveLimiter(1, fake.clock(), pauses.append)
+        held = await permitted(limiter)
+        held.update(429, said(0, 7))
+        held.release()
+        for waiting in [asyncio.create_task(permitted(limiter)) for _ in range(3)]:
+            (await waiting).release()
+        assert [(pause.operation, round(pause.seconds)) for pause in pauses] == [("op", 7)]
+
     async def test_the_window_narrows_under_overload_and_recovers(self, fake: FakeClock):
-        """After rounds of 503 hardly anything is let out; after good answers all is again."""
-        limiter = Limiter(100, fake.clock())
+        """After rounds of 503 hardly anything is admitted; after successes everything is again."""
+        limiter = AdaptiveLimiter(100, fake.clock())
 
         async def rounds(number: int, *, overloaded: bool) -> int:
             peak = 0
             for _ in range(number):
-                places = []
+                permits = []
                 while limiter.in_flight < limiter.window:
-                    places.append(await limiter.enter("op"))
-                    limiter.learn("op", 200, None)
-                peak = len(places)
-                for place in places:
-                    limiter.leave(place, overloaded=overloaded)
+                    permits.append(await permitted(limiter))
+                    permits[-1].update(200, None)
+                peak = len(permits)
+                for permit in permits:
+                    permit.release(overloaded=overloaded)
             return peak
 
         assert await rounds(1, overloaded=False) == 100
         assert await rounds(20, overloaded=True) == 1
         assert await rounds(8, overloaded=False) == 100
 
-    async def test_a_sprinkle_of_503_is_no_overload(self, fake: FakeClock):
-        """One failure in twenty leaves the window wide."""
-        limiter = Limiter(100, fake.clock())
+    @pytest.mark.parametrize("retries", [0, 1, 2])
+    async def test_calls_that_fail_again_and_again_are_no_overload(
+        self, fake: FakeClock, retries: int
+    ):
+        """One failing id in twenty, and all of its repeats, leave the window as it is."""
+        limiter = AdaptiveLimiter(100, fake.clock())
         for number in range(1_000):
-            place = await limiter.enter("op")
-            limiter.learn("op", 200, None)
-            limiter.leave(place, overloaded=number % 20 == 0)
+            bad = number % 20 == 0
+            for attempt in range(1 + retries * bad):
+                permit = await permitted(limiter, is_retry=attempt > 0)
+                permit.update(200, None)
+                permit.release(overloaded=bad)
         assert limiter.window == 100
+
+    async def test_an_outage_in_which_only_retries_are_left_narrows_the_window(
+        self, fake: FakeClock
+    ):
+        """If hardly any first attempts are made, the retries show that the server is overloaded."""
+        limiter = AdaptiveLimiter(100, fake.clock())
+        for _ in range(500):
+            permit = await permitted(limiter, is_retry=True)
+            permit.release(overloaded=True)
+        assert limiter.window < 10
+
+
+Rule = Callable[[float], tuple[int, dict[str, str]]]
+
+
+class Limit:
+    """A server-side limit with calendar-aligned periods."""
+
+    def __init__(self, limit: int, period: float, *, name: str = "x", rounding: str = "ceil"):
+        self.limit, self.period, self.name, self.rounding = limit, period, name, rounding
+        self.used = 0
+        self._number = 0.0
+
+    def allows(self, now: float) -> bool:
+        number = now // self.period
+        if number != self._number:
+            self._number, self.used = number, 0
+        return self.used < self.limit
+
+    def headers(self, now: float) -> dict[str, str]:
+        left = (self._number + 1) * self.period - now
+        reset = {"ceil": math.ceil(left), "floor": math.floor(left), "exact": f"{left:.3f}"}
+        return {
+            "x-ratelimit-limit": str(self.limit),
+            "x-ratelimit-period": str(self.period),
+            "x-ratelimit-remaining": str(self.limit - self.used),
+            "x-ratelimit-reset": str(reset[self.rounding]),
+            "x-ratelimit-name": self.name,
+        }
+
+
+class TestInVirtualTime:
+    """Whole clients against a server that answers by rule, in time that passes by itself."""
+
+    @staticmethod
+    def gathered(rule: Rule, *, calls: int, clients: int = 1) -> tuple[float, int]:
+        """Seconds that concurrent calls take altogether, and how many requests are refused."""
+        server = virtual.Server(latency=0.01, jitter=0.002, rule=rule)
+
+        async def main() -> float:
+            await asyncio.sleep(-virtual.EPOCH % 60)
+            began = virtual.now()
+            labs = [server.client() for _ in range(clients)]
+            await asyncio.gather(
+                *(lab.runs.get(1) for lab in labs for _ in range(calls // clients))
+            )
+            return virtual.now() - began
+
+        return virtual.run(main()), server.by_status[429]
+
+    @pytest.mark.parametrize("clients", [1, 3])
+    @pytest.mark.parametrize("rounding", ["floor", "ceil", "exact"])
+    @pytest.mark.parametrize(
+        ("limit", "period", "calls"), [(50, 1, 450), (50, 2, 300), (100, 10, 300)]
+    )
+    def test_a_quota_is_used_up_in_every_period(
+        self,
+        limit: int,
+        period: int,
+        calls: int,
+        rounding: str,
+        clients: int,
+    ):
+        """However the server rounds, the time is within 1.3 of the ideal, few are refused."""
+        server = Limit(limit, period, rounding=rounding)
+
+        def answer(now: float) -> tuple[int, dict[str, str]]:
+            allowed = server.allows(now)
+            server.used += allowed
+            return (200 if allowed else 429), server.headers(now)
+
+        seconds, refused = self.gathered(answer, calls=calls, clients=clients)
+        assert seconds <= 1.3 * (calls / limit - 1) * period
+        assert refused <= 0.1 * calls
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"x-ratelimit-reset": "0"},
+            {"retry-after": "0"},
+            {"x-ratelimit-reset": "0", "x-ratelimit-period": "10", "x-ratelimit-remaining": "0"},
+        ],
+    )
+    def test_a_burst_of_refusals_without_a_time_stops_the_client_for_a_second(
+        self, headers: dict[str, str]
+    ):
+        """A second of 429s that name 0 seconds costs about a second, not one per refusal."""
+        began: list[float] = []
+
+        def answer(now: float) -> tuple[int, dict[str, str]]:
+            began.append(now)
+            refused = 0.05 <= now - began[0] < 1.0
+            return (429, headers) if refused else (200, {})
+
+        seconds, _ = self.gathered(answer, calls=400)
+        assert seconds <= 1.5
+
+    def test_a_limit_may_change_its_name_during_a_pause(self):
+        """The old limit's pause is waited out, and then forgotten."""
+        old = Limit(100, 1, name="old")
+        new = Limit(100_000, 10, name="new")
+        until: list[float] = []
+
+        def answer(now: float) -> tuple[int, dict[str, str]]:
+            until.append(now + 1)
+            limit = old if now < until[0] else new
+            allowed = limit.allows(now)
+            limit.used += allowed
+            return (200 if allowed else 429), limit.headers(now)
+
+        seconds, refused = self.gathered(answer, calls=2_000)
+        assert seconds <= 1.3 * 1.4
+        assert refused <= 10
+
+    @pytest.mark.parametrize("tightest_only", [True, False])
+    def test_one_operation_may_count_against_two_limits(self, tightest_only: bool):
+        """Both are kept, whichever of them a response describes."""
+        limits = [Limit(20, 1, name="burst"), Limit(100, 10, name="sustained")]
+        answers = 0
+
+        def answer(now: float) -> tuple[int, dict[str, str]]:
+            nonlocal answers
+            answers += 1
+            for limit in reversed(limits):
+                if not limit.allows(now):
+                    return 429, limit.headers(now)
+            for limit in limits:
+                limit.used += 1
+            tightest = min(limits, key=lambda limit: limit.limit - limit.used)
+            told = tightest if tightest_only else limits[answers % 2]
+            return 200, told.headers(now)
+
+        seconds, refused = self.gathered(answer, calls=300)
+        assert seconds <= 1.3 * 24
+        assert refused <= 20
 
 
 class TestOverASocket:
@@ -380,10 +618,13 @@ class TestOverASocket:
     ):
         """All tasks of a limit pause once, until the time named, and then all succeed."""
         sim.faults.next(Fault.rate_limited(reset="30"))
-        async with client_for(sim, clock=fake.clock()) as lab:
+        pauses: list[Any] = []
+        limiter = AdaptiveLimiter(100, fake.clock(), pauses.append)
+        fake.busy = lambda: limiter.in_flight > 0
+        async with client_for(sim, clock=fake.clock(), limiter=limiter) as lab:
             runs = await asyncio.gather(*(lab.runs.get(sim.run_ids[n]) for n in range(1_000)))
             assert [run.id for run in runs] == list(sim.run_ids[:1_000])
-            assert lab._limiter.pauses == 1
+            assert [pause.seconds for pause in pauses] == [30]
             assert lab.stats.rate_limited == 1
             assert 30 <= fake.now < 31
             assert lab.stats.attempts == 1_001 == sim.counts.requests
@@ -407,9 +648,11 @@ class TestOverASocket:
         fake.now = 3.3
         fake.settle = 0.25  # time must not jump while answers are on their way
         limit = ServerLimit(100, 10, rounding=rounding)  # type: ignore[arg-type]
+        limiter = AdaptiveLimiter(100, fake.clock())
+        fake.busy = lambda: limiter.in_flight > 0
         async with (
             Simulator(runs=600, rate_limit=limit, clock=fake.time, record=0) as sim,
-            client_for(sim, clock=fake.clock()) as lab,
+            client_for(sim, clock=fake.clock(), limiter=limiter) as lab,
         ):
             runs = await lab.runs.get_many(sim.run_ids[:500], route="single")
             assert len(runs) == 500
@@ -468,18 +711,89 @@ class TestOverASocket:
         assert {type(result).__name__ for result in results} <= {"ClientClosedError", "Run"}
         assert any(type(result).__name__ == "ClientClosedError" for result in results)
 
-    async def test_a_body_that_streams_does_not_hold_up_the_others(self, sim: Simulator):
-        """An answer's headers open the way, though its place is kept until its body is read."""
-        sim.insert_run(5, project_id=9_080, artifacts={"big.bin": 50_000_000, "a.txt": b"a"})
-        async with client_for(sim) as lab:
+    async def test_streams_that_are_only_read_hold_up_no_call(self, sim: Simulator):
+        """With as many streams open as there are places, a call inside each still succeeds."""
+        sim.insert_run(5, project_id=9_080, artifacts={"big.bin": 5_000_000})
+        async with client_for(sim, max_concurrency=2) as lab:
             root = (await lab.runs.artifacts(5)).path_in_project
-            lab._limiter._quotas["artifacts.content"] = quota = Quota()
-            lab._limiter._queues[quota] = type(next(iter(lab._limiter._queues.values())))()
-            quota._allowed = 1
-            async with lab.artifacts.stream(9_080, f"{root}/big.bin") as body:
-                await anext(body)
-                async with asyncio.timeout(5):
-                    assert await lab.artifacts.read(9_080, f"{root}/a.txt") == b"a"
+
+            async def one() -> int:
+                async with lab.artifacts.stream(9_080, f"{root}/big.bin") as body:
+                    await anext(body)
+                    return (await lab.runs.get(5)).id
+
+            async with asyncio.timeout(10):
+                assert await asyncio.gather(*(one() for _ in range(6))) == [5] * 6
+
+    async def test_bulk_work_waits_out_a_pause_longer_than_the_deadline(
+        self, sim: Simulator, fake: FakeClock, caplog: pytest.LogCaptureFixture
+    ):
+        """An hour's pause is waited for by a fetch, a listing and get_many, and told beforehand."""
+        told: list[Any] = []
+        hooks = SimpleNamespace(on_pause=told.append)
+        caplog.set_level("INFO", "modellab_async")
+        async with client_for(sim, clock=fake.clock(), hooks=hooks) as lab:
+            sim.faults.next(Fault.rate_limited(reset="3600"))
+            outcomes = [outcome async for outcome in lab.runs.fetch(sim.run_ids[:200])]
+            assert all(outcome.ok for outcome in outcomes)
+            sim.faults.next(Fault.rate_limited(reset="3600"))
+            assert len((await lab.runs.list()).items) == 25
+        assert 7_200 <= fake.now < 7_210
+        assert [round(pause.seconds) for pause in told] == [3600, 3600]
+        assert told[0].operation == "runs.list"
+        assert told[0].until == pytest.approx(fake.time() - fake.now + 3600, abs=1)
+        assert "waits for quota until 2026-" in caplog.text
+
+    async def test_a_single_call_does_not_wait_longer_than_its_deadline(
+        self, sim: Simulator, fake: FakeClock
+    ):
+        """It fails at once, with the reset in its error."""
+        sim.faults.next(Fault.rate_limited(reset="3600"))
+        async with client_for(sim, clock=fake.clock()) as lab:
+            with pytest.raises(RateLimitedError, match=r"another 3600\.0 s") as caught:
+                await lab.runs.get(sim.run_ids[0])
+        assert caught.value.reset == 3600
+        assert fake.now == 0
+
+    async def test_a_limiter_of_the_users_own_decides(self, sim: Simulator):
+        """Every attempt of every view and resource asks the limiter that was given."""
+        asked: list[str] = []
+
+        class OneAtATime:
+            max_concurrency = 1
+            paused_seconds = 0.0
+
+            def __init__(self) -> None:
+                self._lock = asyncio.Lock()
+
+            async def acquire(self, request: PermitRequest) -> Any:
+                asked.append(request.operation)
+                await self._lock.acquire()
+                return self
+
+            def update(self, status: int, rate_limit: RateLimit | None) -> None:
+                assert status == 200
+
+            def release(self, *, overloaded: bool | None = None) -> None:
+                self._lock.release()
+
+            def warmed_up(self, operation: str) -> bool:
+                return False
+
+            def close(self, error: Exception) -> None:
+                pass
+
+        async with client_for(sim, limiter=OneAtATime()) as lab:
+            await lab.with_options(timeout=5).runs.get(sim.run_ids[0])
+            await lab.runs.get_many(sim.run_ids[:250], route="single")
+            await lab.runs.list()
+        assert asked == ["runs.get"] * 251 + ["runs.list"]
+
+    def test_a_limiter_and_a_maximum_exclude_each_other(self, sim: Simulator):
+        """A limiter has a maximum of its own, so that giving both is refused."""
+        limiter = AdaptiveLimiter(3, FakeClock().clock())
+        with pytest.raises(ConfigError, match="limiter"):
+            ModelLabClient(api_key="a" * 32, app_key="b" * 40, limiter=limiter, max_concurrency=3)
 
     async def test_a_retry_past_its_deadline_is_not_sent(self, sim: Simulator):
         """Calls that queue for a place while the server stalls all end by their deadline."""

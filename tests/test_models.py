@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import gc
+import inspect
 import json
 import pickle
+import pydoc
 import weakref
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Generic, get_type_hints
+from unittest import mock
 
 import attrs
 import pytest
@@ -93,7 +97,7 @@ def test_every_model_is_sampled() -> None:
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=name)
 def test_models_are_frozen_and_slotted(sample: Any) -> None:
-    """No field can be changed or added, and an instance has no dict and no weak references."""
+    """No field can be changed or added, and an instance has no dict."""
     for field in attrs.fields(type(sample)):
         with pytest.raises(attrs.exceptions.FrozenInstanceError):
             setattr(sample, field.name, None)
@@ -102,7 +106,67 @@ def test_models_are_frozen_and_slotted(sample: Any) -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         sample.extra = 1
     assert not hasattr(sample, "__dict__")
-    assert "__weakref__" not in type(sample).__slots__
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=name)
+def test_models_are_plain_attrs_classes(sample: Any) -> None:
+    """Attrs tells the fields of a model with their types, and it has no base but its own."""
+    model = type(sample)
+    assert [base for base in model.__mro__ if base not in {model, object, Generic}] == []
+    hints = get_type_hints(model)
+    assert {field.name: field.type for field in attrs.fields(model)} == hints
+    assert list(inspect.signature(model).parameters) == [f.name for f in attrs.fields(model)]
+    assert [field.name for field in attrs.fields(model) if field.name not in dir(model)] == []
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=name)
+def test_models_can_be_subclassed(sample: Any) -> None:
+    """A subclass may add fields, which count for equality."""
+    subclass: Any = attrs.frozen(kw_only=True)(
+        type("Own", (type(sample),), {"__annotations__": {"note": str}, "note": ""})
+    )
+    fields = attrs.asdict(sample, recurse=False)
+    assert subclass(**fields, note="a") == subclass(**fields, note="a") != subclass(**fields)
+    assert isinstance(subclass(**fields), type(sample))
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=name)
+def test_models_can_be_mocked_and_dispatched_on(sample: Any) -> None:
+    """`create_autospec` knows the fields, and `singledispatch` the class."""
+    double = mock.create_autospec(type(sample), instance=True)
+    assert [f.name for f in attrs.fields(type(sample)) if not hasattr(double, f.name)] == []
+    with pytest.raises(AttributeError):
+        double.no_such_field  # noqa: B018
+
+    @functools.singledispatch
+    def kind(_: object) -> str:
+        return "object"
+
+    kind.register(type(sample), lambda _: "model")
+    assert (kind(sample), kind(7)) == ("model", "object")
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=name)
+def test_models_are_documented(sample: Any) -> None:
+    """`help` shows a model's fields and what they mean."""
+    text = pydoc.plain(pydoc.render_doc(type(sample)))
+    assert f"class {name(sample)}" in text
+    assert type(sample).__doc__.splitlines()[0] in text
+
+
+def test_weak_references() -> None:
+    """Runs, projects and pages can be referred to weakly, to be keys of a cache."""
+    for sample in (attrs.evolve(RUN), Project(id=1, name="vision"), Page(items=(RUN,))):
+        reference = weakref.ref(sample)
+        assert reference() is sample
+
+
+def test_a_wrong_construction_says_so() -> None:
+    """As with any class, an unknown or a missing argument is a TypeError that names it."""
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nmae'"):
+        Run(**REQUIRED, nmae="resnet")
+    with pytest.raises(TypeError, match="positional"):
+        Run(7)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("sample", [*SAMPLES, *FILTERS], ids=name)

@@ -25,7 +25,7 @@ from modellab_async import (
     RunStatus,
     ServerError,
 )
-from modellab_async.codec import Codec
+from modellab_async.converter import decode_page, make_converter
 from modellab_async.endpoints import Call
 from modellab_async.pagination import Pager
 from modellab_async.simulator import Fault, Simulator
@@ -161,12 +161,12 @@ Answer = Callable[[int | None, int], bytes]
 
 def pager_on(answer: Answer, *, size: int | None = None) -> Pager[Run]:
     """A pager whose pages come from a function of number and size; no socket."""
-    codec = Codec()
+    converter = make_converter()
 
     async def perform(call: Call) -> Any:
         asked = json.loads(call.query)
         await asyncio.sleep(0)
-        return await codec.decode_page(answer(asked["number"], asked["size"]), Run)
+        return await decode_page(answer(asked["number"], asked["size"]), Run, converter)
 
     def build(page_size: int | None, number: int | None) -> Call:
         query = json.dumps({"size": page_size, "number": number})

@@ -110,8 +110,8 @@ def test_the_table_is_published_as_it_is():
     """The page on retries shows every row of the table, decision by decision."""
     page = (Path(__file__).parents[1] / "docs/explanation/retries-and-limits.md").read_text("utf-8")
     rows = [
-        f"| {kind.value} | {' | '.join(RETRY_RULES[kind][kind] for kind in get_args(Idempotency))} |"
-        for kind in FailureKind
+        f"| {kind.value} | {' | '.join(rules[use] for use in get_args(Idempotency))} |"
+        for kind, rules in RETRY_RULES.items()
     ]
     assert "\n".join(rows) in page
 

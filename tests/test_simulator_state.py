@@ -8,7 +8,6 @@ import pytest
 from simulator_client import asking
 
 from modellab_async.simulator import ABSENT, ManualClock, Simulator
-from modellab_async.simulator.store import BodyCache
 
 
 @pytest.fixture
@@ -109,7 +108,7 @@ def test_inserted_runs_have_defaults() -> None:
 
 
 async def test_inserted_runs_are_served_as_given() -> None:
-    """Attributes are served exactly as given, sensible or not; `ABSENT` ones are left out."""
+    """Attributes are served as given, sensible or not; `ABSENT` ones are left out."""
     simulator = Simulator(runs=0)
     given: dict[str, Any] = {
         "name": None,
@@ -118,7 +117,7 @@ async def test_inserted_runs_are_served_as_given() -> None:
         "status": 3,
         "novel": [1],
     }
-    run_id = simulator.insert_run(7, **given)
+    run_id = simulator.insert_run({"id": "7", "type": "runs", "attributes": given})
     async with asking(simulator) as ask:
         run = (await ask("/runs/7")).attributes
         assert (run["name"], run["params"], run["status"], run["novel"]) == (
@@ -152,19 +151,13 @@ async def test_projects_can_be_inserted() -> None:
         simulator.insert_project(99)
 
 
-def test_joined_ids_are_a_sequence() -> None:
-    """Made-up and inserted ids together index and slice like one list."""
+def test_inserted_ids_follow_the_made_up_ones() -> None:
+    """Made-up ids come first, then inserted ones in the order of insertion."""
     simulator = Simulator(runs=4)
-    made_up = list(simulator.run_ids)
-    inserted = [simulator.insert_run() for _ in range(3)]
-    ids = simulator.run_ids
-    assert list(ids) == made_up + inserted
-    assert ids[2:6] == (made_up + inserted)[2:6]
-    assert (ids[-1], len(ids)) == (inserted[-1], 7)
-    assert inserted[0] in ids
-    assert 1 not in ids
-    with pytest.raises(IndexError):
-        ids[7]
+    before = simulator.run_ids
+    inserted = [simulator.insert_run(run_id) for run_id in (None, 7, None)]
+    assert list(simulator.run_ids) == [*before, *inserted]
+    assert inserted == [before[-1] + 1, 7, before[-1] + 2]
 
 
 async def test_a_run_progresses_with_the_clock() -> None:
@@ -185,18 +178,3 @@ async def test_a_run_progresses_with_the_clock() -> None:
         assert (run["status"], run["duration"]) == ("completed", 60.5)
         assert run["completed_at"] == run["updated_at"] == "1970-01-01T00:17:45.5Z"
         assert len((await ask("/runs", {"filter[status]": "completed"})).ids) == 1
-
-
-def test_encoded_runs_are_kept_within_bounds() -> None:
-    """Encoded runs are kept up to 32 MB; the one used longest ago goes first."""
-    cache = BodyCache()
-    megabyte = bytes(1024 * 1024)
-    for run_id in range(32):
-        cache.put(run_id, megabyte)
-    assert cache.get(0) == megabyte
-    cache.put(32, megabyte)
-    assert cache.get(1) is None
-    assert cache.get(0) == megabyte
-    cache.forget(0)
-    cache.put(33, megabyte)
-    assert cache.get(2) == megabyte

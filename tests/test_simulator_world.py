@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 import statistics
-import time
 from typing import Any
 
 import msgspec
 import pytest
 
 from modellab_async.simulator import ManualClock, Simulator
+from modellab_async.simulator.generator import Size
 from modellab_async.simulator.times import to_microseconds, to_text
-from modellab_async.simulator.world import Size
 
 SAMPLE = slice(0, None, 97)
 
@@ -28,15 +27,6 @@ def sizes(simulator: Simulator) -> list[int]:
 def attributes() -> list[dict[str, Any]]:
     simulator = Simulator()
     return [simulator.resource(run_id)["attributes"] for run_id in simulator.run_ids[SAMPLE]]
-
-
-def test_construction_is_instant_however_many_runs() -> None:
-    """A hundred million runs cost no more to set up than one."""
-    started = time.perf_counter()
-    simulator = Simulator(runs=100_000_000)
-    assert len(simulator.run_ids) == 100_000_000
-    assert simulator.run_ids[99_999_999] > simulator.run_ids[99_999_998]
-    assert time.perf_counter() - started < 0.1
 
 
 def test_the_default_organization_has_the_recorded_extent() -> None:
@@ -58,27 +48,8 @@ def test_the_ids_of_the_documentation_exist() -> None:
 def test_ids_ascend_with_gaps() -> None:
     """Ids grow, and some numbers between them belong to no run."""
     ids = Simulator(runs=2_000).run_ids
-    listed = list(ids)
-    assert listed == sorted(set(listed))
-    assert listed[-1] - listed[0] > len(listed)
-    missing = next(number for number in range(listed[0], listed[-1]) if number not in set(listed))
-    assert missing not in ids
-    with pytest.raises(ValueError, match="not one of"):
-        ids.index(missing)
-
-
-def test_ids_are_a_sequence() -> None:
-    """Indexing, slicing, membership and searching agree with a list of the ids."""
-    ids = Simulator(runs=50).run_ids
-    listed = list(ids)
-    assert (ids[-1], ids[7]) == (listed[-1], listed[7])
-    assert ids[3:20:4] == listed[3:20:4]
-    assert all(number in ids for number in listed)
-    assert [ids.index(number) for number in listed] == list(range(50))
-    with pytest.raises(IndexError):
-        ids[50]
-    with pytest.raises(ValueError, match="not one of"):
-        ids.index(listed[0], 1)
+    assert list(ids) == sorted(set(ids))
+    assert set(range(ids[0], ids[-1])) - set(ids)
 
 
 def test_the_same_seed_gives_the_same_runs() -> None:

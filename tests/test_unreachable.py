@@ -95,7 +95,7 @@ async def test_a_name_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
     error = await failure(API, timeout=0.05)
     assert isinstance(error, RequestTimeoutError)
-    assert str(error).startswith("no complete answer from api.modellab.invalid within 0.05 s (")
+    assert str(error).startswith("no complete response from api.modellab.invalid within 0.05 s (")
 
 
 async def test_a_certificate_that_is_trusted(authority: trustme.CA):
@@ -132,7 +132,7 @@ async def test_a_certificate_that_is_not_trusted(
     [
         (send(b"", "reset"), 2, "Connection reset"),
         (send(b"", "close"), 2, "no connection to"),
-        (send(b"", "stall"), 2, "no complete answer from"),
+        (send(b"", "stall"), 2, "no complete response from"),
         (send(http(run_body(7)), "stall"), 1, "no trusted connection to"),
     ],
     ids=["reset", "close", "stall", "plain"],
@@ -170,12 +170,12 @@ async def test_a_proxy_whose_name_does_not_exist():
         (send(http("", 502)), 2, "502"),
         (send(b"", "reset"), 2, "was lost"),
         (send(b"", "close"), 2, "was lost"),
-        (send(b"", "stall"), 2, "no complete answer"),
+        (send(b"", "stall"), 2, "no complete response"),
         (send(b"SSH-2.0\r\n\r\n", "close"), 2, "is not HTTP"),
         (send(TUNNEL, "close"), 2, "no connection to"),
         (send(TUNNEL, "reset"), 2, "no connection to"),
-        (send(TUNNEL, "stall"), 2, "no complete answer"),
-        (send(TUNNEL + http("no TLS"), "stall"), 2, "no complete answer"),
+        (send(TUNNEL, "stall"), 2, "no complete response"),
+        (send(TUNNEL + http("no TLS"), "stall"), 2, "no complete response"),
     ],
     ids=lambda value: str(value)[:20],
 )

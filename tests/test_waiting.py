@@ -344,7 +344,7 @@ class Gate:
 
 
 async def test_a_shared_request_ends_with_the_last_who_needs_it(fake: FakeClock):
-    """One wait's end does not take the answer from the others; the last one's leaves nothing."""
+    """One wait's end does not take the response from the others; the last one's leaves nothing."""
     gate = Gate()
     lookout = Lookout(gate, 10, fake.clock())
     one, other = (asyncio.create_task(lookout.wait(run_id, None)) for run_id in (1, 2))

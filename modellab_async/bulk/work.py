@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import attrs
+
 from modellab_async import endpoints
 from modellab_async.bulk.pace import PAGES_AT_ONCE, Pace
 from modellab_async.endpoints import parse_id
@@ -24,12 +26,8 @@ from modellab_async.errors import (
 from modellab_async.models import Run, RunFilter
 
 if TYPE_CHECKING:
-    from attrs import frozen as compact_in_circles
-
     from modellab_async.bulk.ids import Ids
     from modellab_async.endpoints import Call
-else:
-    from modellab_async.compact import compact_in_circles
 
 Perform = Callable[["Call"], Awaitable[Any]]
 Progress = Callable[[int, int | None], object]
@@ -51,7 +49,7 @@ _OF_ANY_REQUEST: Final = frozenset({401, 408, 429})
 """Statuses below 500 that say nothing of the listing itself."""
 
 
-@compact_in_circles
+@attrs.frozen
 class Outcome:
     """What became of one id asked for: a run or an error, never both.
 

@@ -59,7 +59,10 @@ async def download(
     lab: ModelLabClient,
     run_id: RunId,
     directory: Annotated[
-        Path, typer.Argument(help="Where to put the files; created where needed.", file_okay=False)
+        Path,
+        typer.Argument(
+            help="Directory for the files; created if it does not exist.", file_okay=False
+        ),
     ],
     *,
     file: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import os
 import threading
@@ -20,12 +21,13 @@ from modellab_async import (
     ModelLabError,
     NotFoundError,
     PermissionDeniedError,
+    speed,
 )
 from modellab_async.cli.output import ACTIVITY, Activity, complain, wants_json
 from modellab_async.config import SITES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 
     from modellab_async import Outcome, Run
 
@@ -137,38 +139,41 @@ def command(
 ) -> Callable[[Work], Work]:
     """Make a coroutine function a command of a group, with these examples.
 
-    It is called with a client, ``lab``, and with ``as_json``, whether its output is JSON lines.
-    The command gets the options for these besides the function's own parameters, and those of
-    ``choosing``, if any: what that makes of them is passed on as ``chosen``.
+    The function gets a client as ``lab``, and as ``as_json`` whether its output is JSON lines; its
+    other parameters are options and arguments as Typer knows them. The command has ``--json`` and
+    the options of the connection besides, and the parameters of ``choosing``, if that is given:
+    the function gets its result as ``chosen``.
     """
-    chosen_by = inspect.signature(choosing, eval_str=True).parameters if choosing else {}
 
     def register(work: Work) -> Work:
-        signature = inspect.signature(work, eval_str=True)
-        given = {"lab", "as_json", "chosen"}
-        own = [option for option in signature.parameters.values() if option.name not in given]
-        shared = inspect.signature(_shared_options, eval_str=True).parameters
+        own = _parameters(work)
+        choice = {} if choosing is None else _parameters(choosing)
+        options = [
+            *(own[name] for name in own if name not in {"lab", "as_json", "chosen"}),
+            *choice.values(),
+            *_parameters(_shared_options).values(),
+        ]
 
-        def run(
-            *, as_json: bool, base_url: str | None, site: str | None, **arguments: object
-        ) -> None:
+        @functools.wraps(work)
+        def run(*, as_json: bool, base_url: str | None, site: str | None, **given: object) -> None:
             if choosing is not None:
-                chosen = {option: arguments.pop(option) for option in chosen_by}
-                arguments["chosen"] = choosing(**chosen)
+                given["chosen"] = choosing(**{name: given.pop(name) for name in choice})
             finish_with_client(
-                lambda lab: work(lab, **arguments, as_json=wants_json(as_json)),
+                lambda lab: work(lab, **given, as_json=wants_json(as_json)),
                 base_url=base_url,
                 site=site,
             )
 
-        options = [*own, *chosen_by.values(), *shared.values()]
         vars(run)["__signature__"] = inspect.Signature(options)
         run.__annotations__ = {option.name: option.annotation for option in options}
-        run.__name__, run.__doc__ = work.__name__, inspect.getdoc(work)
         group.command(name, epilog=examples(*lines))(run)
         return work
 
     return register
+
+
+def _parameters(function: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function, eval_str=True).parameters
 
 
 def _shared_options(*, as_json: Json = False, base_url: BaseUrl = None, site: Site = None) -> None:
@@ -176,7 +181,7 @@ def _shared_options(*, as_json: Json = False, base_url: BaseUrl = None, site: Si
 
 
 def finish(work: Coroutine[Any, Any, ExitCode]) -> NoReturn:
-    """Run a command's work to its end and leave with the exit code it comes to.
+    """Run a command's work to its end and exit with the code that it returns.
 
     An error of this package becomes one line on standard error, never a stack trace.
     """
@@ -186,7 +191,7 @@ def finish(work: Coroutine[Any, Any, ExitCode]) -> NoReturn:
         return await work
 
     try:
-        code = asyncio.run(observed())
+        code = speed.run(observed())
     except ModelLabError as error:
         complain(error)
         code = ExitCode.of(error)
@@ -229,7 +234,7 @@ class Tally:
         """Count and report a failure.
 
         Keys that are refused before anything has succeeded end the command at once, since
-        every other item would be told the same.
+        every other item would fail alike.
         """
         code = ExitCode.of(error)
         if code is ExitCode.NOT_AUTHORISED and not self.ok:
@@ -239,7 +244,7 @@ class Tally:
 
     @property
     def exit_code(self) -> ExitCode:
-        """OK, the failures' own code where nothing succeeded and all are alike, else FAILED."""
+        """OK; the code of all failures if nothing succeeded and they are alike; else FAILED."""
         if not self._codes:
             return ExitCode.OK
         if self.ok or len(self._codes) > 1:

@@ -79,7 +79,7 @@ class Finding:
         check: what was checked.
         said: what was found.
         result: whether that is well.
-        advice: what to do about it, where something is wrong.
+        advice: what to do about it, if something is wrong.
         code: what the command exits with because of it.
     """
 
@@ -95,7 +95,7 @@ class Examination:
     """Checks everything between the environment and an answer.
 
     Args:
-        environ: where keys and settings are.
+        environ: holds the keys and settings.
         base_url: as typed, or None.
         site: as typed, or None; it wins over MODELLAB_BASE_URL.
         clock: seconds since the epoch by this machine.
@@ -232,7 +232,7 @@ class Examination:
         return Finding("tcp", said, "wrong", advice, ExitCode.FAILED)
 
     async def _shake_hands(self) -> Finding | None:
-        """TLS, where it is spoken from here on; through a proxy the request itself will tell."""
+        """TLS, unless a proxy makes the connection; then the request itself shows it."""
         if self._url.scheme != "https" or self._proxy is not None:
             return None
         try:
@@ -240,7 +240,7 @@ class Examination:
         except ssl.SSLCertVerificationError as error:
             said = f"the certificate is not trusted: {error.verify_message}"
             advice = (
-                "Check this machine's clock, and that the host is right; where a company's proxy"
+                "Check this machine's clock, and that the host is right; if a company's proxy"
                 " signs certificates, name its authority's file in SSL_CERT_FILE."
             )
         except TimeoutError:
@@ -330,7 +330,7 @@ def refusal_advice(environ: Mapping[str, str], kind: str, host: str) -> str:
     """What to do about keys that a host refuses.
 
     Args:
-        environ: where the keys are from.
+        environ: holds the keys.
         kind: what was sent, by ``Credentials.kind``.
         host: who refused it.
     """
@@ -373,8 +373,8 @@ async def _start_of(response: aiohttp.ClientResponse) -> bytes:
 def clock_finding(headers: Mapping[str, str], now: float) -> Finding:
     """How far this machine's clock, at ``now`` as an answer was made, is from the server's."""
     try:
-        told = parsedate_to_datetime(headers.get("Date", ""))
-        server = (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+        date = parsedate_to_datetime(headers.get("Date", ""))
+        server = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, TypeError):
         return Finding("clock", "the server names no time", "skipped")
     skew = now - server - 0.5  # whole seconds: on average the server was half a second further
@@ -450,7 +450,7 @@ def doctor(*, as_json: Json = False, base_url: BaseUrl = None, site: Site = None
     """Check keys, site, network and clock; say what is wrong, and what to do about it.
 
     One request is sent, for a single project. No key or password is ever shown. The exit code is
-    0 when all is well, 2 for settings that cannot work, 3 for keys that are refused, 4 where
+    0 when all is well, 2 for settings that cannot work, 3 for keys that are refused, 4 if
     there is no such API, else 1.
     """
     as_json = wants_json(as_json)

@@ -97,7 +97,7 @@ def pairs(texts: Sequence[str] | None, option: str) -> dict[str, str] | None:
     """What ``KEY:VALUE`` options say together.
 
     Raises:
-        typer.BadParameter: where one has no colon or no key, or a key comes twice.
+        typer.BadParameter: if one has no colon or no key, or a key comes twice.
     """
     found: dict[str, str] = {}
     for text in texts or ():

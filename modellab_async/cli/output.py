@@ -37,20 +37,20 @@ from modellab_async.display import clean, duration, escape_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from rich.console import RenderableType, RenderResult
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.progress import Task
 
     from modellab_async import AttemptInfo, ModelLabClient, Pager, Project, RetryInfo, Run
     from modellab_async.hooks import PauseInfo
 
     Show = Callable[[int, int | None], None]
-    """Shows how much is done, of how much in all where that is known."""
+    """Called with how much is done, and of how much, if that is known."""
 
 ItemT = TypeVar("ItemT")
 ListedT = TypeVar("ListedT", "Run", "Project")
 
 IN_A_TABLE: Final = 50
-"""How many items a listing shows in a table, unless told otherwise."""
+"""How many items a listing shows in a table, by default."""
 
 _PAGE: Final = 100
 _REPORT_AFTER: Final = 2.0
@@ -68,7 +68,7 @@ def is_watched(*, as_json: bool) -> bool:
 
 
 def complain(message: object) -> None:
-    """Write one ``error:`` line to standard error, above a progress bar where there is one."""
+    """Write one ``error:`` line to standard error, above a progress bar if there is one."""
     _say("[bold red]error:[/]", escape(clean(str(message))))
 
 
@@ -199,7 +199,7 @@ class Activity(Hooks):
             self._good_at = time.monotonic()
 
     def on_retry(self, retry: RetryInfo) -> None:
-        """Note what failed; quota that is used up is told by its pause."""
+        """Note what failed; a used-up quota is reported by `on_pause`."""
         if isinstance(retry.error, RateLimitedError):
             return
         self._failure, self._failed_at = clean(str(retry.error)), time.monotonic()
@@ -219,7 +219,7 @@ class Activity(Hooks):
             self._reported_at = now
             note(text)
 
-    def __rich_console__(self, *_: object) -> RenderResult:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if not self.live:
             return
         if self._paused_until > time.time():
@@ -250,7 +250,7 @@ def progress_of(
     after: float = 0.3,
     transient: bool = True,
 ) -> Iterator[Show]:
-    """Show how far many requests have come, to whoever watches, as it is told what is done.
+    """Show the progress of many requests, if there is a terminal to show it on.
 
     Nothing is shown of what takes less than ``after`` seconds. The unit ``bytes`` is shown in
     multiples.
@@ -268,7 +268,7 @@ def progress_of(
 def waiting_for(
     what: Callable[[], str], *, as_json: bool
 ) -> Iterator[Callable[[RenderableType], None]]:
-    """Show what is waited for, and how long already; results are to be shown by what it yields."""
+    """Show what is waited for, and for how long already; yields a function that shows results."""
     progress = Progress(SpinnerColumn(), _Awaited(what), TimeElapsedColumn())
     progress.add_task("", total=None)
     with _live(progress, as_json=as_json, after=0.3) as live:

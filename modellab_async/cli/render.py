@@ -223,7 +223,7 @@ def _pairs(pairs: Iterable[Param | Tag]) -> str:
 
 
 def run_change(run: Run) -> Text:
-    """A line that says where a run stands now."""
+    """A line with the present state of a run."""
     return Text.assemble(
         (moment(run.updated_at), "dim"),
         f"  {run.id}  ",

@@ -335,7 +335,7 @@ def _confirmed(ids: list[str]) -> bool:
     """Whether somebody at the terminal agrees to delete these.
 
     Raises:
-        typer.BadParameter: where nobody can be asked.
+        typer.BadParameter: if nobody can be asked.
     """
     if "-" in ids or not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise typer.BadParameter("without a terminal to ask on, deleting needs --yes")

@@ -106,7 +106,7 @@ def new_simulator(
     """A simulator as the options describe it.
 
     Raises:
-        typer.BadParameter: where ``rate_limit`` is neither ``LIMIT/PERIOD`` nor ``none``.
+        typer.BadParameter: if ``rate_limit`` is neither ``LIMIT/PERIOD`` nor ``none``.
     """
     from modellab_async import simulator  # noqa: PLC0415 - a server is slow to import
 

@@ -1,4 +1,4 @@
-"""Artifacts to disk: resumed where they broke off, never outside the directory, in flat memory.
+"""Downloads of artifacts: resumed after interruptions, within their directory, in bounded memory.
 
 A file grows beside its target as ``<name>.part`` and is renamed when it is whole. Meanwhile
 ``<name>.part.json`` holds what the server said of the file's version (ETag, Last-Modified, size).
@@ -44,7 +44,7 @@ MAX_ENTRIES: Final = 100_000
 
 
 class Downloads:
-    """Brings files to disk, on behalf of one client."""
+    """Downloads files for one client."""
 
     def __init__(self, perform: Perform, policy: RetryPolicy, clock: Clock) -> None:
         self._perform = perform
@@ -70,7 +70,7 @@ class Downloads:
     ) -> list[Path]:
         """See :meth:`modellab_async.resources.Artifacts.download_run`."""
         run = cast("Run", await self._perform(endpoints.get_run(run_id)))
-        files = await _Walk(self._perform, run.id).files()
+        files = await _files_of(self._perform, run.id)
         targets = await on_disk(_targets, directory, files)
         sizes = [file.size for file in files if file.size is not None]
         total = sum(sizes) if len(sizes) == len(files) else None
@@ -78,7 +78,7 @@ class Downloads:
         progress.advance(0)
         failures: list[tuple[str, NotFoundError | DownloadError]] = []
 
-        async def bring(file: _File, target: Path) -> None:
+        async def download(file: _File, target: Path) -> None:
             transfer = self._transfer(
                 run.project_id, file.artifact_path, PartFile(target), file.size, progress.advance
             )
@@ -89,7 +89,7 @@ class Downloads:
             except (NotFoundError, DownloadError) as error:
                 failures.append((file.path, error))
 
-        await _each(zip(files, targets, strict=True), lambda pair: bring(*pair))
+        await _each(zip(files, targets, strict=True), lambda pair: download(*pair))
         if failures:
             path, first = failures[0]
             raise DownloadError(
@@ -108,44 +108,38 @@ class _File:
     size: int | None
 
 
-@attrs.define
-class _Walk:
-    """A walk through the directories of a run, level by level."""
+async def _files_of(perform: Perform, run_id: int) -> list[_File]:
+    """All files of a run, by their paths; its directories are listed level by level.
 
-    _perform: Perform
-    _run_id: int
-    _files: list[_File] = attrs.field(factory=list, init=False)
-    _seen: set[tuple[str, ...]] = attrs.field(factory=set, init=False)
-    _below: list[str] = attrs.field(factory=list, init=False)
+    Raises:
+        DownloadError: if a path is unsafe, or the directories have no end.
+    """
+    files: list[_File] = []
+    seen: set[tuple[str, ...]] = set()
+    below: list[str | None] = []
 
-    async def files(self) -> list[_File]:
-        """All files, by their paths.
-
-        Raises:
-            DownloadError: where a path is unsafe, or the directories do not come to an end.
-        """
-        level: list[str | None] = [None]
-        for _ in range(MAX_DEPTH):
-            await _each(level, self._list)
-            level, self._below = [*self._below], []
-            if not level:
-                return sorted(self._files, key=lambda file: file.path)
-        raise DownloadError(f"run {self._run_id} has more than {MAX_DEPTH} levels of directories")
-
-    async def _list(self, directory: str | None) -> None:
-        call = endpoints.list_run_artifacts(self._run_id, directory)
-        listing = cast("RunArtifacts", await self._perform(call))
+    async def list_one(directory: str | None) -> None:
+        call = endpoints.list_run_artifacts(run_id, directory)
+        listing = cast("RunArtifacts", await perform(call))
         for entry in listing.files:
             if not (entry.is_dir or entry.path.endswith("/")):
                 artifact_path = f"{listing.path_in_project}/{entry.path}"
-                self._files.append(_File(entry.path, artifact_path, entry.file_size))
+                files.append(_File(entry.path, artifact_path, entry.file_size))
                 continue
             names = split(entry.path.removesuffix("/"))
-            if names not in self._seen:  # a directory may list itself
-                self._seen.add(names)
-                self._below.append(entry.path)
-        if len(self._files) + len(self._seen) > MAX_ENTRIES:
-            raise DownloadError(f"run {self._run_id} has more than {MAX_ENTRIES} artifacts")
+            if names not in seen:  # a directory may list itself
+                seen.add(names)
+                below.append(entry.path)
+        if len(files) + len(seen) > MAX_ENTRIES:
+            raise DownloadError(f"run {run_id} has more than {MAX_ENTRIES} artifacts")
+
+    level: list[str | None] = [None]
+    for _ in range(MAX_DEPTH):
+        await _each(level, list_one)
+        level, below = below, []
+        if not level:
+            return sorted(files, key=lambda file: file.path)
+    raise DownloadError(f"run {run_id} has more than {MAX_DEPTH} levels of directories")
 
 
 class _Progress:
@@ -158,7 +152,7 @@ class _Progress:
         self._told = -1
 
     def advance(self, count: int) -> None:
-        """One file came further by so many bytes, or fell back where it starts over."""
+        """One file has gained so many bytes, or lost them by starting over."""
         self._done += count
         if self._callback is not None and self._done > self._told:
             self._told = self._done

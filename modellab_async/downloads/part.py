@@ -108,8 +108,8 @@ class Held:
 
     Attributes:
         size: how many bytes.
-        tail: the last of them; empty where there is nothing worth resuming.
-        version: the version that they are of; None where that is not known.
+        tail: the last of them; empty if there is nothing worth resuming.
+        version: the version that they are of; None if that is not known.
     """
 
     size: int = 0
@@ -125,7 +125,7 @@ class Held:
 def names_beside(name: str) -> tuple[str, ...]:
     """The names of a target's part file and of its version's note.
 
-    A long name is cut to leave space for the suffix, and told apart by a hash.
+    A long name is cut to leave space for the suffix, and made unique by a hash.
     """
     encoded = os.fsencode(name)
     if len(encoded) + max(map(len, SUFFIXES)) > LONGEST_NAME:

@@ -30,7 +30,7 @@ def split(path: str) -> tuple[str, ...]:
     The rules of every platform hold on each, so that a run's files are the same everywhere.
 
     Raises:
-        DownloadError: where the path could lead out of the directory that it is relative to, or
+        DownloadError: if the path could lead out of the directory that it is relative to, or
             to something that is no file.
     """
     names = tuple(path.split("/"))
@@ -47,7 +47,7 @@ def split(path: str) -> tuple[str, ...]:
 
 
 class Directory:
-    """A directory that takes files under the paths that a server gives them.
+    """A directory that takes files under the paths that a server names.
 
     It only looks at the disk, and looks once: whoever can write to the directory is trusted.
     """

@@ -1,4 +1,4 @@
-"""One file on its way to disk, through breaks and restarts."""
+"""The transfer of one file, through interruptions and restarts."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class _StaleError(Exception):
 
 @attrs.define
 class Transfer:
-    """Brings one file to disk.
+    """Downloads one file.
 
     Attributes:
         streams: limits how many answers are open at once.
-        part: where the bytes go.
-        size: the file's size in bytes by the listing, or None where there is none.
-        on_advance: told by how many bytes the file came further, or fell back, each time.
+        part: the file that the bytes go to.
+        size: the file's size in bytes by the listing, or None without one.
+        on_advance: called with how many bytes the file has gained, or lost by starting over.
         position: how many bytes are on disk and known to be right.
-        total: the size of the whole file, once an answer has told it.
+        total: the size of the whole file, once a response has named it.
     """
 
     perform: Perform
@@ -68,7 +68,7 @@ class Transfer:
 
         Raises:
             DownloadError: as `run` does.
-            ModelLabError: where the server cannot be asked.
+            ModelLabError: if the server cannot be asked.
         """
         if await self._is_there():
             self._advance(self.size or 0)
@@ -76,12 +76,12 @@ class Transfer:
             await self.run()
 
     async def run(self) -> None:
-        """Bring the file, and rename it to its target once it is whole.
+        """Download the file, and rename it to its target once it is whole.
 
         Raises:
-            DownloadError: where the size is not the one announced, the disk refuses, or the body
+            DownloadError: if the size is not the one announced, the disk refuses, or the body
                 breaks off ``policy.attempts`` times without progress.
-            ModelLabError: where the server cannot be asked.
+            ModelLabError: if the server cannot be asked.
         """
         furthest = failures = 0
         while (broken := await self._attempt()) is not None:
@@ -106,7 +106,7 @@ class Transfer:
             return False
 
     async def _attempt(self) -> TransportError | None:
-        """Ask once, or twice if the part file is stale; returns what broke the body off."""
+        """Ask once, or twice if the part file is stale; returns the error that ended the body."""
         held = await on_disk(self.part.look)
         try:
             return await self._receive(held)
@@ -119,8 +119,8 @@ class Transfer:
         """The answer's body: all of it (200), or from the offset on (206).
 
         Raises:
-            _StaleError: where the server has nothing from the offset on.
-            DownloadError: where it answers with another status.
+            _StaleError: if the server has nothing from the offset on.
+            DownloadError: if it answers with another status.
         """
         call = endpoints.artifact_content(
             self.project_id, self.artifact_path, streamed=True, offset=held.offset
@@ -163,7 +163,7 @@ class Transfer:
             more = "more than " if self.position > self.total else ""
             got = self.total if more else self.position
             raise DownloadError(
-                f"{self.artifact_path!r} has {more}{got} bytes where {self.total} were announced"
+                f"{self.artifact_path!r} has {more}{got} bytes; {self.total} were announced"
             )
         await on_disk(self.part.finish)
         return None
@@ -171,10 +171,10 @@ class Transfer:
     async def _copy(
         self, head: bytes, stream: Stream, held: Held, begin: int, version: Version
     ) -> ModelLabError | None:
-        """Write what was read and what still comes; returns what broke the body off.
+        """Write what was read and what still arrives; returns the error that ended the body early.
 
-        Reading goes on while a thread writes: aiohttp drops what is unread when a connection
-        breaks. All that has come meanwhile is written at once.
+        Reading continues while a thread writes: aiohttp drops what is unread when a connection
+        breaks. All that has arrived meanwhile is written at once.
         """
         chunks = asyncio.Queue[bytes](CHUNKS_AHEAD)
         limit = None if version.size is None else version.size - begin
@@ -197,8 +197,8 @@ class Transfer:
         """Where the body belongs, and the version that it is of.
 
         Raises:
-            _StaleError: where it does not continue what is held.
-            DownloadError: where it is not the file as it is stored, or of another size than listed.
+            _StaleError: if it does not continue what is held.
+            DownloadError: if it is not the file as it is stored, or of another size than listed.
         """
         headers = stream.headers
         encoding = headers.get("Content-Encoding", "identity")
@@ -208,8 +208,8 @@ class Transfer:
                 " though it was asked for as it is stored"
             )
         if stream.status == 206:
-            told = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
-            first, last, total = map(int, told.groups()) if told else (0, 0, 0)
+            span = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
+            first, last, total = map(int, span.groups()) if span else (0, 0, 0)
             version = Version.of(headers, total)
             if (
                 (first, last + 1) != (held.offset, total)
@@ -222,7 +222,7 @@ class Transfer:
         size = self.size if length is None else int(length)
         if self.size not in {None, size}:
             raise DownloadError(
-                f"{self.artifact_path!r} has {size} bytes where the listing says {self.size}"
+                f"{self.artifact_path!r} has {size} bytes; the listing says {self.size}"
             )
         return 0, Version.of(headers, size)
 
@@ -235,7 +235,7 @@ async def _matching_head(stream: Stream, tail: bytes) -> bytes:
     """The beginning of a body that repeats ``tail``.
 
     Raises:
-        _StaleError: where it does not.
+        _StaleError: if it does not.
     """
     head = b""
     async for chunk in stream:
@@ -250,7 +250,7 @@ async def _matching_head(stream: Stream, tail: bytes) -> bytes:
 async def _read(
     head: bytes, stream: Stream, chunks: asyncio.Queue[bytes], limit: int | None
 ) -> ModelLabError | None:
-    """Put what comes into a queue, though hardly more than ``limit`` bytes, then an empty chunk."""
+    """Put what arrives into a queue, hardly more than ``limit`` bytes, then an empty chunk."""
     received = len(head)
     broken: ModelLabError | None = None
     try:

@@ -25,7 +25,7 @@ from modellab_async.raydata.reading import read as read_block
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator, Mapping
 
-    from modellab_async.codec.twins import PageNumbers
+    from modellab_async.converter import PageNumbers
     from modellab_async.frames import Statistic
     from modellab_async.models import RunFilter
 

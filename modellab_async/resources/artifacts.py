@@ -45,8 +45,8 @@ class Artifacts:
                 ``path_in_project + "/" + path`` of its listing.
 
         Raises:
-            NotFoundError: where there is no such file.
-            DecodeError: where it is larger than the client's ``max_body_bytes``.
+            NotFoundError: if there is no such file.
+            DecodeError: if it is larger than the client's ``max_body_bytes``.
         """
         call = endpoints.artifact_content(project_id, artifact_path)
         return cast("bytes", await self._perform(call))
@@ -59,7 +59,7 @@ class Artifacts:
         iterating raises `TransportError` where the body breaks off.
 
         Raises:
-            NotFoundError: where there is no such file.
+            NotFoundError: if there is no such file.
         """
         body: Stream = await self._perform(
             endpoints.artifact_content(project_id, artifact_path, streamed=True)
@@ -77,7 +77,7 @@ class Artifacts:
         *,
         on_progress: Progress | None = None,
     ) -> Path:
-        """A file, brought to disk in bounded memory; returns the path written.
+        """Download a file in bounded memory; returns the path written.
 
         Operation: ``GET /artifacts/content``. The file grows as ``<name>.part`` beside its target
         and is renamed when it is whole; an older target stays until then. A body that breaks off
@@ -95,8 +95,8 @@ class Artifacts:
                 say), as the answer begins and then after each write; never falls.
 
         Raises:
-            NotFoundError: where there is no such file; nothing is written then.
-            DownloadError: where it breaks off for good, has another size than the server
+            NotFoundError: if there is no such file; nothing is written then.
+            DownloadError: if it breaks off for good, has another size than the server
                 announced (``Content-Length``), comes compressed, or cannot be written.
         """
         return await self._downloads.file(project_id, artifact_path, destination, on_progress)
@@ -108,12 +108,12 @@ class Artifacts:
         *,
         on_progress: Progress | None = None,
     ) -> list[Path]:
-        """Every file of a run, several at once, each brought to disk as by :meth:`download`.
+        """Download every file of a run, several at once, each as :meth:`download` does.
 
         Operations: ``GET /runs/{run_id}``, ``GET /runs/{run_id}/artifacts`` for each directory,
         ``GET /artifacts/content`` for each file. Everything is listed and checked before anything
-        is written. Where a file is gone, keeps breaking off or has another size than listed, the
-        others are brought before the error is raised; any other error ends all at once. Part
+        is written. If a file is gone, keeps breaking off or has another size than listed, the
+        others are downloaded before the error is raised; any other error ends all at once. Part
         files are kept, also on cancellation. A file that is there already is left as it is if
         it has the listed size and its last 4 KiB are the server's, which one small request tells;
         one of up to 4 KiB is fetched again. Returns the paths of all files, in their order.
@@ -125,8 +125,8 @@ class Artifacts:
                 size), at the start and then after each write; never falls.
 
         Raises:
-            NotFoundError: where there is no such run.
-            DownloadError: where files failed, where a listed path is not safe on every platform,
+            NotFoundError: if there is no such run.
+            DownloadError: if files failed, where a listed path is not safe on every platform,
                 leads over a symbolic link or differs from another only in case, or where the run
                 has more than 100,000 artifacts or 64 levels of directories.
         """

@@ -1,6 +1,6 @@
 """A local server that speaks the Model Lab API, for tests, demonstrations and load.
 
-It shares no code with the client, so that it can bear witness to what the client does.
+It shares no code with the client, so that its record of what a client does is independent.
 
 Example:
     ```python
@@ -19,10 +19,10 @@ Example:
 
 from __future__ import annotations
 
-from modellab_async.simulator.declared import ABSENT
 from modellab_async.simulator.faults import DEFAULT_FAULTS, Fault, Faults
+from modellab_async.simulator.fixtures import ABSENT
+from modellab_async.simulator.handler import Counts, RequestRecord
 from modellab_async.simulator.limits import RateLimit
-from modellab_async.simulator.records import Counts, RequestRecord
 from modellab_async.simulator.server import DEFAULT_SEED, Simulator
 from modellab_async.simulator.times import ManualClock
 

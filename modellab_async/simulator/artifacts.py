@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from modellab_async.simulator.answers import (
-    Answer,
+from modellab_async.simulator.responses import (
     NotFoundError,
     RequestRefusedError,
-    error_answer,
+    Response,
+    error_response,
 )
-from modellab_async.simulator.times import to_text
+from modellab_async.simulator.times import to_microseconds, to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    from modellab_async.simulator.resources import Resource, RunResource
-    from modellab_async.simulator.store import Store
+    from modellab_async.simulator.dataset import Dataset, Run
+    from modellab_async.simulator.fixtures import Files, Project
 
 OCTETS: Final = "application/octet-stream"
 _BLOCK: Final = 65_536
@@ -31,10 +31,10 @@ _RUN_PATH: Final = re.compile(
 
 
 class Content:
-    """The bytes of one artifact: those declared, or as many as needed, told by its name.
+    """The bytes of one artifact: those declared, or as many as its size, made up from its name.
 
     Made-up bytes come in blocks of 64 KiB, each of which starts with its own number, so that a
-    download that misplaces a block cannot go unnoticed.
+    download that misplaces a block is noticed.
     """
 
     def __init__(self, name: str, source: int | bytes) -> None:
@@ -82,11 +82,11 @@ class _Part:
 class Artifacts:
     """The files of runs and projects."""
 
-    def __init__(self, store: Store, *, ranges: bool) -> None:
-        self._store = store
+    def __init__(self, dataset: Dataset, *, ranges: bool) -> None:
+        self._dataset = dataset
         self._ranges = ranges
 
-    def of_run(self, run: RunResource, directory: str) -> dict[str, Any]:
+    def of_run(self, run: Run, directory: str) -> dict[str, Any]:
         """The listing of one directory of a run, as a resource.
 
         Raises:
@@ -115,14 +115,15 @@ class Artifacts:
             "type": "artifacts",
         }
 
-    def of_project(self, project: Resource) -> dict[str, Any]:
+    def of_project(self, project: Project) -> dict[str, Any]:
         """The listing of a project's own files, as a resource."""
+        created = to_text(to_microseconds(project.attributes.get("created_at")))
         return {
             "attributes": {
                 "files": [
                     {
                         "artifact_path": path,
-                        "created_at": to_text(project.created),
+                        "created_at": created,
                         "file_size": _size(source),
                         "filename": path.rpartition("/")[2],
                     }
@@ -139,36 +140,36 @@ class Artifacts:
         Raises:
             NotFoundError: there is no such project or file.
         """
-        files: Mapping[str, int | bytes] = self._store.project(project_id).artifacts
+        files: Files = self._dataset.project(project_id).artifacts
         path = artifact_path
         run_path = _RUN_PATH.match(artifact_path)
         if run_path is not None:
             declared, made_up = run_path.groups()
-            run = self._store.visible_run(int(declared) if declared else int(made_up, 16))
+            run = self._dataset.run(int(declared) if declared else int(made_up, 16))
             if run.project_id == project_id and artifact_path.startswith(run.path + "/"):
                 files, path = run.artifacts, artifact_path[len(run.path) + 1 :]
         if path not in files:
             raise NotFoundError("artifact")
         return Content(f"{project_id}/{artifact_path}", files[path])
 
-    def answer(self, content: Content, wanted: str | None, if_range: str | None) -> Answer:
+    def respond(self, content: Content, wanted: str | None, if_range: str | None) -> Response:
         """The whole content or the part that a `Range` header asks for.
 
         Raises:
             RequestRefusedError: status 416, the range starts after the end.
         """
         if not self._ranges:
-            return Answer(200, content, OCTETS)
+            return Response(200, content, OCTETS)
         headers = (("Accept-Ranges", "bytes"), ("ETag", content.etag))
         part = None if if_range not in {None, content.etag} else _part(content, wanted)
         if part is None:
-            return Answer(200, content, OCTETS, headers)
-        told = f"bytes {part.start}-{part.stop - 1}/{content.size}"
-        return Answer(206, part, OCTETS, (*headers, ("Content-Range", told)))
+            return Response(200, content, OCTETS, headers)
+        content_range = f"bytes {part.start}-{part.stop - 1}/{content.size}"
+        return Response(206, part, OCTETS, (*headers, ("Content-Range", content_range)))
 
 
 def _part(content: Content, wanted: str | None) -> _Part | None:
-    """The part that a `Range` header asks for, or None if it is to be overlooked."""
+    """The part that a `Range` header asks for, or None if it is to be ignored."""
     match = _RANGE.fullmatch(wanted or "")
     if match is None or match.group() == "bytes=-":
         return None
@@ -181,9 +182,9 @@ def _part(content: Content, wanted: str | None) -> _Part | None:
             return None
     if start >= content.size:
         detail = f"the content has {content.size} bytes"
-        refusal = error_answer(416, "Range Not Satisfiable", detail)
-        told = (("Content-Range", f"bytes */{content.size}"),)
-        raise RequestRefusedError(attrs.evolve(refusal, headers=told))
+        refusal = error_response(416, "Range Not Satisfiable", detail)
+        content_range = ("Content-Range", f"bytes */{content.size}")
+        raise RequestRefusedError(attrs.evolve(refusal, headers=(content_range,)))
     return _Part(content, start, stop)
 
 

@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 import attrs
 
-from modellab_async.simulator.answers import HTML, Answer, error_answer, plain_error
+from modellab_async.simulator.responses import Response, error_response, plain_error
 
 FaultKind: TypeAlias = Literal[
     "answer", "cut", "drip", "lost", "idle_close", "close", "reset", "stall"
@@ -18,7 +18,7 @@ FaultKind: TypeAlias = Literal[
 Where: TypeAlias = str | Callable[[str, str], bool]
 """Which requests: a glob for the path, or a test of the method and of the path with its query."""
 
-_PAGE: Final = b"<!DOCTYPE html><html><body><h1>%d</h1><p>The edge has spoken.</p></body></html>"
+_PAGE: Final = b"<!DOCTYPE html><html><body><h1>%d</h1><p>Injected</p></body></html>"
 
 
 @attrs.frozen
@@ -27,13 +27,13 @@ class Fault:
 
     Attributes:
         kind: what happens; `answer` means that `answer` is sent instead of the right one.
-        answer: the answer of kind `answer`.
+        answer: the response of kind `answer`.
         amount: bytes before a cut (None: half of the body), seconds of a stall or
             between two bytes of a drip.
     """
 
     kind: FaultKind
-    answer: Answer | None = None
+    answer: Response | None = None
     amount: float | None = None
 
     @classmethod
@@ -57,14 +57,15 @@ class Fault:
         if retry_after is not None:
             more["Retry-After"] = str(retry_after)
         if body == "json":
-            answer = error_answer(status, "Generic Error", "injected", {"status": str(status)})
+            more_fields = {"status": str(status)}
+            response = error_response(status, "Generic Error", "injected", more_fields)
         elif body == "strings":
-            answer = plain_error(status, "injected")
+            response = plain_error(status, "injected")
         elif body == "html":
-            answer = Answer(status, _PAGE % status, HTML)
+            response = Response(status, _PAGE % status, "text/html")
         else:
-            answer = Answer(status, b"" if body == "empty" else body)
-        return cls("answer", attrs.evolve(answer, headers=tuple(more.items())))
+            response = Response(status, b"" if body == "empty" else body)
+        return cls("answer", attrs.evolve(response, headers=tuple(more.items())))
 
     @classmethod
     def rate_limited(
@@ -77,7 +78,6 @@ class Fault:
                 None sends none of them.
             retry_after: value of a `Retry-After` header.
         """
-        told = reset is not None
         headers = {
             "X-RateLimit-Limit": "100",
             "X-RateLimit-Period": "10",
@@ -87,7 +87,7 @@ class Fault:
         }
         body = b'{"errors":["Too many requests"]}'
         return cls.status(
-            429, body=body, retry_after=retry_after, headers=headers if told else None
+            429, body=body, retry_after=retry_after, headers=None if reset is None else headers
         )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The server's rate limit: calendar-aligned windows and the headers that tell of them."""
+"""The server's rate limit: calendar-aligned windows, and the headers that describe them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 
-from modellab_async.simulator.answers import Answer, Headers, plain_error
+from modellab_async.simulator.responses import Headers, Response, plain_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -87,7 +87,7 @@ class Limits:
         window = self._window(limit, self._clock())
         window.used = min(limit.limit, window.used + requests)
 
-    def admit(self, operation: str) -> tuple[Headers, Answer | None]:
+    def admit(self, operation: str) -> tuple[Headers, Response | None]:
         """Count one request.
 
         Returns:

@@ -1,38 +1,30 @@
-"""The sixteen operations, each from what was asked to an answer; nothing here waits."""
+"""The sixteen operations, each from a request to a response; nothing here waits."""
 
 from __future__ import annotations
 
+import math
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 import attrs
 import msgspec
 
-from modellab_async.simulator.answers import (
+from modellab_async.simulator.queries import ListQuery, PageQuery, Query, integer, refuse_unknown
+from modellab_async.simulator.responses import (
     NO_CONTENT,
-    Answer,
     BadParameterError,
-    json_answer,
+    Response,
+    json_response,
     plain_error,
 )
-from modellab_async.simulator.facets import facet_keys, run_facet_values, tag_values
-from modellab_async.simulator.queries import (
-    PageQuery,
-    ProjectQuery,
-    Query,
-    RunQuery,
-    integer,
-    refuse_unknown,
-)
-from modellab_async.simulator.search import Found, Search
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from modellab_async.simulator.artifacts import Artifacts
-    from modellab_async.simulator.resources import RunResource
-    from modellab_async.simulator.store import Store
+    from modellab_async.simulator.dataset import Dataset, Found, Run
+    from modellab_async.simulator.fixtures import Pair
 
 PREFIX: Final = "/api/v2/model-lab-api"
 LINKS_HOST: Final = "https://model-lab.internal.example"
@@ -40,7 +32,7 @@ LINKS_HOST: Final = "https://model-lab.internal.example"
 
 
 @attrs.frozen
-class Asked:
+class Request:
     """What an operation needs to know of a request.
 
     Attributes:
@@ -77,126 +69,138 @@ class Asked:
 
 
 class Operations:
-    """The operations on one store."""
+    """The operations on one dataset."""
 
-    def __init__(self, store: Store, artifacts: Artifacts, *, first_page: int) -> None:
-        self._store = store
-        self._search = Search(store)
+    def __init__(self, dataset: Dataset, artifacts: Artifacts, *, first_page: int) -> None:
+        self._dataset = dataset
         self._artifacts = artifacts
         self._first_page = first_page
 
-    def get_run(self, asked: Asked) -> Answer:
+    def get_run(self, request: Request) -> Response:
         """One run."""
-        refuse_unknown(asked.query, ())
-        return Answer(body=b'{"data":%b}' % self._store.run_json(asked.id("run_id")))
+        refuse_unknown(request.query, ())
+        return Response(body=b'{"data":%b}' % self._dataset.run_json(request.id("run_id")))
 
-    def list_runs(self, asked: Asked) -> Answer:
+    def list_runs(self, request: Request) -> Response:
         """A page of runs."""
-        found = self._search.runs(RunQuery.parse(asked.query))
+        found = self._dataset.find_runs(ListQuery.of_runs(request.query))
         return self._page(
-            asked,
+            request,
             found,
-            lambda run_id: self._store.run_json(
+            lambda run_id: self._dataset.run_json(
                 run_id, descendant_match=run_id in found.descendant_matches
             ),
         )
 
-    def delete_run(self, asked: Asked) -> Answer:
+    def delete_run(self, request: Request) -> Response:
         """204; a second time 404, however runs are deleted."""
-        self._store.delete_run(asked.id("run_id"))
+        self._dataset.delete_run(request.id("run_id"))
         return NO_CONTENT
 
-    def pin_run(self, asked: Asked) -> Answer:
+    def pin_run(self, request: Request) -> Response:
         """204, also for a run that is pinned."""
-        self._store.pin(asked.id("run_id"), pinned=True)
+        self._dataset.pin(request.id("run_id"), pinned=True)
         return NO_CONTENT
 
-    def unpin_run(self, asked: Asked) -> Answer:
+    def unpin_run(self, request: Request) -> Response:
         """204, also for a run that is not pinned."""
-        self._store.pin(asked.id("run_id"), pinned=False)
+        self._dataset.pin(request.id("run_id"), pinned=False)
         return NO_CONTENT
 
-    def list_run_artifacts(self, asked: Asked) -> Answer:
+    def list_run_artifacts(self, request: Request) -> Response:
         """One directory of a run's artifacts."""
-        refuse_unknown(asked.query, ("path",))
-        run = self._store.visible_run(asked.id("run_id"))
-        return json_answer({"data": self._artifacts.of_run(run, asked.query.get("path", ""))})
+        refuse_unknown(request.query, ("path",))
+        run = self._dataset.run(request.id("run_id"))
+        return json_response({"data": self._artifacts.of_run(run, request.query.get("path", ""))})
 
-    def get_project(self, asked: Asked) -> Answer:
+    def get_project(self, request: Request) -> Response:
         """One project."""
-        refuse_unknown(asked.query, ())
-        return json_answer({"data": self._store.project_resource(asked.id("project_id"))})
+        refuse_unknown(request.query, ())
+        return json_response({"data": self._dataset.project_resource(request.id("project_id"))})
 
-    def list_projects(self, asked: Asked) -> Answer:
+    def list_projects(self, request: Request) -> Response:
         """A page of projects."""
-        found = self._search.projects(ProjectQuery.parse(asked.query))
         return self._page(
-            asked,
-            found,
-            lambda project_id: msgspec.json.encode(self._store.project_resource(project_id)),
+            request,
+            self._dataset.find_projects(ListQuery.of_projects(request.query)),
+            lambda project_id: msgspec.json.encode(self._dataset.project_resource(project_id)),
         )
 
-    def star_project(self, asked: Asked) -> Answer:
+    def star_project(self, request: Request) -> Response:
         """204, also for a project that is starred."""
-        self._store.star(asked.id("project_id"), starred=True)
+        self._dataset.star(request.id("project_id"), starred=True)
         return NO_CONTENT
 
-    def unstar_project(self, asked: Asked) -> Answer:
+    def unstar_project(self, request: Request) -> Response:
         """204, also for a project that is not starred."""
-        self._store.star(asked.id("project_id"), starred=False)
+        self._dataset.star(request.id("project_id"), starred=False)
         return NO_CONTENT
 
-    def list_project_artifacts(self, asked: Asked) -> Answer:
+    def list_project_artifacts(self, request: Request) -> Response:
         """A project's own files."""
-        refuse_unknown(asked.query, ())
-        project = self._store.project(asked.id("project_id"))
-        return json_answer({"data": self._artifacts.of_project(project)})
+        refuse_unknown(request.query, ())
+        project = self._dataset.project(request.id("project_id"))
+        return json_response({"data": self._artifacts.of_project(project)})
 
-    def get_artifact_content(self, asked: Asked) -> Answer:
+    def get_artifact_content(self, request: Request) -> Response:
         """The bytes of one artifact, or a part of them."""
-        project_id, artifact_path = asked.required("project_id", "artifact_path")
+        project_id, artifact_path = request.required("project_id", "artifact_path")
         content = self._artifacts.content(integer(project_id, "project_id"), artifact_path)
-        return self._artifacts.answer(
-            content, asked.headers.get("Range"), asked.headers.get("If-Range")
+        return self._artifacts.respond(
+            content, request.headers.get("Range"), request.headers.get("If-Range")
         )
 
-    def list_facet_keys(self, asked: Asked) -> Answer:
-        """The keys that a project's runs can be filtered by."""
-        (project_id,) = asked.required("filter[project_id]")
-        runs = self._runs_of(project_id)
-        return json_answer({"data": facet_keys(runs, runs)})
+    def list_facet_keys(self, request: Request) -> Response:
+        """The keys that a project's runs can be filtered by; metrics are null, as recorded."""
+        (project_id,) = request.required("filter[project_id]")
+        runs = self._dataset.runs_of_project(integer(project_id, "filter[project_id]"))
+        return _facet_keys((run.params for run in runs), (run.tags for run in runs))
 
-    def list_facet_values(self, asked: Asked) -> Answer:
+    def list_facet_values(self, request: Request) -> Response:
         """The values that one facet takes in a project's runs."""
-        project_id, kind, name = asked.required("filter[project_id]", "facet_type", "facet_name")
-        return json_answer({"data": run_facet_values(self._runs_of(project_id), kind, name)})
+        text, kind, name = request.required("filter[project_id]", "facet_type", "facet_name")
+        project_id = integer(text, "filter[project_id]")
+        runs = self._dataset.runs_of_project(project_id)
+        match kind, name:
+            case "tag", _:
+                found = {value for run in runs for _, value in run.pairs("tags", {name})}
+                return _facet_values(kind, name, sorted(found))
+            case "parameter", _:
+                found = {value for run in runs for _, value in run.pairs("params", {name})}
+                return _facet_values(kind, name, sorted(found), **_numeric_range(found))
+            case "metric", _:
+                return _facet_values(kind, name, [], metric_stat_ranges=_stat_ranges(runs, name))
+            case "attribute", "status" | "owner_id":
+                values = self._dataset.column_values(project_id, name)
+                return _facet_values(kind, name, values)
+            case "attribute", "duration":
+                durations = self._dataset.column_values(project_id, name)
+                return _facet_values(kind, name, [], **_numeric_range(durations))
+            case "attribute", _:
+                raise BadParameterError("facet_name", f"{name!r} is not an attribute with facets")
+            case _:
+                raise BadParameterError("facet_type", f"{kind!r} is not a type of facet")
 
-    def list_project_facet_keys(self, asked: Asked) -> Answer:
+    def list_project_facet_keys(self, request: Request) -> Response:
         """The keys that projects can be filtered by."""
-        refuse_unknown(asked.query, ())
-        projects = map(self._store.project, self._store.project_ids)
-        return json_answer({"data": facet_keys(projects)})
+        refuse_unknown(request.query, ())
+        return _facet_keys((), (project.tags for project in self._dataset.projects.values()))
 
-    def list_project_facet_values(self, asked: Asked) -> Answer:
+    def list_project_facet_values(self, request: Request) -> Response:
         """The values that one tag takes in projects."""
-        kind, name = asked.required("facet_type", "facet_name")
+        kind, name = request.required("facet_type", "facet_name")
         if kind != "tag":
             raise BadParameterError("facet_type", f"{kind!r} is not a type of facet of projects")
-        projects = map(self._store.project, self._store.project_ids)
-        return json_answer({"data": tag_values(projects, name)})
+        tags = (tag for project in self._dataset.projects.values() for tag in project.tags)
+        return _facet_values(kind, name, sorted({value for key, value in tags if key == name}))
 
-    def unknown(self, _asked: Asked) -> Answer:
-        """What is answered where there is no operation."""
+    def unknown(self, _request: Request) -> Response:
+        """What is answered to a path or method that is no operation."""
         return plain_error(404, "Not found")
 
-    def _runs_of(self, project_id: str) -> list[RunResource]:
-        self._store.project(integer(project_id, "filter[project_id]"))
-        query = RunQuery.parse({"filter[project_id]": project_id})
-        return [self._store.run(run_id) for run_id in self._search.runs(query).ids]
-
-    def _page(self, asked: Asked, found: Found, encode: Callable[[int], bytes]) -> Answer:
+    def _page(self, request: Request, found: Found, encode: Callable[[int], bytes]) -> Response:
         first = self._first_page
-        page = PageQuery.parse(asked.query, first=first)
+        page = PageQuery.parse(request.query, first=first)
         total = len(found.ids)
         last = first + max(0, (total - 1) // page.size)
         numbers = {
@@ -217,27 +221,71 @@ class Operations:
             "type": "number_size",
         }
         links = {
-            name: None if number is None else _link(asked, page.size, number)
+            name: None if number is None else _link(request, page.size, number)
             for name, number in numbers.items()
         }
-        return Answer(
+        start = (page.number - first) * page.size
+        return Response(
             body=b'{"data":[%b],"links":%b,"meta":%b}'
             % (
-                b",".join(map(encode, found.page((page.number - first) * page.size, page.size))),
+                b",".join(map(encode, found.ids[start : start + page.size])),
                 msgspec.json.encode(links),
                 msgspec.json.encode({"page": meta}),
             )
         )
 
 
-def _link(asked: Asked, size: int, number: int) -> str:
-    query = {**asked.query, "page[number]": number, "page[size]": size}
-    return f"{LINKS_HOST}{asked.path}?{urlencode(query)}"
+def _link(request: Request, size: int, number: int) -> str:
+    query = {**request.query, "page[number]": number, "page[size]": size}
+    return f"{LINKS_HOST}{request.path}?{urlencode(query)}"
+
+
+def _facet_keys(params: Iterable[list[Pair] | None], tags: Iterable[list[Pair] | None]) -> Response:
+    parameters, names = (
+        sorted({key for pairs in lists for key, _ in pairs or ()}) for lists in (params, tags)
+    )
+    attributes = {"metrics": None, "parameters": parameters, "tags": names}
+    return json_response(
+        {"data": {"attributes": attributes, "id": "facet-keys", "type": "facet_keys"}}
+    )
+
+
+def _facet_values(kind: str, name: str, values: Sequence[str], **more: Any) -> Response:
+    attributes = {"facet_name": name, "facet_type": kind, "values": values, **more}
+    return json_response(
+        {"data": {"attributes": attributes, "id": f"{kind}:{name}", "type": "facet_values"}}
+    )
+
+
+def _numeric_range(values: Iterable[str | float]) -> dict[str, Any]:
+    """The field `numeric_range`, or no field if a value is no number."""
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        return {}
+    if not numbers or not all(map(math.isfinite, numbers)):
+        return {}
+    return {"numeric_range": {"max": max(numbers), "min": min(numbers)}}
+
+
+def _stat_ranges(runs: Iterable[Run], name: str) -> list[dict[str, Any]]:
+    summaries = [
+        summary
+        for run in runs
+        for summary in run.metric_summaries or ()
+        if summary.get("key") == name
+    ]
+    ranges: list[dict[str, Any]] = []
+    for stat in ("latest", "max", "mean", "min", "stddev"):
+        values = [summary[stat] for summary in summaries if summary.get(stat) is not None]
+        if values:
+            ranges.append({"max": max(values), "min": min(values), "stat": stat})
+    return ranges
 
 
 @attrs.frozen
 class Route:
-    """Where an operation is to be found; its name is that of a method of `Operations`."""
+    """How an operation is reached; its name is that of a method of `Operations`."""
 
     method: str
     template: str
@@ -269,16 +317,14 @@ ROUTES: Final = (
     Route("GET", "/project-facet-keys", "list_project_facet_keys"),
     Route("GET", "/project-facet-values", "list_project_facet_values"),
 )
+_UNKNOWN: Final = Route("", "", "unknown")
 
 
-_NOWHERE: Final = Route("", "", "unknown")
-
-
-def route_of(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
+def find_route(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
     """The operation that a method and a path name, and the ids in the path."""
     for route in ROUTES:
         if route.method == method:
             match = route.pattern.fullmatch(path)
             if match is not None:
                 return route, match.groupdict()
-    return _NOWHERE, {}
+    return _UNKNOWN, {}

@@ -1,176 +1,118 @@
-"""The query strings of the two list operations: what they may hold, and what they select."""
+"""The query strings of the two list operations, read into SQL."""
+
+# ruff: noqa: S608 - what is not ours in the SQL is bound as a parameter
 
 from __future__ import annotations
 
-import operator
+import functools
 import uuid
-from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
 
-from modellab_async.simulator.answers import BadParameterError
-from modellab_async.simulator.vocabulary import STATUSES, UNKNOWN_STATUS
+from modellab_async.simulator.generator import STATUSES, UNKNOWN_STATUS
+from modellab_async.simulator.responses import BadParameterError
 
 if TYPE_CHECKING:
-    from modellab_async.simulator.resources import Pair, Resource, RunResource
+    from modellab_async.simulator.fixtures import PairsField
 
 Query: TypeAlias = Mapping[str, str]
-Parent: TypeAlias = int | Literal["none", "any"]
 
 DEFAULT_PAGE_SIZE: Final = 25
 MAX_PAGE_SIZE: Final = 100
 _LARGEST_ID: Final = 2**63 - 1
 
-_PAGE: Final = ("page[size]", "page[number]")
-_COMMON: Final = ("filter", "filter[owner_id]", "filter[tags]", "sort", *_PAGE)
+_OF_PROJECTS: Final = (
+    "filter", "filter[owner_id]", "filter[tags]", "sort", "page[size]", "page[number]",
+)  # fmt: skip
 _OF_RUNS: Final = (
-    *_COMMON, "filter[id]", "filter[status]", "filter[project_id]", "filter[params]",
+    *_OF_PROJECTS, "filter[id]", "filter[status]", "filter[project_id]", "filter[params]",
     "filter[parent_run_id]", "pinned_first", "include_pinned", "include_descendant_matches",
 )  # fmt: skip
 
-_COMPARISONS: Final[Mapping[str, Callable[[float, float], bool]]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-}
+_SORT_COLUMNS: Final = {
+    "name": "name", "created_at": "created", "updated_at": "updated", "duration": "duration",
+}  # fmt: skip
+_COMPARISONS: Final = (">=", "<=", ">", "<")
 
 
 @attrs.frozen
-class ParamTest:
-    """One condition on the params: their value compared as text, as a number or as a boolean."""
+class Condition:
+    """A condition of SQL on a row; `keys` are the params and tags that it asks about."""
 
-    key: str
-    comparison: str
-    value: str
+    sql: str
+    arguments: tuple[Any, ...] = ()
+    keys: tuple[tuple[PairsField, str], ...] = ()
 
-    def holds(self, found: str) -> bool:
-        """Whether a param of this key with the value found satisfies the condition."""
-        compare = _COMPARISONS.get(self.comparison)
-        if compare is not None:
-            number = _number(found)
-            return number is not None and compare(number, float(self.value))
-        if self.value in {"true", "false"}:
-            return found.lower() == self.value
-        wanted = _number(self.value)
-        return found == self.value or (wanted is not None and wanted == _number(found))
+    def __and__(self, other: Condition) -> Condition:
+        return Condition(
+            f"{self.sql} AND {other.sql}",
+            self.arguments + other.arguments,
+            self.keys + other.keys,
+        )
+
+
+_TRUE: Final = Condition("TRUE")
 
 
 @attrs.frozen
-class ProjectQuery:
-    """What a list of projects is filtered and sorted by."""
+class ListQuery:
+    """What a list is filtered and sorted by; what only runs have is off for projects.
 
-    text: str | None
-    owner_id: str | None
-    tags: tuple[Pair, ...]
-    sort: str
-    descending: bool
+    Attributes:
+        matches: all filters but that of the parent.
+        parent: the filter of the parent.
+        order: the terms of ORDER BY.
+    """
+
+    matches: Condition
+    order: str
+    parent: Condition = _TRUE
+    pinned_first: bool = False
+    include_pinned: bool = False
+    include_descendant_matches: bool = False
 
     @classmethod
-    def parse(cls, query: Query) -> ProjectQuery:
-        """Reads a query string.
+    def of_projects(cls, query: Query) -> ListQuery:
+        """Read the query string of the list of projects.
 
         Raises:
             BadParameterError: a parameter is unknown or its value makes no sense.
         """
-        refuse_unknown(query, _COMMON)
-        sort, descending = _sort(query, ("name", "created_at", "updated_at"))
-        return cls(
-            text=query.get("filter"),
-            owner_id=_owner(query),
-            tags=_pairs(query, "filter[tags]"),
-            sort=sort,
-            descending=descending,
-        )
-
-    def matches(self, resource: Resource) -> bool:
-        """Whether the filters let it through."""
-        if self.owner_id is not None and resource.owner_id != self.owner_id:
-            return False
-        if self.tags:
-            tags = resource.tags or ()
-            if any(tag not in tags for tag in self.tags):
-                return False
-        if self.text is not None:
-            text = self.text.lower()
-            return text in resource.name.lower() or text in resource.description.lower()
-        return True
-
-
-@attrs.frozen
-class RunQuery(ProjectQuery):
-    """What a list of runs is filtered and sorted by."""
-
-    ids: tuple[int, ...] | None
-    status: str | None
-    project_id: int | None
-    params: tuple[ParamTest, ...]
-    parent: Parent
-    pinned_first: bool
-    include_pinned: bool
-    include_descendant_matches: bool
+        refuse_unknown(query, _OF_PROJECTS)
+        order = _order(query, ("name", "created_at", "updated_at"))
+        return cls(_text_and_owner(query) & _tags(query, "project tags"), order)
 
     @classmethod
-    def parse(cls, query: Query) -> RunQuery:
-        """Reads a query string.
+    def of_runs(cls, query: Query) -> ListQuery:
+        """Read the query string of the list of runs.
 
         Raises:
             BadParameterError: a parameter is unknown or its value makes no sense.
         """
         refuse_unknown(query, _OF_RUNS)
-        sort, descending = _sort(query, ("name", "created_at", "updated_at", "duration"))
-        status = query.get("filter[status]")
-        if status is not None and status not in (*STATUSES, UNKNOWN_STATUS):
-            raise BadParameterError("filter[status]", f"unknown status {status!r}")
-        ids = query.get("filter[id]")
-        project_id = query.get("filter[project_id]")
+        matches = _text_and_owner(query)
+        if (ids := query.get("filter[id]")) is not None:
+            wanted = tuple(integer(text, "filter[id]") for text in ids.split(","))
+            matches &= Condition(f"id IN ({','.join('?' * len(wanted))})", wanted)
+        if (status := query.get("filter[status]")) is not None:
+            if status not in (*STATUSES, UNKNOWN_STATUS):
+                raise BadParameterError("filter[status]", f"unknown status {status!r}")
+            matches &= Condition("status = ?", (status,))
+        if (project_id := query.get("filter[project_id]")) is not None:
+            matches &= Condition("project_id = ?", (integer(project_id, "filter[project_id]"),))
+        matches &= _tags(query, "tags")
+        for key, value in _pairs(query, "filter[params]"):
+            matches &= _param(key, value)
         return cls(
-            text=query.get("filter"),
-            owner_id=_owner(query),
-            tags=_pairs(query, "filter[tags]"),
-            sort=sort,
-            descending=descending,
-            ids=None
-            if ids is None
-            else tuple(sorted({integer(text, "filter[id]") for text in ids.split(",")})),
-            status=status,
-            project_id=None if project_id is None else integer(project_id, "filter[project_id]"),
-            params=tuple(_param_test(*pair) for pair in _pairs(query, "filter[params]")),
-            parent=_parent(query),
+            matches,
+            _order(query, tuple(_SORT_COLUMNS)),
+            _parent(query),
             pinned_first=_boolean(query, "pinned_first"),
             include_pinned=_boolean(query, "include_pinned"),
             include_descendant_matches=_boolean(query, "include_descendant_matches"),
         )
-
-    @property
-    def base(self) -> RunQuery:
-        """The part of the query whose result depends on no pin and no relative."""
-        return attrs.evolve(
-            self,
-            descending=False,
-            parent="any" if self.include_descendant_matches else self.parent,
-            pinned_first=False,
-            include_pinned=False,
-            include_descendant_matches=False,
-        )
-
-    def matches_run(self, run: RunResource) -> bool:
-        """Whether the filters, that of the parent included, let a run through."""
-        return (
-            (self.project_id is None or run.project_id == self.project_id)
-            and (self.status is None or run.status == self.status)
-            and (self.ids is None or run.id in self.ids)
-            and self.right_parent(run)
-            and all(any(map(t.holds, run.param_values(t.key))) for t in self.params)
-            and self.matches(run)
-        )
-
-    def right_parent(self, run: RunResource) -> bool:
-        """Whether the filter of the parent alone lets a run through."""
-        if self.parent == "any":
-            return True
-        return run.parent_id == (None if self.parent == "none" else self.parent)
 
 
 @attrs.frozen
@@ -182,10 +124,10 @@ class PageQuery:
 
     @classmethod
     def parse(cls, query: Query, *, first: int) -> PageQuery:
-        """Reads a query string.
+        """Read a query string.
 
         Raises:
-            BadParameterError: not a page number or size that the server grants.
+            BadParameterError: it is no page number or size that the server allows.
         """
         size = integer(query.get("page[size]", str(DEFAULT_PAGE_SIZE)), "page[size]")
         if not 1 <= size <= MAX_PAGE_SIZE:
@@ -208,7 +150,7 @@ def integer(text: str, parameter: str) -> int:
 
 
 def refuse_unknown(query: Query, known: Collection[str]) -> None:
-    """A real server overlooks parameters it does not know; a witness points them out.
+    """Refuse parameters that a real server may ignore, so that a client's mistake shows.
 
     Raises:
         BadParameterError: the query has a parameter that is not among the known.
@@ -218,12 +160,23 @@ def refuse_unknown(query: Query, known: Collection[str]) -> None:
             raise BadParameterError(parameter, "unknown parameter")
 
 
-def _sort(query: Query, fields: tuple[str, ...]) -> tuple[str, bool]:
+@functools.lru_cache(maxsize=10_000)
+def to_number(text: str) -> float | None:
+    """What a param's value is as a number, if it is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _order(query: Query, fields: tuple[str, ...]) -> str:
     text = query.get("sort", "-created_at")
     field = text.removeprefix("-")
     if field not in fields:
         raise BadParameterError("sort", f"{text!r} is not one of {', '.join(fields)}")
-    return field, text.startswith("-")
+    # NULL, as the duration of a run that has not ended, is below all numbers.
+    direction = "DESC" if text.startswith("-") else "ASC"
+    return f"{_SORT_COLUMNS[field]} {direction}, id {direction}"
 
 
 def _boolean(query: Query, parameter: str) -> bool:
@@ -233,48 +186,66 @@ def _boolean(query: Query, parameter: str) -> bool:
     return text == "true"
 
 
-def _parent(query: Query) -> Parent:
+def _text_and_owner(query: Query) -> Condition:
+    condition = _TRUE
+    if (text := query.get("filter")) is not None:
+        folded = text.casefold()
+        condition &= Condition(
+            "(instr(casefold(name), ?) OR instr(casefold(description), ?))", (folded, folded)
+        )
+    if (owner := query.get("filter[owner_id]")) is not None:
+        try:
+            condition &= Condition("owner_id = ?", (str(uuid.UUID(owner)),))
+        except ValueError:
+            raise BadParameterError("filter[owner_id]", f"{owner!r} is not a UUID") from None
+    return condition
+
+
+def _parent(query: Query) -> Condition:
     text = query.get("filter[parent_run_id]")
     if text is None:
-        return "any"
-    return "none" if text == "null" else integer(text, "filter[parent_run_id]")
+        return _TRUE
+    if text == "null":
+        return Condition("parent_id IS NULL")
+    return Condition("parent_id = ?", (integer(text, "filter[parent_run_id]"),))
 
 
-def _owner(query: Query) -> str | None:
-    text = query.get("filter[owner_id]")
-    if text is None:
-        return None
-    try:
-        return str(uuid.UUID(text))
-    except ValueError:
-        raise BadParameterError("filter[owner_id]", f"{text!r} is not a UUID") from None
-
-
-def _pairs(query: Query, parameter: str) -> tuple[Pair, ...]:
+def _pairs(query: Query, parameter: str) -> list[tuple[str, str]]:
+    pairs = []
     text = query.get(parameter)
-    if text is None:
-        return ()
-    pairs: list[Pair] = []
-    for part in text.split(","):
+    for part in () if text is None else text.split(","):
         key, colon, value = part.partition(":")
         if not key or not colon:
             raise BadParameterError(parameter, f"{part!r} is not of the form key:value")
         pairs.append((key, value))
-    return tuple(pairs)
+    return pairs
 
 
-def _param_test(key: str, value: str) -> ParamTest:
+def _tags(query: Query, table: Literal["tags", "project tags"]) -> Condition:
+    condition = _TRUE
+    for key, value in _pairs(query, "filter[tags]"):
+        keys: tuple[tuple[PairsField, str], ...] = (("tags", key),) if table == "tags" else ()
+        condition &= Condition(_has_pair("value = ?"), (table, key, value), keys)
+    return condition
+
+
+def _param(key: str, value: str) -> Condition:
+    """A param's value compared as a number, as a boolean, or as text or number."""
+    keys: tuple[tuple[PairsField, str], ...] = (("params", key),)
     for comparison in _COMPARISONS:
         if value.startswith(comparison):
-            number = value.removeprefix(comparison)
-            if _number(number) is None:
-                raise BadParameterError("filter[params]", f"{number!r} is not a number")
-            return ParamTest(key, comparison, number)
-    return ParamTest(key, "", value)
+            number = to_number(value.removeprefix(comparison))
+            if number is None:
+                detail = f"{value.removeprefix(comparison)!r} is not a number"
+                raise BadParameterError("filter[params]", detail)
+            return Condition(_has_pair(f"number {comparison} ?"), ("params", key, number), keys)
+    if value in {"true", "false"}:
+        return Condition(_has_pair("lower(value) = ?"), ("params", key, value), keys)
+    arguments = ("params", key, value, to_number(value))
+    return Condition(_has_pair("(value = ? OR number = ?)"), arguments, keys)
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def _has_pair(test: str) -> str:
+    return (
+        f"EXISTS (SELECT 1 FROM pairs WHERE kind = ? AND resource_id = id AND key = ? AND {test})"
+    )

@@ -1,4 +1,4 @@
-"""The server itself: keys, limits, faults and records around the operations."""
+"""The simulator: a server that listens on a port, and what a test tells it and asks of it."""
 
 from __future__ import annotations
 
@@ -6,29 +6,55 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
+from aiohttp import web
+
 from modellab_async.simulator.artifacts import Artifacts, Content
+from modellab_async.simulator.dataset import Dataset
 from modellab_async.simulator.faults import Faults
-from modellab_async.simulator.front import BeforeRequest, Front, Keys
+from modellab_async.simulator.fixtures import read_run, refuse_unknown_attributes
+from modellab_async.simulator.generator import Generator, Size
+from modellab_async.simulator.handler import (
+    BeforeRequest,
+    Counts,
+    Keys,
+    Recorder,
+    RequestHandler,
+    RequestRecord,
+)
 from modellab_async.simulator.limits import Limits, RateLimit
-from modellab_async.simulator.listener import Listener
 from modellab_async.simulator.operations import Operations
-from modellab_async.simulator.records import Counts, Recorder, RequestRecord
-from modellab_async.simulator.store import Store
-from modellab_async.simulator.world import Size, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-    from modellab_async.simulator.declared import Timeline
-    from modellab_async.simulator.wire import Sleep
+    from modellab_async.simulator.fixtures import Files, Timeline
+    from modellab_async.simulator.responses import Sleep
+
+_SHUTDOWN_SECONDS: Final = 1.0
+_BACKLOG: Final = 1024
 
 # With this seed the ids that the documentation uses (runs 70158 and 71354, project 2387) exist.
 DEFAULT_SEED: Final = 161_498
 
 
+class _CountingServer(web.Server):
+    connections_made = 0
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        self.connections_made += 1
+        super().connection_made(handler, transport)
+
+
 class Simulator:
     """A local server that speaks the Model Lab API.
+
+    Attributes:
+        api_key: the `DD-API-KEY` that is accepted.
+        app_key: the `DD-APPLICATION-KEY` that is accepted.
+        bearer_token: the `Authorization: Bearer` that is accepted.
+        faults: what goes wrong; may be scripted while the server runs.
+        limits: the rate limits; may be replaced and spent while the server runs.
 
     Example:
         ```python
@@ -53,7 +79,7 @@ class Simulator:
         port: int = 0,
         api_key: str = "sim-api-key",
         app_key: str = "sim-app-key",
-        bearer_token: str = "sim-bearer-token",  # noqa: S107  # opens nothing but the simulator
+        bearer_token: str = "sim-bearer-token",  # noqa: S107  # for the simulator only
         rate_limit: RateLimit | Mapping[str, RateLimit] | None = None,
         faults: Faults | None = None,
         latency: float = 0.0,
@@ -68,9 +94,9 @@ class Simulator:
         """Set up the simulator; nothing is listening before `start`.
 
         Args:
-            runs: number of made-up runs; they cost nothing until they are asked for.
+            runs: number of made-up runs; a million take about ten seconds to set up.
             projects: number of made-up projects that they belong to.
-            seed: another seed, other runs.
+            seed: another seed makes other runs.
             size: `mixed` as in production (median 1.6 KB, mean 2.2 KB of JSON), or every run
                 `small` (1.1 KB), `medium` (2.2 KB) or `large` (8.9 KB).
             quirks: whether answers deviate from the published reference as recorded ones do:
@@ -93,23 +119,30 @@ class Simulator:
             clock: seconds since the epoch; decides rate-limit windows and timelines.
             sleep: an awaitable pause, for latency and slow faults.
         """
-        world = World(seed=seed, runs=runs, projects=projects, size=size, quirks=quirks)
-        self._keys = Keys(api_key, app_key, bearer_token)
-        self._store = Store(world, clock, soft_delete=soft_delete)
-        self._artifacts = Artifacts(self._store, ranges=ranges)
+        self.api_key: str = api_key
+        self.app_key: str = app_key
+        self.bearer_token: str = bearer_token
+        self.faults: Faults = Faults() if faults is None else faults
+        self.limits: Limits = Limits(rate_limit, clock)
+        generator = Generator(seed, runs, projects, size, quirks)
+        self._dataset = Dataset(generator, clock, soft_delete=soft_delete)
+        self._artifacts = Artifacts(self._dataset, ranges=ranges)
         self._recorder = Recorder(record)
-        self._front = Front(
-            keys=self._keys,
-            operations=Operations(self._store, self._artifacts, first_page=first_page),
+        self._handler = RequestHandler(
+            keys=Keys(api_key, app_key, bearer_token),
+            operations=Operations(self._dataset, self._artifacts, first_page=first_page),
             recorder=self._recorder,
-            limits=Limits(rate_limit, clock),
-            faults=Faults() if faults is None else faults,
+            limits=self.limits,
+            faults=self.faults,
             latency=latency,
             before_request=before_request,
             clock=clock,
             sleep=sleep,
         )
-        self._listener = Listener(self._front.handle, host, port)
+        self._host = host
+        self._port = port
+        self._server: _CountingServer | None = None
+        self._runner: web.ServerRunner | None = None
 
     async def start(self) -> None:
         """Start listening.
@@ -118,11 +151,30 @@ class Simulator:
             OSError: the port cannot be listened on.
             RuntimeError: it is running already.
         """
-        await self._listener.start()
+        if self._runner is not None:
+            raise RuntimeError("the simulator is running already")
+        # Cancellation: a client that hangs up on a stalled request ends it.
+        self._server = _CountingServer(
+            self._handler.handle, handler_cancellation=True, access_log=None
+        )
+        self._runner = web.ServerRunner(self._server, shutdown_timeout=_SHUTDOWN_SECONDS)
+        try:
+            await self._runner.setup()
+            await web.TCPSite(self._runner, self._host, self._port, backlog=_BACKLOG).start()
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Stop listening and drop every connection, busy or not. May be called twice."""
-        await self._listener.close()
+        runner, server = self._runner, self._server
+        self._runner = None
+        if runner is None or server is None:
+            return
+        for connection in server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await runner.cleanup()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -143,37 +195,15 @@ class Simulator:
         Raises:
             RuntimeError: it is not running.
         """
-        return self._listener.base_url
-
-    @property
-    def api_key(self) -> str:
-        """The `DD-API-KEY` that is accepted."""
-        return self._keys.api_key
-
-    @property
-    def app_key(self) -> str:
-        """The `DD-APPLICATION-KEY` that is accepted."""
-        return self._keys.app_key
-
-    @property
-    def bearer_token(self) -> str:
-        """The `Authorization: Bearer` that is accepted."""
-        return self._keys.bearer_token
+        if self._runner is None:
+            raise RuntimeError("the simulator is not running")
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._runner.addresses[0][1]}"
 
     @property
     def headers(self) -> dict[str, str]:
         """Headers with the pair of keys that the server accepts."""
         return {"DD-API-KEY": self.api_key, "DD-APPLICATION-KEY": self.app_key}
-
-    @property
-    def faults(self) -> Faults:
-        """What goes wrong; may be scripted while the server runs."""
-        return self._front.faults
-
-    @property
-    def limits(self) -> Limits:
-        """The rate limits; may be replaced and spent while the server runs."""
-        return self._front.limits
 
     @property
     def requests(self) -> Sequence[RequestRecord]:
@@ -183,23 +213,24 @@ class Simulator:
     @property
     def counts(self) -> Counts:
         """How many requests and connections there were and are."""
+        server = self._server
         return self._recorder.counts(
-            connections=self._listener.connections,
-            connections_made=self._listener.connections_made,
+            connections=0 if server is None else len(server.connections),
+            connections_made=0 if server is None else server.connections_made,
         )
 
     @property
     def run_ids(self) -> Sequence[int]:
-        """Every run's id, computed on demand; oldest first, inserted ones last.
+        """The ids of all runs: made-up ones, oldest first, then inserted ones.
 
-        Deleted runs keep their place.
+        Those of deleted runs stay.
         """
-        return self._store.run_ids
+        return self._dataset.run_ids
 
     @property
     def project_ids(self) -> Sequence[int]:
-        """Every project's id, computed on demand; inserted ones last."""
-        return self._store.project_ids
+        """The ids of all projects, inserted ones last."""
+        return list(self._dataset.projects)
 
     def resource(self, run_id: int) -> dict[str, Any]:
         """A run exactly as it is served now: `{"attributes": ..., "id": ..., "type": "runs"}`.
@@ -207,7 +238,7 @@ class Simulator:
         Raises:
             LookupError: no such run is served.
         """
-        return self._store.run_resource(run_id)
+        return self._dataset.run_resource(run_id)
 
     def project_resource(self, project_id: int) -> dict[str, Any]:
         """A project exactly as it is served now.
@@ -215,7 +246,7 @@ class Simulator:
         Raises:
             LookupError: there is no such project.
         """
-        return self._store.project_resource(project_id)
+        return self._dataset.project_resource(project_id)
 
     def content(self, project_id: int, artifact_path: str) -> Content:
         """An artifact's content: its `size`, and `read(start, stop)` for any part of it.
@@ -231,44 +262,52 @@ class Simulator:
 
     def insert_run(
         self,
-        run_id: int | None = None,
+        run: int | Mapping[str, Any] | object | None = None,
+        /,
         *,
+        run_id: int | None = None,
         parent_run_id: int | None = None,
         timeline: Timeline = (),
-        artifacts: Mapping[str, int | bytes] | None = None,
+        artifacts: Files | None = None,
         **attributes: Any,
     ) -> int:
         """Add a run, before the start or while the server runs.
 
         Args:
-            run_id: its id; by default one above all others.
+            run: its id; or a whole run: a resource as the API writes it, `{"id": ..., "attributes":
+                {...}}`, whose attributes are served as they are, or a `Run`.
+            run_id: its id, whatever `run` says; by default one above all others.
             parent_run_id: the run that it is a child of.
             timeline: the statuses it goes through, as `(seconds from now, status)`, by the
                 simulator's clock; times and duration follow.
             artifacts: its files by path: their content, or a size for made-up content.
-            **attributes: attributes exactly as they are to be served, whether or not they make
-                sense; `ABSENT` leaves one out. By default it is a running run, created now, in the
-                first project. A project that does not exist is added.
+            **attributes: attributes as they are to be served, whether or not they make sense;
+                `ABSENT` leaves one out. They come before those of `run`. What neither has gets a
+                default: a running run, created now, in the first project. A project that does not
+                exist is added.
 
         Returns:
             Its id.
 
         Raises:
             ValueError: there is a run of that id already.
+            TypeError: `run` is none of these, or an attribute is not one of the API's.
         """
-        return self._store.insert_run(
-            run_id,
+        refuse_unknown_attributes("run", attributes)
+        own_id, given = read_run(run)
+        return self._dataset.insert_run(
+            own_id if run_id is None else run_id,
             parent_run_id=parent_run_id,
             timeline=timeline,
             artifacts=artifacts or {},
-            attributes=attributes,
+            attributes=given | attributes,
         )
 
     def insert_project(
         self,
         project_id: int | None = None,
         *,
-        artifacts: Mapping[str, int | bytes] | None = None,
+        artifacts: Files | None = None,
         **attributes: Any,
     ) -> int:
         """Add a project, before the start or while the server runs.
@@ -276,17 +315,35 @@ class Simulator:
         Args:
             project_id: its id; by default one above all others.
             artifacts: its own files by path: their content, or a size for made-up content.
-            **attributes: attributes exactly as they are to be served; `ABSENT` leaves one out.
+            **attributes: attributes as they are to be served; `ABSENT` leaves one out.
 
         Returns:
             Its id.
 
         Raises:
             ValueError: there is a project of that id already.
+            TypeError: an attribute is not one of the API's.
         """
-        return self._store.insert_project(
+        refuse_unknown_attributes("project", attributes)
+        return self._dataset.insert_project(
             project_id, artifacts=artifacts or {}, attributes=attributes
         )
+
+    def update_run(self, run_id: int, **changes: Any) -> None:
+        """Change a run, which sets its `updated_at` to the simulator's now.
+
+        A timeline ends with it: the run stays as it is, apart from the changes.
+
+        Args:
+            run_id: the run, made up or inserted.
+            **changes: attributes as they are to be served; `ABSENT` leaves one out.
+
+        Raises:
+            LookupError: there is none of that id, or it was deleted.
+            TypeError: an attribute is not one of the API's.
+        """
+        refuse_unknown_attributes("run", changes)
+        self._dataset.update_run(run_id, changes)
 
     def delete_run(self, run_id: int) -> None:
         """Delete a run, as a request would.
@@ -294,4 +351,4 @@ class Simulator:
         Raises:
             LookupError: there is none of that id, or it was deleted before.
         """
-        self._store.delete_run(run_id)
+        self._dataset.delete_run(run_id)

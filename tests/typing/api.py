@@ -81,6 +81,7 @@ from modellab_async import (
     from_json,
     large_results,
     make_converter,
+    speed,
     to_dict,
     to_json,
 )
@@ -492,3 +493,11 @@ def typed_hooks() -> None:
     for each in hooks:
         print(each.on_call, each.on_attempt, each.on_retry, each.on_wait, each.on_done)
     ModelLabClient(hooks=told).with_options(hooks=hooks)
+
+
+def typed_speed() -> None:
+    async def main() -> Run:
+        async with ModelLabClient() as lab:
+            return await lab.runs.get(70158)
+
+    assert_type(speed.run(main(), debug=True), Run)

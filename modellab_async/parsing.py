@@ -1,4 +1,4 @@
-"""JSON to plain data or raw slices, and what goes wrong on the way, told as one kind of error."""
+"""JSON from outside, which may be cut short, malformed, or hold ``NaN``; it knows no models."""
 
 from __future__ import annotations
 
@@ -16,24 +16,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PARSE_ERRORS: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
-"""What msgspec raises; a RecursionError for JSON nested too deep."""
-
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
-"""A string, whole or not, or a bracket; linear in time, whatever the text."""
-
-_AT: Final = re.compile(r" - at `(?:key in )?(.*?)`$")
+"""What msgspec raises; RecursionError for JSON that is nested too deeply."""
 
 
 def parse(body: bytes, decode: Callable[[bytes], T], convert: Callable[[Any], T]) -> T:
-    """Decode a body; one with ``NaN`` or ``Infinity`` goes through the standard library's parser.
+    """Decode JSON; with ``NaN`` or ``Infinity`` in it, by the standard library's parser.
 
     Args:
-        body: JSON.
-        decode: a typed msgspec decoder's.
-        convert: the same for data that is parsed already.
+        body: the JSON.
+        decode: a msgspec decoder's method.
+        convert: the same for data that is already parsed.
 
     Raises:
-        DecodeError: where the body is not what ``decode`` takes.
+        DecodeError: if the body is not what ``decode`` takes.
     """
     try:
         return decode(body)
@@ -52,7 +47,7 @@ def loads(body: bytes) -> Any:
     """Plain data from JSON that may hold ``NaN`` or ``Infinity``, which the API may send.
 
     Raises:
-        DecodeError: where it is no JSON, or has text that is no Unicode: half a surrogate pair.
+        DecodeError: if it is not JSON, or has half a surrogate pair, which is not Unicode.
     """
     try:
         value = json.loads(body.decode())  # given bytes, it would take UTF-16 and surrogates too
@@ -63,10 +58,14 @@ def loads(body: bytes) -> Any:
     return value
 
 
-def take_apart(body: bytes) -> tuple[bytes, list[bytes]]:
-    """A listing's outline, with null for each item of ``data``, and the items by themselves.
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+"""A string, whole or not, or a bracket; matching takes linear time, whatever the text."""
 
-    It reads brackets and strings only, so that an item that no parser takes can be told from the
+
+def split_items(body: bytes) -> tuple[bytes, list[bytes]]:
+    """A listing with null for each item of ``data``, and the items.
+
+    Reads only brackets and strings, so that an item that no parser accepts can be told from the
     others. Neither part is known to be JSON.
     """
     outline: list[bytes] = []
@@ -95,7 +94,7 @@ def take_apart(body: bytes) -> tuple[bytes, list[bytes]]:
 
 
 def decode_error(error: Exception, body: bytes = b"{}") -> DecodeError:
-    """A parser's error as ours, with the JSON path that its message may end in."""
+    """A parser's error as a `DecodeError`, with the JSON path that its message may end in."""
     text = body.strip()
     if not text:
         return DecodeError("the body is empty", cut_short=True)
@@ -104,11 +103,9 @@ def decode_error(error: Exception, body: bytes = b"{}") -> DecodeError:
         # None of its text is shown: the edge may echo a key.
         kind = "an HTML page" if text.startswith(b"<") else "not JSON"
         return DecodeError(f"the body is {kind}", cut_short=True)
-    said = str(error) or type(error).__name__
-    at = _AT.search(said)
-    reason = said[: at.start()] if at else said
+    reason, path = split_path(str(error) or type(error).__name__)
     cut_short = not text.endswith((b"}", b"]")) or _looks_cut(error)
-    return DecodeError(reason, path=at.group(1) if at else "$", cut_short=cut_short)
+    return DecodeError(reason, path=path, cut_short=cut_short)
 
 
 def _looks_cut(error: Exception) -> bool:
@@ -118,26 +115,10 @@ def _looks_cut(error: Exception) -> bool:
     return "truncated" in str(error)
 
 
-def located(error: DecodeError, prefix: str, resource_id: int | None) -> DecodeError:
-    """The same error, told from the answer's root and naming what the answer was about."""
-    path = prefix + error.path.removeprefix("$")
-    about = "" if resource_id is None else f"in the answer for id {resource_id}: "
-    return DecodeError(
-        f"{about}{error.args[0]}, at {path}",
-        path=path,
-        resource_id=resource_id,
-        cut_short=error.cut_short,
-    )
+_PATH: Final = re.compile(r" - at `(?:key in )?(.*?)`$")
 
 
-def identity(value: object, path: str = "$.id") -> int:
-    """A resource's ``id`` as an int; documented as a string of digits, an integer is taken too.
-
-    Raises:
-        DecodeError: for anything else.
-    """
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        return int(value)
-    if isinstance(value, int) and value >= 0 and not isinstance(value, bool):
-        return value
-    raise DecodeError(f"Expected an id, got `{type(value).__name__}`", path=path)
+def split_path(said: str) -> tuple[str, str]:
+    """The reason in a message of msgspec's, and the path."""
+    at = _PATH.search(said)
+    return (said[: at.start()], at.group(1)) if at else (said, "$")

@@ -1,6 +1,6 @@
-"""One of several client processes on one quota: asks for some runs at once, and says what it did.
+"""One of several client processes on one quota: asks for runs all at once, and reports.
 
-``python benchmarks/crew.py '["http://127.0.0.1:1234", [1, 2, 3]]'`` waits for a line on its
+``python benchmarks/quota_client.py '["http://127.0.0.1:1234", [1, 2, 3]]'`` waits for a line on its
 standard input before it begins, so that all begin together.
 """
 

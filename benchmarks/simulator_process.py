@@ -1,7 +1,7 @@
-"""A simulator in a process of its own, which is told what to do and says what it saw.
+"""A simulator in a process of its own, which is told what to do and reports what it saw.
 
-In a program, ``async with witness(runs=1000, rate=0.3) as sim`` starts it; ``sim.down(503)`` begins
-an outage, ``sim.up()`` ends it, and ``sim.counts()`` is what it has seen so far.
+``async with running_simulator(runs=1000, rate=0.3) as sim`` starts it; ``sim.down(503)`` begins an
+outage, ``sim.up()`` ends it, and ``sim.seen()`` is what it has seen so far.
 """
 
 from __future__ import annotations
@@ -44,23 +44,17 @@ class Seen:
     requests: int
     refused: int
     """Answered with 429 for want of quota."""
-    by_status: dict[str, int]
     arrivals: list[tuple[float, int | None]] = field(repr=False)
     """When each request arrived (seconds since the epoch), and its status."""
 
-    @property
-    def good(self) -> int:
-        return self.by_status.get("200", 0)
 
-
-class Witness:
+class SimulatorProcess:
     """The other end of the pipe."""
 
     def __init__(self, process: asyncio.subprocess.Process, hello: dict[str, Any]) -> None:
         self._process = process
         self.base_url: str = hello["base_url"]
-        self.first_id, self.last_id = hello["ids"]
-        self.ids: list[int] = hello["all"]
+        self.ids: list[int] = hello["ids"]
 
     def client(self, **options: Any) -> ModelLabClient:
         return ModelLabClient(
@@ -84,7 +78,7 @@ class Witness:
 
 
 @asynccontextmanager
-async def witness(**setup: Any) -> AsyncIterator[Witness]:
+async def running_simulator(**setup: Any) -> AsyncIterator[SimulatorProcess]:
     """Start a simulator; the fields of ``Setup`` say which."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -95,7 +89,7 @@ async def witness(**setup: Any) -> AsyncIterator[Witness]:
         limit=LONGEST_LINE,
     )
     try:
-        yield Witness(process, await _read(process))
+        yield SimulatorProcess(process, await _read(process))
     finally:
         assert process.stdin
         process.stdin.close()
@@ -128,13 +122,11 @@ async def serve(setup: Setup) -> None:
     orders = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     await simulator.start()
-    everyone = list(simulator.run_ids)
-    say(base_url=simulator.base_url, ids=[everyone[0], everyone[-1]], all=everyone)
+    say(base_url=simulator.base_url, ids=list(simulator.run_ids))
     refused = False
     while line := await orders.readline():
         order, argument = json.loads(line)
         if order == "seen":
-            counts = simulator.counts
             arrivals = [(record.time, record.status) for record in simulator.requests]
             limited = [
                 record
@@ -142,9 +134,8 @@ async def serve(setup: Setup) -> None:
                 if record.status == 429 and record.fault is None
             ]
             say(
-                requests=counts.requests,
+                requests=simulator.counts.requests,
                 refused=len(limited),
-                by_status=dict(counts.by_status),
                 arrivals=arrivals,
             )
         elif order == "down":

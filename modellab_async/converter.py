@@ -1,0 +1,668 @@
+"""The cattrs converter: JSON to models, and models to JSON.
+
+`configure_converter` registers a structure and an unstructure hook factory for this package's
+models on any `cattrs.Converter`. Resources have the API's form: ``{"id", "type", "attributes"}``.
+
+As in ``cattrs.preconf``, JSON is left to msgspec, which is many times faster, if no type within a
+model has a hook of the user's. Otherwise the models go through the functions that cattrs
+generates, and these call the user's hooks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import math
+import typing
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar, cast
+
+import attrs
+import cattrs
+import msgspec
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from modellab_async.errors import ConfigError, DecodeError
+from modellab_async.models import (
+    FacetKeys,
+    FacetValues,
+    MetricStatRange,
+    MetricSummary,
+    NumericRange,
+    Page,
+    Param,
+    Project,
+    ProjectArtifacts,
+    ProjectFile,
+    Run,
+    RunArtifacts,
+    RunFile,
+    RunStatus,
+    Tag,
+)
+from modellab_async.parsing import PARSE_ERRORS, decode_error, loads, parse, split_items, split_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+M = TypeVar("M")
+T = TypeVar("T")
+
+RESOURCE_TYPES: Final[dict[type[Any], str]] = {
+    Run: "runs",
+    Project: "projects",
+    RunArtifacts: "artifacts",
+    ProjectArtifacts: "project_files",
+    FacetKeys: "facet_keys",
+    FacetValues: "facet_values",
+}
+"""The JSON:API ``type`` of each model that is a resource."""
+
+_RESOURCES: Final = tuple(RESOURCE_TYPES)
+_PARTS: Final = (Param, Tag, MetricSummary, RunFile, ProjectFile, NumericRange, MetricStatRange)
+
+YIELD_EVERY_BYTES: Final = 250_000
+"""Structuring a page lets other tasks run after this many bytes of it."""
+
+LONGEST_SPLIT: Final = 4 * 1024 * 1024
+"""A malformed page longer than this, four times a large one, is not split into its items."""
+
+INTERNED: Final = 8_192
+"""How many params, and how many tags, are remembered so that equal ones are one object."""
+
+LONGEST_INTERNED: Final = 192
+"""Params and tags longer than this, in bytes of JSON, hardly repeat and are not remembered."""
+
+_AwareDatetime: Any = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time with its zone, as the API promises; a naive one could not be compared with others."""
+
+Converter = cattrs.Converter
+"""`cattrs.Converter`, as the type of what `make_converter` returns."""
+
+
+# Converters and their hooks
+
+
+def make_converter() -> cattrs.Converter:
+    """A new `cattrs.Converter` that structures and unstructures this package's models."""
+    converter = cattrs.Converter()
+    configure_converter(converter)
+    return converter
+
+
+def configure_converter(converter: cattrs.Converter) -> None:
+    """Teach a converter of your own this package's models; calling it again changes nothing.
+
+    It then structures a resource from a dict, or from JSON as ``bytes``. Hooks that you register
+    for any type within a model, earlier or later, are honoured, and so are ``forbid_extra_keys``
+    and ``omit_if_default``. How it treats other types does not change.
+    """
+    for models, structure, unstructure in (
+        (_RESOURCES, ResourceHook, _unstructure_resource_factory),
+        (_PARTS, _structure_part_factory, _unstructure_part_factory),
+    ):
+        is_model = functools.partial(_is_subclass, models)
+        converter.register_structure_hook_factory(is_model, structure)
+        converter.register_unstructure_hook_factory(is_model, unstructure)
+
+
+def checked_converter(converter: object) -> cattrs.Converter:
+    """A converter of a user's, if `configure_converter` has been called for it.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    if isinstance(converter, cattrs.Converter):
+        try:
+            hooks = [converter.get_structure_hook(model) for model in _RESOURCES]
+        except cattrs.StructureHandlerNotFoundError:  # of datetime, which cattrs does not know
+            hooks = []
+        if any(isinstance(hook, ResourceHook) for hook in hooks):
+            return converter
+    raise ConfigError(
+        "converter must be one that make_converter() returns, or that configure_converter() was"
+        f" called for, not a {type(converter).__module__}.{type(converter).__qualname__}"
+    )
+
+
+def _is_subclass(models: tuple[type[Any], ...], kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, models)
+
+
+def _structure_part_factory(part: type[Any], converter: cattrs.Converter) -> Callable[..., Any]:
+    if _has_user_hook_within(part, converter):
+        return _generate_structure(part, converter)
+    return _convert_strictly
+
+
+def _unstructure_part_factory(part: type[Any], converter: cattrs.Converter) -> Callable[[Any], Any]:
+    # cattrs would leave times as they are; to_builtins writes UTC as Z.
+    overrides: dict[str, Any] = {
+        name: override(unstruct_hook=msgspec.to_builtins)
+        for name, hint in typing.get_type_hints(part).items()
+        if hint in (datetime, datetime | None, RunStatus)
+        and not _has_user_hook(hint, converter.get_unstructure_hook)
+    }
+    return make_dict_unstructure_fn(
+        part, converter, _cattrs_omit_if_default=converter.omit_if_default, **overrides
+    )
+
+
+def _unstructure_resource_factory(
+    model: type[Any], converter: cattrs.Converter
+) -> Callable[[Any], dict[str, Any]]:
+    to_fields = _unstructure_part_factory(model, converter)
+    resource_type = _resource_type(model)
+
+    def unstructure_resource(resource: Any) -> dict[str, Any]:
+        # JSON has no tuples; a model's own are all on this level.
+        attributes = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in to_fields(resource).items()
+            if name != "id"
+        }
+        return {"id": str(resource.id), "type": resource_type, "attributes": attributes}
+
+    return unstructure_resource
+
+
+def _generate_structure(model: type[M], converter: cattrs.Converter) -> Callable[[Any, Any], M]:
+    """The function that cattrs generates; fields without a user's hook are converted strictly."""
+    overrides: dict[str, Any] = {
+        name: override(struct_hook=_convert_strictly)
+        for name, hint in typing.get_type_hints(model).items()
+        if hint in _field_types() and not _has_user_hook(hint, converter.get_structure_hook)
+    }
+    return make_dict_structure_fn(model, converter, **overrides)
+
+
+def _convert_strictly(value: Any, kind: Any) -> Any:
+    """The structure hook of every type within a model that has no hook of the user's.
+
+    cattrs' own would turn None into ``"None"`` and ``"false"`` into True.
+    """
+    if type(value) is kind:
+        return value
+    try:
+        return msgspec.convert(value, _aware(kind))
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
+
+
+def _has_user_hook_within(model: type[Any], converter: cattrs.Converter) -> bool:
+    """Whether a user's hook or option concerns a model, or the model is a user's subclass."""
+    if converter.forbid_extra_keys or model not in (*_RESOURCES, *_PARTS):
+        return True
+    hints = typing.get_type_hints(model).values()
+    return any(_has_user_hook(hint, converter.get_structure_hook) for hint in hints)
+
+
+def _has_user_hook(kind: Any, get_hook: Callable[[Any], Any]) -> bool:
+    """Whether the hook of a type, or of one within it, is neither cattrs' nor this module's."""
+    try:
+        hook = get_hook(kind)
+    except cattrs.StructureHandlerNotFoundError:
+        return False
+    if _is_subclass(_PARTS, kind):
+        return hook is not _convert_strictly
+    if kind is RunStatus and hook is get_hook(str):
+        return False  # cattrs calls a hook for str for enums of text, too
+    if not (getattr(hook, "__module__", None) or "").startswith("cattrs."):
+        return True
+    within = [inner for inner in typing.get_args(kind) if inner not in (..., type(None))]
+    return any(_has_user_hook(inner, get_hook) for inner in within)
+
+
+@functools.cache
+def _field_types() -> set[Any]:
+    hints = [typing.get_type_hints(model).values() for model in (*_RESOURCES, *_PARTS)]
+    return {hint for own in hints for hint in own}
+
+
+class ResourceHook(Generic[M]):
+    """The structure hook of a model that is a resource.
+
+    Attributes:
+        wire: the struct that JSON is decoded to; None if that is left to cattrs and user's hooks.
+    """
+
+    def __init__(self, model: type[M], converter: cattrs.Converter) -> None:
+        self.wire = (
+            None if _has_user_hook_within(model, converter) else wire_model(cast("Any", model))
+        )
+        self._model = model
+        self._converter = converter
+        self._type = _resource_type(model)
+        hints = typing.get_type_hints(model)
+        self._own_id = _int_id if hints["id"] is int else _text_id
+        self._arrays = {name for name, hint in hints.items() if typing.get_origin(hint) is tuple}
+        self._interners = [
+            (name, _interners[hint]) for name, hint in hints.items() if hint in _interners
+        ]
+        self._defaulted = {
+            field.name
+            for field in attrs.fields(cast("Any", model))
+            if field.default not in (None, attrs.NOTHING) and field.name != "id"
+        }
+
+    def __call__(self, value: Any, _: object = None) -> M:
+        """The model of a resource.
+
+        Args:
+            value: a dict, JSON as bytes, or an instance of ``wire``.
+
+        Raises:
+            DecodeError: with a path from the resource's root.
+        """
+        if isinstance(value, bytes | msgspec.Raw):
+            value = self._parse(bytes(value))
+        if self.wire is not None and isinstance(value, self.wire):
+            return self._from_wire(value)
+        return self._from_dict(value)
+
+    def _parse(self, body: bytes) -> Any:
+        if self.wire is None:
+            return loads(body)
+        return parse(body, _decoder(self.wire), lambda plain: plain)
+
+    def _from_wire(self, resource: Any) -> M:
+        self._check_type(resource.type)
+        fields = msgspec.structs.asdict(resource.attributes)
+        for name in self._defaulted:
+            if fields[name] is None:
+                del fields[name]
+        for name, intern in self._interners:
+            if name in fields:
+                fields[name] = intern(fields[name], name)
+        fields["id"] = self._own_id(resource.id)
+        return self._model(**fields)
+
+    def _from_dict(self, resource: Any) -> M:
+        attributes = resource.get("attributes") if isinstance(resource, dict) else None
+        if not isinstance(attributes, dict):
+            raise DecodeError("Expected `object`", path="$.attributes")
+        self._check_type(resource.get("type"))
+        fields = {
+            name: value
+            for name, value in attributes.items()
+            if value is not None or name not in self._defaulted
+        }
+        fields["id"] = self._own_id(resource.get("id"))
+        for name in self._arrays & fields.keys():
+            if not isinstance(fields[name], list | tuple):
+                # cattrs takes anything that can be iterated.
+                raise DecodeError("Expected `array`", path=f"$.attributes.{name}")
+        try:
+            return self._generated(fields, self._model)
+        except Exception as error:  # a user's hook may raise anything
+            [said, *_] = cattrs.transform_error(error, "$.attributes", format_exception=_said)
+            said, _, path = said.rpartition(" @ ")
+            said, below = split_path(said)
+            raise DecodeError(said, path=path + below.removeprefix("$")) from error
+
+    @functools.cached_property
+    def _generated(self) -> Callable[[Any, Any], M]:
+        return _generate_structure(self._model, self._converter)
+
+    def _check_type(self, found: object) -> None:
+        if found is not None and found != self._type:
+            said = f"Expected the type {self._type!r}, got {found!r:.60}"
+            raise DecodeError(said, path="$.type", mismatched=True)
+
+
+@functools.cache
+def wire_model(model: type[Any]) -> Any:
+    """A msgspec struct for a resource in JSON.
+
+    Its ``attributes`` have the model's fields, but all that may be absent may be null too, and
+    params and tags stay JSON, since most are already known.
+    """
+    hints = typing.get_type_hints(model)
+    fields: list[Any] = []
+    for field in attrs.fields(model):
+        hint = hints[field.name]
+        wire_type: Any = list[msgspec.Raw] if hint in _interners else _aware(hint)
+        if field.default is attrs.NOTHING:
+            fields.append((field.name, wire_type))
+        elif field.name != "id":
+            fields.append((field.name, wire_type | None, None))
+    fields = [field for field in fields if field[0] != "id"]
+    name = model.__name__
+    attributes = msgspec.defstruct(f"{name}Attributes", fields, kw_only=True, gc=False)
+    resource: list[Any] = [("attributes", attributes), ("id", Any, None), ("type", Any, None)]
+    return msgspec.defstruct(f"{name}Resource", resource, gc=False)
+
+
+@functools.cache
+def _decoder(form: Any) -> Callable[[bytes], Any]:
+    return msgspec.json.Decoder(form).decode
+
+
+def _aware(kind: Any) -> Any:
+    if kind is datetime:
+        return _AwareDatetime
+    return _AwareDatetime | None if kind == datetime | None else kind
+
+
+class Interner:
+    """Params or tags from JSON, equal ones as one object; the memory that it takes is bounded."""
+
+    def __init__(self, model: type[Param | Tag]) -> None:
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(model).decode
+        self._known: dict[bytes, Any] = {}
+
+    def __call__(self, slices: list[msgspec.Raw], name: str) -> tuple[Any, ...]:
+        """The models in the attribute ``name``.
+
+        Raises:
+            DecodeError: with a path from the resource's root.
+        """
+        models = tuple(map(self._known.get, map(bytes, slices)))
+        if all(models):
+            return models
+        return tuple(
+            [
+                self._known.get(key) or self._add(key, f"$.attributes.{name}[{index}]")
+                for index, key in enumerate(map(bytes, slices))
+            ]
+        )
+
+    def _add(self, key: bytes, path: str) -> Any:
+        try:
+            model = self._decode(key)
+        except PARSE_ERRORS as error:
+            wrong = decode_error(error)
+            wrong.path = path + wrong.path.removeprefix("$")
+            raise wrong from None
+        if len(key) <= LONGEST_INTERNED:
+            if len(self._known) >= INTERNED:
+                self._known.clear()
+            self._known[key] = model
+        return model
+
+
+_interners: Final[dict[Any, Interner]] = {
+    tuple[Param, ...]: Interner(Param),
+    tuple[Tag, ...]: Interner(Tag),
+}
+
+
+def _resource_type(model: type[Any]) -> str:
+    """A model's JSON:API ``type``.
+
+    Raises:
+        TypeError: if the model is not a resource.
+    """
+    for cls in model.__mro__:
+        if cls in RESOURCE_TYPES:
+            return RESOURCE_TYPES[cls]
+    known = ", ".join(cls.__name__ for cls in RESOURCE_TYPES)
+    raise TypeError(f"only {known} are resources; this is {model.__name__}")
+
+
+def _int_id(value: object) -> int:
+    """A resource's ``id``; documented as a string of digits, an integer is taken too."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    if isinstance(value, int) and value >= 0 and not isinstance(value, bool):
+        return value
+    raise DecodeError(f"Expected an id, got `{type(value).__name__}`", path="$.id")
+
+
+def _text_id(value: object) -> str:
+    """The id of a directory or of a list of facets, which no request uses."""
+    if value is None or isinstance(value, str | int):
+        return "" if value is None else str(value)
+    raise DecodeError(f"Expected an id, got `{type(value).__name__}`", path="$.id")
+
+
+# Responses
+
+
+class PageNumbers(msgspec.Struct, gc=False):
+    """Where a page stands in its listing; see `Page`."""
+
+    number: int | None = None
+    size: int | None = None
+    total: int | None = None
+    first_number: int | None = None
+    prev_number: int | None = None
+    next_number: int | None = None
+    last_number: int | None = None
+
+
+class Meta(msgspec.Struct, gc=False):
+    """What a listing says about itself."""
+
+    page: PageNumbers | None = None
+
+
+class Document(msgspec.Struct, Generic[T], gc=False):
+    """A response with one resource."""
+
+    data: T
+
+
+class Listing(msgspec.Struct, Generic[T], gc=False):
+    """A response with a page of resources."""
+
+    data: list[T]
+    meta: Meta | None = None
+
+
+@attrs.frozen
+class DecodedPage:
+    """A page of a listing, item by item.
+
+    Attributes:
+        items: the model of each item, or the `DecodeError` that it led to.
+        numbers: where the page stands in its listing.
+    """
+
+    items: list[Any]
+    numbers: PageNumbers
+
+    def page(self) -> Page[Any]:
+        """The page as its model.
+
+        Raises:
+            DecodeError: of the first item that is not what the API promises.
+        """
+        for item in self.items:
+            if isinstance(item, DecodeError):
+                raise item
+        return Page(items=tuple(self.items), **msgspec.structs.asdict(self.numbers))
+
+
+def decode(
+    body: bytes, model: type[M], converter: cattrs.Converter, *, expects: int | None = None
+) -> M:
+    """The model in a response with one resource.
+
+    Args:
+        body: ``{"data": resource}`` as JSON.
+        model: the resource's model.
+        converter: structures it.
+        expects: the id that the resource must have.
+
+    Raises:
+        DecodeError: if the body is not what the API promises, or has another id or type.
+    """
+    try:
+        document = _parse_as(Document, body)
+    except DecodeError as error:
+        raise _located(error, "$", expects) from None
+    try:
+        result = _structure(document.data, model, converter)
+    except DecodeError as error:
+        raise _located(error, "$.data", expects) from error.__cause__
+    # A user's hook for the whole model may return something that has no id.
+    if expects is not None and (found := getattr(result, "id", expects)) != expects:
+        wrong = DecodeError(f"Expected id {expects}, got {found}", path="$.id", mismatched=True)
+        raise _located(wrong, "$.data", expects)
+    return result
+
+
+async def decode_page(body: bytes, model: type[Any], converter: cattrs.Converter) -> DecodedPage:
+    """The items of a response with a page of resources; one that is wrong spoils no other.
+
+    Lets other tasks run every `YIELD_EVERY_BYTES`.
+
+    Raises:
+        DecodeError: if the body is not a listing.
+    """
+    listing = _decode_listing(body, getattr(converter.get_structure_hook(model), "wire", None))
+    batch = 1 + len(listing.data) * YIELD_EVERY_BYTES // len(body)
+    items: list[Any] = []
+    for index, item in enumerate(listing.data):
+        if index and index % batch == 0:
+            await asyncio.sleep(0)
+        try:
+            items.append(_structure(item, model, converter))
+        except DecodeError as error:
+            items.append(_located(error, f"$.data[{index}]", _id_of(item)))
+    return DecodedPage(items, (listing.meta and listing.meta.page) or PageNumbers())
+
+
+def _decode_listing(body: bytes, wire: Any) -> Any:
+    """A page with its items as instances of ``wire``, or else as JSON or dicts."""
+    if wire is not None:
+        try:
+            return _decoder(Listing[wire])(body)
+        except PARSE_ERRORS:
+            pass  # perhaps because of one item: each is structured individually
+    try:
+        return _parse_as(Listing, body)
+    except DecodeError as error:
+        failure = _located(error, "$", None)
+    # What was cut short is better requested again.
+    if not failure.cut_short and len(body) <= LONGEST_SPLIT:
+        outline, items = split_items(body)
+        try:
+            listing = _decoder(Listing[Any])(outline)
+        except PARSE_ERRORS:
+            raise failure from None
+        if len(items) == len(listing.data):
+            listing.data = [msgspec.Raw(item) for item in items]
+            return listing
+    raise failure
+
+
+def _parse_as(form: Any, body: bytes) -> Any:
+    """A document or a listing whose resources stay JSON, or are dicts if there is a ``NaN``."""
+    plain = functools.partial(msgspec.convert, type=form[Any])
+    return parse(body, _decoder(form[msgspec.Raw]), plain)
+
+
+def _structure(value: Any, model: type[M], converter: cattrs.Converter) -> M:
+    """A resource as its model.
+
+    Raises:
+        DecodeError: with a path from the resource's root.
+    """
+    if not isinstance(converter.get_structure_hook(model), ResourceHook):
+        return _structure_by_user_hook(value, model, converter)
+    return converter.structure(value, model)
+
+
+def _structure_by_user_hook(value: Any, model: type[M], converter: cattrs.Converter) -> M:
+    if isinstance(value, bytes | msgspec.Raw):
+        value = loads(bytes(value))
+    try:
+        return converter.structure(value, model)
+    except Exception as error:  # such a hook may raise anything
+        raise DecodeError(_said(error)) from error
+
+
+class _Identity(msgspec.Struct, gc=False):
+    id: Any = None
+
+
+def _id_of(item: Any) -> int | None:
+    """The id of a resource that could not be structured."""
+    try:
+        if isinstance(item, msgspec.Raw):  # msgspec would not take NaN, or half a surrogate pair
+            item = json.loads(bytes(item).decode(errors="replace"))
+        return _int_id(msgspec.convert(item, _Identity, from_attributes=True).id)
+    except (ValueError, RecursionError, DecodeError):
+        return None
+
+
+def _located(error: DecodeError, prefix: str, resource_id: int | None) -> DecodeError:
+    """The same error with a path from the response's root, and the id that was requested."""
+    path = prefix + error.path.removeprefix("$")
+    about = "" if resource_id is None else f"in the answer for id {resource_id}: "
+    return DecodeError(
+        f"{about}{error.args[0]}, at {path}",
+        path=path,
+        resource_id=resource_id,
+        cut_short=error.cut_short and prefix == "$",  # what is around a resource was whole
+        mismatched=error.mismatched,
+    )
+
+
+def _said(error: BaseException, kind: type[Any] | None = None) -> str:
+    """An error's own message, if cattrs would only say that a value is invalid."""
+    if isinstance(error, ValueError | DecodeError) and error.args:
+        return str(error)
+    return cattrs.v.format_exception(error, kind)
+
+
+# Single resources
+
+
+def to_dict(model: Any, *, converter: cattrs.Converter | None = None) -> dict[str, Any]:
+    """A model as the API's resource, ``{"id", "type", "attributes"}``, of JSON types only.
+
+    Raises:
+        TypeError: if the model is not a resource, such as a single `Param`.
+    """
+    _resource_type(type(model))
+    return cast("dict[str, Any]", (converter or _default_converter()).unstructure(model))
+
+
+def to_json(model: Any, *, converter: cattrs.Converter | None = None) -> str:
+    """A model as the API's resource, as JSON on one line; ``NaN`` and ``Infinity`` stay.
+
+    Raises:
+        TypeError: if the model is not a resource, such as a single `Param`.
+    """
+    resource = to_dict(model, converter=converter)
+    if isinstance(model, Run) and _all_finite(model):
+        return msgspec.json.encode(resource).decode()  # which would write null for NaN
+    return json.dumps(resource, ensure_ascii=False, separators=(",", ":"))
+
+
+def from_dict(resource: Any, model: type[M], *, converter: cattrs.Converter | None = None) -> M:
+    """The model of a resource as :func:`to_dict` returns it.
+
+    Raises:
+        DecodeError: if the resource is not what the API promises.
+        TypeError: if the model is not a resource, such as a single `Param`.
+    """
+    _resource_type(model)
+    return _structure(resource, model, converter or _default_converter())
+
+
+def from_json(text: str | bytes, model: type[M], *, converter: cattrs.Converter | None = None) -> M:
+    """The model of a resource in JSON as :func:`to_json` returns it.
+
+    Raises:
+        DecodeError: if the resource is not what the API promises.
+        TypeError: if the model is not a resource, such as a single `Param`.
+    """
+    body = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    return from_dict(body, model, converter=converter)
+
+
+@functools.cache
+def _default_converter() -> cattrs.Converter:
+    return make_converter()
+
+
+def _all_finite(run: Run) -> bool:
+    numbers = [run.duration]
+    for metric in run.metric_summaries:
+        numbers += (metric.latest, metric.max, metric.mean, metric.min, metric.stddev)
+    return all(number is None or math.isfinite(number) for number in numbers)

@@ -1,0 +1,136 @@
+"""Time that jumps: an event loop that never waits, and a server that is only a function.
+
+The client is the real one, on a double of the aiohttp session, so that minutes of retries and
+quotas take as long as computing them does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import selectors
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+from unittest import mock
+
+import aiohttp
+import attrs
+from multidict import CIMultiDict
+
+from modellab_async import Clock, ModelLabClient
+from modellab_async.simulator import RateLimit
+from modellab_async.simulator.limits import Limits
+
+T = TypeVar("T")
+EPOCH = 1_779_000_000.0
+RUN = (
+    b'{"data":{"id":"1","type":"runs","attributes":{"name":"r","project_id":1,'
+    b'"status":"completed","created_at":"2026-01-01T00:00:00Z"}}}'
+)
+_PROTOCOL: Any = mock.NonCallableMock(_reading_paused=False)
+"""What a stream reader tells to pause; there is nothing to pause."""
+
+
+class _Selector(selectors.SelectSelector):
+    """Lets time pass instead of waiting."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> Any:
+        self.now += timeout or 0.0
+        return super().select(0)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop on which waiting takes no time."""
+
+    def __init__(self) -> None:
+        self._virtual = _Selector()
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        return self._virtual.now
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """As ``asyncio.run``, in virtual time."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(main)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@attrs.define
+class _Response:
+    """As much of an `aiohttp.ClientResponse` as a client reads."""
+
+    status: int
+    headers: CIMultiDict[str]
+    content: aiohttp.StreamReader
+
+    @classmethod
+    def of(cls, status: int, headers: Any, body: bytes) -> _Response:
+        content = aiohttp.StreamReader(_PROTOCOL, 65_536, loop=asyncio.get_running_loop())
+        content.feed_data(body)
+        content.feed_eof()
+        return cls(status, CIMultiDict(headers), content)
+
+    async def read(self) -> bytes:
+        return await self.content.read()
+
+    def release(self) -> None:
+        """Nothing to release."""
+
+    close = release
+
+
+@attrs.define
+class Server:
+    """Returns a run after a while, or fails by chance, by quota, by rule or during an outage."""
+
+    rate: float = 0.0
+    limit: RateLimit | None = None
+    latency: float = 0.05
+    jitter: float = 0.0
+    seed: int = 1
+    rule: Callable[[float], tuple[int, Mapping[str, str]]] | None = None
+    down: bool = False
+    log: list[tuple[float, int]] = attrs.field(factory=list)
+    by_status: Counter[int] = attrs.field(factory=Counter)
+    _random: random.Random = attrs.field(init=False)
+    _limits: Limits = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+        self._limits = Limits(self.limit, lambda: EPOCH + now())
+
+    def client(self) -> ModelLabClient:
+        """A client of this server, with a clock and chance of its own."""
+        chance = random.Random(self._random.random())
+        clock = Clock(monotonic=now, time=lambda: EPOCH + now(), random=chance.random)
+        session = mock.NonCallableMock(
+            aiohttp.ClientSession, auth=None, closed=False, connector=None, request=self._answer
+        )
+        return ModelLabClient(api_key="key", app_key="key", clock=clock, session=session)
+
+    async def _answer(self, method: str, url: object, **options: object) -> _Response:
+        half = self.latency / 2
+        await asyncio.sleep(half + self.jitter * self._random.random())
+        status: int = 200
+        headers: Any = ()
+        if self.limit is not None:
+            headers, refusal = self._limits.admit("get_run")
+            status = 429 if refusal is not None else 200
+        if self.down or (status == 200 and self._random.random() < self.rate):
+            status, headers = self._random.choice((500, 502, 504, 512, 0, 0)), ()
+        if self.rule is not None:
+            status, headers = self.rule(EPOCH + now())
+        self.log.append((now(), status))
+        self.by_status[status] += 1
+        await asyncio.sleep(half + self.jitter * self._random.random())
+        if status == 0:
+            raise aiohttp.ServerDisconnectedError
+        return _Response.of(status, headers, RUN)
