@@ -188,8 +188,12 @@ _COUNT: Final = f"SELECT count(*) FROM {_SOURCE}"
 
 def _keep_only(store: Store, asked: IdSet) -> None:
     """Remove what an interrupted export fetched for ids that are not asked for any more."""
-    others = [run_id for run_id in store.column("SELECT id FROM runs") if run_id not in asked]
+    fetched = store.column(
+        "SELECT id FROM runs UNION SELECT try_cast(run_id AS BIGINT) FROM failures"
+    )
+    others = [run_id for run_id in fetched if run_id is not None and run_id not in asked]
     store.value("DELETE FROM runs WHERE id IN (SELECT unnest(?))", [others])
+    store.value("DELETE FROM failures WHERE run_id IN (SELECT unnest(?))", [list(map(str, others))])
 
 
 @attrs.frozen

@@ -161,34 +161,37 @@ def sql(
     """
 
     async def answer() -> ExitCode:
-        with open_store(file, read_only=True) as store, refusals(file):
-            store.connection.execute("SET enable_external_access = false")
-            result: Any = store.connection.sql(query)
+        with open_store(file, read_only=True) as store:
+            with refusals(file):
+                store.connection.execute("SET enable_external_access = false")
+                result: Any = store.connection.sql(query)
             if result is None:  # not a query
                 return ExitCode.OK
             if wants_json(as_json):
-                for line in islice(_lines(result), limit):
+                for line in islice(_lines(file, result), limit):
                     # NaN and the infinities, which JSON does not have, become null.
                     row = json.loads(line, parse_constant=lambda _: None)
                     write_line(json.dumps(row, ensure_ascii=False))
             else:
-                _show_table(result, limit or IN_A_TABLE)
+                _show_table(file, result, limit or IN_A_TABLE)
         return ExitCode.OK
 
     finish(answer())
 
 
-def _lines(result: Any) -> Iterator[str]:
+def _lines(file: Path, result: Any) -> Iterator[str]:
     """The rows of a query as JSON, made as they are asked for."""
-    lines = result.query("result", "SELECT to_json(result)::VARCHAR FROM result")
-    for batch in lines.to_arrow_reader(1_000):
-        yield from batch.column(0).to_pylist()
+    with refusals(file):
+        lines = result.query("result", "SELECT to_json(result)::VARCHAR FROM result")
+        for batch in lines.to_arrow_reader(1_000):
+            yield from batch.column(0).to_pylist()
 
 
-def _show_table(result: Any, limit: int) -> None:
+def _show_table(file: Path, result: Any, limit: int) -> None:
     """Show rows as a table; if it has too many columns for the terminal, below each other."""
     names = [clean(name) for name in result.columns]
-    found = result.project("COLUMNS(*)::VARCHAR").limit(limit + 1).fetchall()
+    with refusals(file):
+        found = result.project("COLUMNS(*)::VARCHAR").limit(limit + 1).fetchall()
     rows = [["" if cell is None else clean(cell) for cell in row] for row in found[:limit]]
     if len(names) * _LEAST_COLUMN <= stdout().width:
         table = plain_table()

@@ -297,7 +297,10 @@ def _create(path: Path) -> None:
             for statement in _MORE:
                 connection.execute(statement)
         with suppress(FileExistsError):  # another process was faster
-            os.link(new, path)
+            try:
+                os.link(new, path)
+            except PermissionError:  # not every file system has links
+                new.rename(path)
     finally:
         shutil.rmtree(directory)
 

@@ -38,8 +38,10 @@ from modellab_async.store.database import Failure, Store, Sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from modellab_async.client import ModelLabClient
+    from modellab_async.converter import DecodedPage
     from modellab_async.models import RunFilter
 
     RunIds = Iterable[int | str] | AsyncIterable[int | str]
@@ -221,39 +223,39 @@ class Syncing:
 
     async def _by_filter(self, *, full: bool) -> None:
         newest = await self._load(_NEWEST_FIRST, None)
-        times = [run.updated_at for run in newest.items if isinstance(run, Run) and run.updated_at]
         # What changes while the sync is under way is newer than this: the next one finds it.
-        mark = max(times, default=None)
+        mark = max((run.updated_at for run in _runs(newest) if run.updated_at), default=None)
         key = filter_key(self._filter)
         finished = "filter = ? AND kind <> 'ids' AND finished_at IS NOT NULL"
-        earlier = [s.mark for s in await on_disk(self._store.syncs, finished, [key])]
+        earlier = await on_disk(self._store.syncs, finished, [key])
         kind = "listing" if full or not earlier else "update"
         self.sync = await on_disk(self._store.begin, kind, key, mark)
         if kind == "listing":
             await self._listing()
         else:
             self.sync = attrs.evolve(self.sync, mark=mark)
-            await self._update(newest, max((m for m in earlier if m is not None), default=None))
+            await self._update(newest, max((s.mark for s in earlier if s.mark), default=None))
 
     async def _listing(self) -> None:
         """Read all pages, and again if runs left the listing meanwhile."""
         start = await self._resumed_page()
         for _ in range(1 + _REWALKS):
-            moved, pages, total = False, 0, None
-            async with aclosing(self._pages(_ORDER, start)) as listing:
+            moved, pages = False, 0
+            total: int | None = None
+            async with aclosing(self._pages(_ORDER, start, _PAGES_AHEAD)) as listing:
                 async for page in listing:
                     numbers = page.numbers
-                    moved |= None not in (total, numbers.total) and numbers.total < total
-                    pages, total = pages + 1, numbers.total
-                    self._take(page.items)
+                    before, total, pages = total, numbers.total, pages + 1
+                    moved |= before is not None and total is not None and total < before
+                    self._take(page)
                     self.sync = attrs.evolve(self.sync, page=numbers.number)
                     await self._write_if_due()
-                    before = ((numbers.number or 0) - (numbers.first_number or 0)) * MAX_PAGE_SIZE
-                    self._on_progress(before + len(page.items), total)
+                    index = (numbers.number or 0) - (numbers.first_number or 0)
+                    self._on_progress(index * MAX_PAGE_SIZE + len(page.items), total)
+            alone = pages == 1 and start is None
+            start = None
             if not moved:
                 break
-            start = None
-        alone = pages == 1 and start is None
         self.sync = attrs.evolve(self.sync, complete=False if moved else True if alone else None)
 
     async def _resumed_page(self) -> int | None:
@@ -261,80 +263,67 @@ class Syncing:
 
         Runs that were deleted since have moved the others to earlier pages.
         """
+        known = "SELECT 1 FROM runs WHERE id = ? AND sync = ?"
         number, back = self.sync.page, 1
         while number is not None:
-            first = [
-                item for item in (await self._load(_ORDER, number)).items if isinstance(item, Run)
-            ][:1]
-            if first and await on_disk(
-                self._store.value,
-                "SELECT 1 FROM runs WHERE id = ? AND sync = ?",
-                [first[0].id, self.sync.id],
-            ):
+            runs = _runs(await self._load(_ORDER, number))
+            if runs and await on_disk(self._store.value, known, [runs[0].id, self.sync.id]):
                 break
             number = number - back if number > back else None
             back *= 2
         return number
 
-    async def _update(self, newest: Any, since: Any) -> None:
+    async def _update(self, newest: DecodedPage, since: datetime | None) -> None:
         """Read pages from the newest on, until one has nothing new and is old enough."""
-        start, page = newest.numbers.next_number, newest
-        pages = self._pages(_NEWEST_FIRST, start, ahead=1)
-        async with aclosing(pages):
-            done = 0
-            while True:
-                new = await on_disk(self._new, [i for i in page.items if isinstance(i, Run)])
-                times = [i.updated_at for i in page.items if isinstance(i, Run) and i.updated_at]
-                # The difference of two times cannot overflow, whatever the server sent.
-                old = since is not None and any(since - time > OVERLAP for time in times)
-                self._take([*new, *(item for item in page.items if not isinstance(item, Run))])
+        done = 0
+        async with aclosing(self._pages(_NEWEST_FIRST, None, 1, first=newest)) as pages:
+            async for page in pages:
+                new = await on_disk(self._new, _runs(page))
+                self._take(page, new)
                 done += len(page.items)
                 self._on_progress(done, None)
                 await self._write_if_due()
-                if start is None or (old and not new):
-                    return
-                try:
-                    page = await anext(pages)
-                except StopAsyncIteration:
+                times = [run.updated_at for run in _runs(page) if run.updated_at]
+                # The difference of two times cannot overflow, whatever the server sent.
+                if not new and since and any(since - time > OVERLAP for time in times):
                     return
 
-    def _new(self, runs: list[Run]) -> list[Run]:
-        """Those that no finished sync has with the same ``updated_at``."""
+    def _new(self, runs: list[Run]) -> set[int]:
+        """Those that no other sync has written with the same ``updated_at``."""
         rows = self._store.rows(
             "SELECT id, updated_at FROM runs WHERE sync <> ? AND vanished_at IS NULL"
             " AND id IN (SELECT unnest(?))",
             [self.sync.id, [run.id for run in runs]],
         )
-        known = {row["id"]: row["updated_at"] for row in rows}
-        return [r for r in runs if r.id not in known or known[r.id] != r.updated_at]
+        known = {(row["id"], row["updated_at"]) for row in rows}
+        return {run.id for run in runs if (run.id, run.updated_at) not in known}
 
-    def _take(self, items: Iterable[Any]) -> None:
-        for item in items:
-            if isinstance(item, Run):
-                self._runs.append(item)
-            else:
+    def _take(self, page: DecodedPage, new: set[int] | None = None) -> None:
+        for item in page.items:
+            if not isinstance(item, Run):
                 self._fail("unknown" if item.resource_id is None else item.resource_id, item)
+            elif new is None or item.id in new:
+                self._runs.append(item)
 
-    async def _load(self, sort: str, number: int | None) -> Any:
-        page = await self._lab.perform(
-            list_runs(
-                self._filter,
-                sort=sort,
-                page_size=MAX_PAGE_SIZE,
-                page_number=number,
-                wait_for_quota=True,
-            )
+    async def _load(self, sort: str, number: int | None) -> DecodedPage:
+        call = list_runs(
+            self._filter,
+            sort=sort,
+            page_size=MAX_PAGE_SIZE,
+            page_number=number,
+            wait_for_quota=True,
         )
+        page: DecodedPage = await self._lab.perform(call)
         self._anything = True
         return page
 
     async def _pages(
-        self, sort: str, start: int | None, ahead: int = _PAGES_AHEAD
-    ) -> AsyncGenerator[Any, None]:
-        """The pages from ``start`` on, with up to ``ahead`` requests in flight."""
-        tasks: dict[int, asyncio.Task[Any]] = {}
+        self, sort: str, start: int | None, ahead: int, *, first: DecodedPage | None = None
+    ) -> AsyncGenerator[DecodedPage, None]:
+        """The pages from ``start`` or ``first`` on, with up to ``ahead`` requests in flight."""
+        tasks: dict[int, asyncio.Task[DecodedPage]] = {}
         try:
-            page = await self._load(sort, start)
+            page = first or await self._load(sort, start)
             while True:
                 yield page
                 numbers = page.numbers
@@ -346,13 +335,12 @@ class Syncing:
                         f"page {numbers.number} names page {following} as the next one",
                         path="$.meta.page.next_number",
                     )
-                last = following if numbers.last_number is None else numbers.last_number
-                for number in range(
-                    following, 1 + max(following, min(last, following + ahead - 1))
-                ):
+                last = max(following, min(numbers.last_number or 0, following + ahead - 1))
+                for number in range(following, last + 1):
                     if number not in tasks:
                         tasks[number] = asyncio.create_task(self._load(sort, number))
-                page = await tasks.pop(following)
+                page = await tasks[following]
+                del tasks[following]
         finally:
             for task in tasks.values():
                 task.cancel()
@@ -372,3 +360,7 @@ class Syncing:
         self._anything |= bool(runs)
         if runs or failures:
             await on_disk(self._store.write, self.sync, runs, failures)
+
+
+def _runs(page: DecodedPage) -> list[Run]:
+    return [item for item in page.items if isinstance(item, Run)]
