@@ -1,7 +1,7 @@
-"""What this client costs against its peers, and the scripts that measure it.
+"""What this client costs against its peers, and what it survives: scripts that measure both.
 
-Each script runs by its path or as a module: ``python -m benchmarks.single`` finds its neighbours
-through the line below, as ``python benchmarks/single.py`` does by itself.
+The modules import each other by bare names, so that ``worker.py`` runs as a script beside another
+checkout of the package; the line below lets ``python -m benchmarks.bench`` find them.
 """
 
 import sys

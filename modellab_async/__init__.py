@@ -10,17 +10,17 @@ Example:
 """
 
 # The rooms, from facts to edges; each imports only rooms above it:
-#   display, notebook                           how values look to a person
+#   display, notebook, pydantic_schema          how values look to a person, and to pydantic
 #   models, errors                              what the API's resources and failures are
 #   clock, closing, collector, stats, idset     small things that all rooms share
-#   comparison                                  pure: runs side by side
+#   comparison, frames, run_list                pure: runs side by side, as tables, and in a list
 #   ratelimit, config, endpoints, responses     pure: settings, HTTP, the operations
 #   parsing, converter                          pure: JSON to models and back
 #   hooks                                       what is told of calls, and to whom
 #   quota, limiter, budget, retry, deadlines, transport    a request in motion
 #   bulk, pagination, waiting, downloads            many requests as one piece of work
 #   resources, client                           what users hold
-#   frames, store, export, raydata              runs as tables, databases, files and datasets
+#   store, export, raydata                      runs as databases, files and datasets
 #   otel                                        calls as spans and metrics
 #   speed                                       uvloop and isal, by choice
 #   cli, simulator                              edges; the simulator imports nothing of ours
@@ -95,6 +95,7 @@ from modellab_async.models import (
 from modellab_async.pagination import Pager
 from modellab_async.ratelimit import RateLimit
 from modellab_async.retry import RetryPolicy
+from modellab_async.run_list import RunList
 from modellab_async.stats import Stats
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ __all__ = [
     "RunArtifacts",
     "RunFile",
     "RunFilter",
+    "RunList",
     "RunStatus",
     "ServerError",
     "Stats",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from importlib.util import find_spec
@@ -15,11 +16,9 @@ def main() -> None:
     if missing:
         sys.exit(_refusal(f"modellab needs {' and '.join(missing)}: {_INSTALL}"))
     _make_streams_usable()
-    try:
-        for argument in sys.argv[1:]:
-            argument.encode()
-    except UnicodeEncodeError:
-        sys.exit(_refusal(f"error: {argument!a} is not text in this system's encoding"))
+    for argument in sys.argv[1:]:
+        if re.search(r"[\ud800-\udfff]", argument):  # how Python shows bytes that are no text
+            sys.exit(_refusal(f"error: {argument!a} is not text in this system's encoding"))
     try:
         from modellab_async.cli import app  # noqa: PLC0415 - after the checks above
 

@@ -1,15 +1,12 @@
 """Runs side by side: the params in which they differ, and their metrics."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, TypeVar, get_args
 
 import attrs
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from modellab_async.models import Run
+from modellab_async.models import Run, count_of
+from modellab_async.notebook import render
 
 T = TypeVar("T")
 
@@ -55,9 +52,9 @@ class Comparison:
 
     runs: tuple[Run, ...]
     statistic: Statistic
-    params: tuple[ParamRow, ...]
-    same_params: tuple[ParamRow, ...]
-    metrics: tuple[MetricRow, ...]
+    params: tuple[ParamRow, ...] = attrs.field(repr=count_of)
+    same_params: tuple[ParamRow, ...] = attrs.field(repr=count_of)
+    metrics: tuple[MetricRow, ...] = attrs.field(repr=count_of)
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain values; lists are in the order of the runs."""
@@ -71,10 +68,8 @@ class Comparison:
             "metrics": {row.key: list(row.values) for row in self.metrics},
         }
 
-    def _repr_html_(self) -> str:
-        from modellab_async import notebook  # noqa: PLC0415 - nobody else needs it
-
-        return notebook.comparison_html(self)
+    def _repr_html_(self) -> str | None:
+        return render("comparison", comparison=self)
 
 
 def compare(runs: Iterable[Run], *, statistic: Statistic = "latest") -> Comparison:

@@ -14,6 +14,7 @@ import asyncio
 import functools
 import json
 import math
+import operator
 import typing
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar, cast
@@ -44,7 +45,7 @@ from modellab_async.models import (
 from modellab_async.parsing import PARSE_ERRORS, decode_error, loads, parse, split_items, split_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -240,11 +241,8 @@ class ResourceHook(Generic[M]):
         self._interners = [
             (name, _interners[hint]) for name, hint in hints.items() if hint in _interners
         ]
-        self._defaulted = {
-            field.name
-            for field in attrs.fields(cast("Any", model))
-            if field.default not in (None, attrs.NOTHING) and field.name != "id"
-        }
+        self._defaulted = _defaulted(model)
+        self._values_of_defaulted = operator.attrgetter(*self._defaulted)
 
     def __call__(self, value: Any, _: object = None) -> M:
         """The model of a resource.
@@ -257,37 +255,34 @@ class ResourceHook(Generic[M]):
         """
         if isinstance(value, bytes | msgspec.Raw):
             value = self._parse(bytes(value))
-        if self.wire is not None and isinstance(value, self.wire):
-            return self._from_wire(value)
-        return self._from_dict(value)
+        return self._from_wire(value) if type(value) is self.wire else self._from_dict(value)
 
     def _parse(self, body: bytes) -> Any:
-        if self.wire is None:
-            return loads(body)
-        return parse(body, _decoder(self.wire), lambda plain: plain)
+        return loads(body) if self.wire is None else parse(body, _decoder(self.wire), _unchanged)
 
     def _from_wire(self, resource: Any) -> M:
         self._check_type(resource.type)
         fields = msgspec.structs.asdict(resource.attributes)
-        for name in self._defaulted:
-            if fields[name] is None:
-                del fields[name]
+        if None in self._values_of_defaulted(resource.attributes):
+            fields = self._fill_defaults(fields)
         for name, intern in self._interners:
-            if name in fields:
-                fields[name] = intern(fields[name], name)
+            fields[name] = intern(fields[name], name)
         fields["id"] = self._own_id(resource.id)
         return self._model(**fields)
+
+    def _fill_defaults(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Replace nulls by the model's defaults."""
+        defaults = self._defaulted
+        return {
+            name: defaults.get(name) if value is None else value for name, value in fields.items()
+        }
 
     def _from_dict(self, resource: Any) -> M:
         attributes = resource.get("attributes") if isinstance(resource, dict) else None
         if not isinstance(attributes, dict):
             raise DecodeError("Expected `object`", path="$.attributes")
         self._check_type(resource.get("type"))
-        fields = {
-            name: value
-            for name, value in attributes.items()
-            if value is not None or name not in self._defaulted
-        }
+        fields = self._fill_defaults(attributes)
         fields["id"] = self._own_id(resource.get("id"))
         for name in self._arrays & fields.keys():
             if not isinstance(fields[name], list | tuple):
@@ -311,6 +306,19 @@ class ResourceHook(Generic[M]):
             raise DecodeError(said, path="$.type", mismatched=True)
 
 
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def _defaulted(model: type[Any]) -> dict[str, Any]:
+    """The defaults of the fields that are never None."""
+    return {
+        field.name: field.default
+        for field in attrs.fields(model)
+        if field.default not in (None, attrs.NOTHING) and field.name != "id"
+    }
+
+
 @functools.cache
 def wire_model(model: type[Any]) -> Any:
     """A msgspec struct for a resource in JSON.
@@ -323,11 +331,12 @@ def wire_model(model: type[Any]) -> Any:
     for field in attrs.fields(model):
         hint = hints[field.name]
         wire_type: Any = list[msgspec.Raw] if hint in _interners else _aware(hint)
+        if field.name == "id":
+            continue
         if field.default is attrs.NOTHING:
             fields.append((field.name, wire_type))
-        elif field.name != "id":
-            fields.append((field.name, wire_type | None, None))
-    fields = [field for field in fields if field[0] != "id"]
+        else:
+            fields.append((field.name, wire_type | None, field.default))
     name = model.__name__
     attributes = msgspec.defstruct(f"{name}Attributes", fields, kw_only=True, gc=False)
     resource: list[Any] = [("attributes", attributes), ("id", Any, None), ("type", Any, None)]
@@ -352,34 +361,32 @@ class Interner:
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(model).decode
         self._known: dict[bytes, Any] = {}
 
-    def __call__(self, slices: list[msgspec.Raw], name: str) -> tuple[Any, ...]:
+    def __call__(self, slices: Sequence[msgspec.Raw], name: str) -> tuple[Any, ...]:
         """The models in the attribute ``name``.
 
         Raises:
             DecodeError: with a path from the resource's root.
         """
-        models = tuple(map(self._known.get, map(bytes, slices)))
+        known, decode = self._known, self._decode
+        keys = list(map(bytes, slices))
+        models = list(map(known.get, keys))
         if all(models):
-            return models
-        return tuple(
-            [
-                self._known.get(key) or self._add(key, f"$.attributes.{name}[{index}]")
-                for index, key in enumerate(map(bytes, slices))
-            ]
-        )
-
-    def _add(self, key: bytes, path: str) -> Any:
+            return tuple(models)
+        if len(known) > INTERNED:
+            known.clear()
+        index = 0
         try:
-            model = self._decode(key)
+            for index, key in enumerate(keys):
+                if models[index] is None:
+                    models[index] = model = known.get(key) or decode(key)
+                    if len(key) <= LONGEST_INTERNED:
+                        known[key] = model
         except PARSE_ERRORS as error:
             wrong = decode_error(error)
-            wrong.path = path + wrong.path.removeprefix("$")
-            raise wrong from None
-        if len(key) <= LONGEST_INTERNED:
-            if len(self._known) >= INTERNED:
-                self._known.clear()
-            self._known[key] = model
-        return model
+        else:
+            return tuple(models)
+        wrong.path = f"$.attributes.{name}[{index}]{wrong.path.removeprefix('$')}"
+        raise wrong
 
 
 _interners: Final[dict[Any, Interner]] = {
@@ -451,6 +458,13 @@ class Listing(msgspec.Struct, Generic[T], gc=False):
     meta: Meta | None = None
 
 
+# Resources stay JSON, or are dicts if there is a NaN.
+_decode_document: Final = msgspec.json.Decoder(Document[msgspec.Raw]).decode
+_convert_document: Final = functools.partial(msgspec.convert, type=Document[Any])
+_decode_raw_listing: Final = msgspec.json.Decoder(Listing[msgspec.Raw]).decode
+_convert_listing: Final = functools.partial(msgspec.convert, type=Listing[Any])
+
+
 @attrs.frozen
 class DecodedPage:
     """A page of a listing, item by item.
@@ -490,11 +504,11 @@ def decode(
         DecodeError: if the body is not what the API promises, or has another id or type.
     """
     try:
-        document = _parse_as(Document, body)
+        document = parse(body, _decode_document, _convert_document)
     except DecodeError as error:
         raise _located(error, "$", expects) from None
     try:
-        result = _structure(document.data, model, converter)
+        result = _structuring(model, converter)(document.data, model)
     except DecodeError as error:
         raise _located(error, "$.data", expects) from error.__cause__
     # A user's hook for the whole model may return something that has no id.
@@ -514,12 +528,13 @@ async def decode_page(body: bytes, model: type[Any], converter: cattrs.Converter
     """
     listing = _decode_listing(body, getattr(converter.get_structure_hook(model), "wire", None))
     batch = 1 + len(listing.data) * YIELD_EVERY_BYTES // len(body)
+    structure = _structuring(model, converter)
     items: list[Any] = []
     for index, item in enumerate(listing.data):
         if index and index % batch == 0:
             await asyncio.sleep(0)
         try:
-            items.append(_structure(item, model, converter))
+            items.append(structure(item, model))
         except DecodeError as error:
             items.append(_located(error, f"$.data[{index}]", _id_of(item)))
     return DecodedPage(items, (listing.meta and listing.meta.page) or PageNumbers())
@@ -533,14 +548,14 @@ def _decode_listing(body: bytes, wire: Any) -> Any:
         except PARSE_ERRORS:
             pass  # perhaps because of one item: each is structured individually
     try:
-        return _parse_as(Listing, body)
+        return parse(body, _decode_raw_listing, _convert_listing)
     except DecodeError as error:
         failure = _located(error, "$", None)
     # What was cut short is better requested again.
     if not failure.cut_short and len(body) <= LONGEST_SPLIT:
         outline, items = split_items(body)
         try:
-            listing = _decoder(Listing[Any])(outline)
+            listing = _decode_raw_listing(outline)
         except PARSE_ERRORS:
             raise failure from None
         if len(items) == len(listing.data):
@@ -549,24 +564,17 @@ def _decode_listing(body: bytes, wire: Any) -> Any:
     raise failure
 
 
-def _parse_as(form: Any, body: bytes) -> Any:
-    """A document or a listing whose resources stay JSON, or are dicts if there is a ``NaN``."""
-    plain = functools.partial(msgspec.convert, type=form[Any])
-    return parse(body, _decoder(form[msgspec.Raw]), plain)
+def _structuring(model: type[M], converter: cattrs.Converter) -> Callable[[Any, type[M]], M]:
+    """A function that structures a resource.
 
-
-def _structure(value: Any, model: type[M], converter: cattrs.Converter) -> M:
-    """A resource as its model.
-
-    Raises:
-        DecodeError: with a path from the resource's root.
+    What it raises is a DecodeError with a path from the resource's root.
     """
-    if not isinstance(converter.get_structure_hook(model), ResourceHook):
-        return _structure_by_user_hook(value, model, converter)
-    return converter.structure(value, model)
+    if isinstance(converter.get_structure_hook(model), ResourceHook):
+        return converter.structure
+    return functools.partial(_structure_by_user_hook, converter)
 
 
-def _structure_by_user_hook(value: Any, model: type[M], converter: cattrs.Converter) -> M:
+def _structure_by_user_hook(converter: cattrs.Converter, value: Any, model: type[M]) -> M:
     if isinstance(value, bytes | msgspec.Raw):
         value = loads(bytes(value))
     try:
@@ -642,7 +650,7 @@ def from_dict(resource: Any, model: type[M], *, converter: cattrs.Converter | No
         TypeError: if the model is not a resource, such as a single `Param`.
     """
     _resource_type(model)
-    return _structure(resource, model, converter or _default_converter())
+    return _structuring(model, converter or _default_converter())(resource, model)
 
 
 def from_json(text: str | bytes, model: type[M], *, converter: cattrs.Converter | None = None) -> M:

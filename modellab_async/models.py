@@ -6,12 +6,16 @@ durations are seconds.
 
 # Annotations are evaluated, so that attrs.fields() holds types rather than their names.
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import Enum, StrEnum
-from typing import Any, Final, Generic, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Self, TypeAlias, TypeVar, overload
 
 import attrs
+import cattrs
+
+from modellab_async.notebook import render
+from modellab_async.pydantic_schema import PydanticEnum, PydanticModel
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -19,7 +23,7 @@ FilterValue: TypeAlias = str | float | bool
 """What a filter compares a param with."""
 
 
-class RunStatus(StrEnum):
+class RunStatus(PydanticEnum, StrEnum):
     """Where a run stands. A status that this version does not know survives as itself.
 
     Compare with ``==``, also with plain strings; an unknown status is equal to its own text
@@ -56,8 +60,24 @@ class RunStatus(StrEnum):
 _TERMINAL: Final = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.KILLED})
 
 
+def _short_repr(
+    _model: type[Any], fields: "list[attrs.Attribute[Any]]"
+) -> "list[attrs.Attribute[Any]]":
+    """Leave optional fields out of a model's repr: a run's would have 3 KB, a page's 300."""
+    shown: dict[Any, Any] = {datetime: str, RunStatus: lambda status: repr(str(status))}
+    return [
+        field.evolve(repr=field.default is attrs.NOTHING and shown.get(field.type, True))
+        for field in fields
+    ]
+
+
+def count_of(items: Sequence[object]) -> str:
+    """How a repr shows a long sequence."""
+    return f"<{len(items)} items>"
+
+
 @attrs.frozen(weakref_slot=False)
-class Param:
+class Param(PydanticModel):
     """A training parameter of a run; values are text, whatever they meant to the training code."""
 
     key: str
@@ -65,7 +85,7 @@ class Param:
 
 
 @attrs.frozen(weakref_slot=False)
-class Tag:
+class Tag(PydanticModel):
     """A ``key:value`` label of a run or a project."""
 
     key: str
@@ -73,7 +93,7 @@ class Tag:
 
 
 @attrs.frozen(weakref_slot=False)
-class MetricSummary:
+class MetricSummary(PydanticModel):
     """What the API keeps of one metric's history in a run.
 
     ``count`` values were recorded between ``first_step`` and ``last_step``; the statistics are
@@ -91,8 +111,8 @@ class MetricSummary:
     stddev: float | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Run:
+@attrs.frozen(kw_only=True, field_transformer=_short_repr)
+class Run(PydanticModel):
     """One training run.
 
     ``params``, ``tags`` and ``metric_summaries`` keep the server's order and repeats, and are
@@ -133,14 +153,12 @@ class Run:
         """The summary of the first metric named ``key``, or None."""
         return next((metric for metric in self.metric_summaries if metric.key == key), None)
 
-    def _repr_html_(self) -> str:
-        from modellab_async import notebook  # noqa: PLC0415 - for notebooks only
-
-        return notebook.run_html(self)
+    def _repr_html_(self) -> str | None:
+        return render("run", run=self)
 
 
-@attrs.frozen(kw_only=True)
-class Project:
+@attrs.frozen(kw_only=True, field_transformer=_short_repr)
+class Project(PydanticModel):
     """A collection of runs."""
 
     id: int
@@ -159,9 +177,12 @@ class Project:
         """The value of the first tag named ``key``, or None."""
         return next((tag.value for tag in self.tags if tag.key == key), None)
 
+    def _repr_html_(self) -> str | None:
+        return render("project", project=self)
+
 
 @attrs.frozen(weakref_slot=False)
-class RunFile:
+class RunFile(PydanticModel):
     """A file or directory of a run; a directory's ``path`` ends in ``/``. Sizes are in bytes."""
 
     path: str
@@ -170,7 +191,7 @@ class RunFile:
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
-class RunArtifacts:
+class RunArtifacts(PydanticModel):
     """One directory of a run's artifacts.
 
     A file's content is addressed by its project and ``path_in_project + "/" + file.path``.
@@ -178,11 +199,14 @@ class RunArtifacts:
 
     id: str = ""
     path_in_project: str = ""
-    files: tuple[RunFile, ...] = ()
+    files: tuple[RunFile, ...] = attrs.field(default=(), repr=count_of)
+
+    def _repr_html_(self) -> str | None:
+        return render("artifacts", artifacts=self, place=self.path_in_project)
 
 
 @attrs.frozen(weakref_slot=False)
-class ProjectFile:
+class ProjectFile(PydanticModel):
     """A file of a project; ``artifact_path`` addresses its content. The size is in bytes."""
 
     filename: str
@@ -192,15 +216,18 @@ class ProjectFile:
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
-class ProjectArtifacts:
+class ProjectArtifacts(PydanticModel):
     """The files of a project."""
 
     id: str = ""
-    files: tuple[ProjectFile, ...] = ()
+    files: tuple[ProjectFile, ...] = attrs.field(default=(), repr=count_of)
+
+    def _repr_html_(self) -> str | None:
+        return render("artifacts", artifacts=self, place="")
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
-class FacetKeys:
+class FacetKeys(PydanticModel):
     """What runs (or projects) can be filtered by."""
 
     id: str = ""
@@ -210,7 +237,7 @@ class FacetKeys:
 
 
 @attrs.frozen(weakref_slot=False)
-class NumericRange:
+class NumericRange(PydanticModel):
     """The smallest and the largest value of a numeric facet."""
 
     min: float | None = None
@@ -218,7 +245,7 @@ class NumericRange:
 
 
 @attrs.frozen(weakref_slot=False)
-class MetricStatRange:
+class MetricStatRange(PydanticModel):
     """The smallest and the largest value of one statistic (``stat``) of a metric."""
 
     stat: str
@@ -227,7 +254,7 @@ class MetricStatRange:
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False)
-class FacetValues:
+class FacetValues(PydanticModel):
     """The values that one facet takes."""
 
     id: str = ""
@@ -239,14 +266,14 @@ class FacetValues:
 
 
 @attrs.frozen(kw_only=True)
-class Page(Generic[T_co]):
-    """One page of a listing.
+class Page(PydanticModel, Sequence[T_co]):
+    """One page of a listing: a sequence of its items, and where it stands.
 
     ``number`` is the server's own count (it starts at 0 or at 1, see ``first_number``);
     ``next_number`` is None on the last page. ``total`` counts all pages' items, where known.
     """
 
-    items: tuple[T_co, ...] = ()
+    items: tuple[T_co, ...] = attrs.field(default=(), repr=count_of)
     total: int | None = None
     number: int | None = None
     size: int | None = None
@@ -255,10 +282,23 @@ class Page(Generic[T_co]):
     first_number: int | None = None
     last_number: int | None = None
 
-    def _repr_html_(self) -> str:
-        from modellab_async import notebook  # noqa: PLC0415 - for notebooks only
+    def __len__(self) -> int:
+        return len(self.items)
 
-        return notebook.page_html(self)
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T_co, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> T_co | tuple[T_co, ...]:
+        return self.items[index]
+
+    def __iter__(self) -> Iterator[T_co]:
+        return iter(self.items)
+
+    def _repr_html_(self) -> str | None:
+        return render("page", page=self)
 
 
 class _RootRuns(Enum):
@@ -303,6 +343,13 @@ def _id_tuple(value: Iterable[int | str] | None) -> tuple[int | str, ...] | None
     return ids
 
 
+def _parent(value: int | str | _RootRuns | None) -> int | str | _RootRuns | None:
+    return ROOT_RUNS if value == ROOT_RUNS.value else value
+
+
+_AS_GIVEN: Final = cattrs.override(struct_hook=lambda value, _: value)
+"""cattrs has no hook for these unions, such as for a filter from a configuration file."""
+
 # One for each type of value: checkers take a filter's arguments to be what these take.
 
 
@@ -315,7 +362,7 @@ def _values(value: Mapping[str, FilterValue] | None) -> dict[str, FilterValue] |
 
 
 @attrs.frozen
-class RunFilter:
+class RunFilter(PydanticModel):
     """Which runs a listing gives; what is None is not asked for, and all that is given must hold.
 
     Args:
@@ -326,7 +373,8 @@ class RunFilter:
         project_id: runs of one project.
         tags: tags that a run must have.
         params: params that a run must have; a text such as ``"<0.01"`` or ``">=2"`` compares.
-        parent_run_id: children of one run, or `ROOT_RUNS` for runs without a parent.
+        parent_run_id: children of one run, or `ROOT_RUNS` (in a file ``"null"``) for runs
+            without a parent.
 
     Raises:
         ValueError: for tags or params with a comma or a colon, which the API cannot take, and for
@@ -334,22 +382,26 @@ class RunFilter:
         TypeError: for a lone string as ``ids``.
     """
 
-    ids: tuple[int | str, ...] | None = attrs.field(default=None, converter=_id_tuple)
+    ids: Annotated[tuple[int | str, ...] | None, _AS_GIVEN] = attrs.field(
+        default=None, converter=_id_tuple
+    )
     text: str | None = None
     owner_id: str | None = None
-    status: RunStatus | str | None = None
-    project_id: int | str | None = None
+    status: Annotated[RunStatus | str | None, _AS_GIVEN] = None
+    project_id: Annotated[int | str | None, _AS_GIVEN] = None
     tags: Mapping[str, str] | None = attrs.field(
         default=None, converter=_texts, validator=_plain_pairs, hash=False
     )
-    params: Mapping[str, FilterValue] | None = attrs.field(
+    params: Annotated[Mapping[str, FilterValue] | None, _AS_GIVEN] = attrs.field(
         default=None, converter=_values, validator=_plain_pairs, hash=False
     )
-    parent_run_id: int | str | _RootRuns | None = None
+    parent_run_id: Annotated[int | str | _RootRuns | None, _AS_GIVEN] = attrs.field(
+        default=None, converter=_parent
+    )
 
 
 @attrs.frozen
-class ProjectFilter:
+class ProjectFilter(PydanticModel):
     """Which projects a listing gives; what is None is not asked for.
 
     Args:

@@ -88,6 +88,15 @@ async def test_failures_that_last_are_told_without_a_terminal(shell: Shell, sim:
     assert re.fullmatch(r"Still trying after \d\.\d s: 503 from GET .*\n", stderr)
 
 
+async def test_a_pause_for_quota_is_told_without_a_terminal(shell: Shell, sim: Simulator) -> None:
+    """A line says until when, as a progress bar would."""
+    sim.faults.matching("*/runs*", Fault.rate_limited(reset=3))
+    process = await shell.modellab("runs", "list", "--limit", 1, env=environment(sim))
+    code, stdout, stderr = await finish(process)
+    assert (code, len(stdout.splitlines())) == (0, 1)
+    assert re.fullmatch(r"waiting for quota until \d\d:\d\d:\d\d\n", stderr)
+
+
 async def test_ids_from_standard_input_are_fetched_as_they_come(
     shell: Shell, sim: Simulator
 ) -> None:

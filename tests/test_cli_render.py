@@ -139,6 +139,20 @@ def test_columns_of_ones_choice() -> None:
     assert row.split() == ["completed", "70158", "0.1", "-", "x", "3", "no"]
 
 
+@pytest.mark.parametrize("name", ["tags", "tags.*"])
+def test_a_column_of_all_tags(name: str) -> None:
+    """A map of a run is one column of the table."""
+    run = make_run(tags=(Tag("team", "x"), Tag("team", "y")))
+    _, _, row = drawn(run_table([run], columns=parse_columns([name]))).splitlines()
+    assert row.strip() == "team:x, team:y"
+
+
+def test_a_column_of_all_metrics() -> None:
+    """It has their latest values."""
+    _, _, row = drawn(run_table([make_run()], columns=parse_columns(["metrics"]))).splitlines()
+    assert row.strip() == "eval_loss:0.1235"
+
+
 def test_one_run_in_full() -> None:
     """The details hold facts, tags, metrics and parameters."""
     run = make_run(

@@ -20,6 +20,7 @@ from downloading import BIG, CONTENT, MB, everything, listing, odd_server, range
 
 from modellab_async import (
     AuthenticationError,
+    DecodeError,
     DownloadError,
     InvalidIdError,
     ModelLabClient,
@@ -126,21 +127,27 @@ async def test_the_progress_of_one_file(fake, tmp_path):
 
 @pytest.mark.parametrize("status", [202, 203, 204, 205, 206])
 async def test_an_answer_that_is_no_whole_file_is_refused(tmp_path, status):
-    """What was not asked for is not written."""
+    """It is neither written, nor read, nor streamed."""
 
     async def answer(request: web.BaseRequest) -> web.Response:
         return web.Response(status=status)
 
     async with odd_server(answer) as lab:
-        with pytest.raises(DownloadError, match=f"no content of 'f': {status} for"):
+        with pytest.raises(DownloadError, match=f"unexpected status {status}"):
             await lab.artifacts.download(5, "f", tmp_path / "f")
+        with pytest.raises(DecodeError, match=f"{status} for artifacts.content"):
+            await lab.artifacts.read(5, "f")
+        with pytest.raises(DecodeError, match=f"{status} for artifacts.content"):
+            async with lab.artifacts.stream(5, "f"):
+                pass
     assert everything(tmp_path) == {}
 
 
-@pytest.mark.parametrize("cut", [0, 300])
-async def test_an_encoded_answer_is_refused(tmp_path, cut):
-    """Nobody could tell whether a compressed body that nobody asked for was cut."""
-    packed = gzip.compress(bytes(range(256)) * 40)
+@pytest.mark.parametrize("cut", [0, 1, 300])
+async def test_a_compressed_answer(tmp_path, cut):
+    """Though nobody asked for it, it is decompressed; one that ends early is not the file."""
+    whole = bytes(range(256)) * 40
+    packed = gzip.compress(whole)
 
     async def answer(request: web.BaseRequest) -> web.Response:
         assert request.headers["Accept-Encoding"] == "identity"
@@ -148,9 +155,14 @@ async def test_an_encoded_answer_is_refused(tmp_path, cut):
         return web.Response(body=body, headers={"Content-Encoding": "gzip"})
 
     async with odd_server(answer) as lab:
-        with pytest.raises(DownloadError, match="came encoded as 'gzip'"):
+        if not cut:
+            target = await lab.artifacts.download(5, "f", tmp_path / "f")
+            assert target.read_bytes() == whole
+            return
+        with pytest.raises(DownloadError, match="keeps breaking off") as caught:
             await lab.artifacts.download(5, "f", tmp_path / "f")
-    assert everything(tmp_path) == {}
+    assert "ends early" in str(caught.value.__cause__)
+    assert not (tmp_path / "f").exists()
 
 
 async def test_a_body_shorter_than_its_content_length(tmp_path):

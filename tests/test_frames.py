@@ -21,6 +21,7 @@ from modellab_async import (
     ModelLabClient,
     Param,
     Run,
+    RunList,
     RunStatus,
     Tag,
     frames,
@@ -41,6 +42,14 @@ def make_run(number: int = 1, params: dict[str, str] | None = None, **fields: An
         "params": tuple(Param(key, value) for key, value in (params or {}).items()),
     }
     return Run(id=number, **(given_fields | fields))
+
+
+def test_a_list_of_runs_becomes_a_table():
+    """What `get_many` returns has a shorter way to the same table."""
+    runs = RunList([make_run(1, {"lr": "0.1"}), make_run(2)])
+    assert runs.to_table(["name", "params.lr"]) == frames.to_table(
+        runs, columns=["name", "params.lr"]
+    )
 
 
 def params_table(*values: str | None) -> pa.ChunkedArray:

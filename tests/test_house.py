@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "modellab_async"
-MODULES = [*sorted(PACKAGE.rglob("*.py")), ROOT / "_modellab_async_pytest.py"]
+MODULES = sorted([*PACKAGE.rglob("*.py"), *ROOT.glob("_modellab_async_*.py")])
 
 
 def drawn_rooms() -> list[str]:

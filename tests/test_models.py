@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import contextlib
 import copy
 import functools
@@ -16,9 +17,10 @@ from typing import Any, Generic, get_type_hints
 from unittest import mock
 
 import attrs
+import cattrs
 import pytest
 
-from modellab_async import NotFoundError, Outcome, models
+from modellab_async import Comparison, NotFoundError, Outcome, models
 from modellab_async.models import (
     ROOT_RUNS,
     FacetKeys,
@@ -39,6 +41,8 @@ from modellab_async.models import (
     RunStatus,
     Tag,
 )
+from modellab_async.pydantic_schema import PydanticModel
+from modellab_async.run_list import RunList
 
 NOON = datetime(2026, 5, 15, 12, tzinfo=UTC)
 REQUIRED: dict[str, Any] = {
@@ -112,7 +116,8 @@ def test_models_are_frozen_and_slotted(sample: Any) -> None:
 def test_models_are_plain_attrs_classes(sample: Any) -> None:
     """Attrs tells the fields of a model with their types, and it has no base but its own."""
     model = type(sample)
-    assert [base for base in model.__mro__ if base not in {model, object, Generic}] == []
+    standard = {*collections.abc.Sequence.__mro__, Generic, PydanticModel}
+    assert [base for base in model.__mro__ if base not in {model, *standard}] == []
     hints = get_type_hints(model)
     assert {field.name: field.type for field in attrs.fields(model)} == hints
     assert list(inspect.signature(model).parameters) == [f.name for f in attrs.fields(model)]
@@ -152,6 +157,82 @@ def test_models_are_documented(sample: Any) -> None:
     text = pydoc.plain(pydoc.render_doc(type(sample)))
     assert f"class {name(sample)}" in text
     assert type(sample).__doc__.splitlines()[0] in text
+
+
+def test_a_runs_repr_is_short() -> None:
+    """It tells a run from others, however much the run holds; a project's and a page's too."""
+    params = tuple(Param(f"p{number}", "x" * 1_000) for number in range(100))
+    run = attrs.evolve(RUN, params=params, description="x" * 10_000)
+    assert repr(run) == (
+        "Run(id=70158, name='resnet', project_id=2387, status='completed',"
+        " created_at=2026-05-15 12:00:00+00:00)"
+    )
+    page = Page(items=(run,) * 100, total=65_614, number=0)
+    assert repr(page).startswith("Page(items=<100 items>, total=65614, number=0, ")
+    assert len(repr(page)) < 200
+    assert repr(Project(id=2387, name="vision", description="x" * 1_000)) == (
+        "Project(id=2387, name='vision')"
+    )
+
+
+def test_a_page_is_a_sequence() -> None:
+    """A page can be iterated, indexed, searched and measured as its items; it is not a tuple."""
+    runs = tuple(attrs.evolve(RUN, id=number) for number in range(3))
+    page = Page(items=runs, total=9)
+    assert isinstance(page, collections.abc.Sequence)
+    assert (len(page), [*page], [*reversed(page)]) == (3, [*runs], [*reversed(runs)])
+    assert (page[0], page[-1], page[1:]) == (runs[0], runs[2], runs[1:])
+    assert (runs[1] in page, RUN in page) == (True, False)
+    assert (page.index(runs[2]), page.count(runs[0])) == (2, 1)
+    assert (bool(page), bool(Page())) == (True, False)
+    assert page != runs
+    with pytest.raises(IndexError):
+        page[3]
+
+
+def test_filters_of_a_configuration_file() -> None:
+    """Cattrs makes a filter of what JSON or TOML can hold, and the filter checks it."""
+    settings = {
+        "ids": [1, "2"],
+        "status": "completed",
+        "project_id": 2387,
+        "tags": {"team": "ranking"},
+        "params": {"lr": 0.1, "amp": True, "seed": "<7"},
+    }
+    assert cattrs.structure(settings, RunFilter) == RunFilter(**settings)
+    assert cattrs.structure({"parent_run_id": "null"}, RunFilter).parent_run_id is ROOT_RUNS
+    assert cattrs.structure({"parent_run_id": 7}, RunFilter) == RunFilter(parent_run_id=7)
+    assert cattrs.structure({"text": "vision"}, ProjectFilter) == ProjectFilter(text="vision")
+    with pytest.raises(cattrs.ClassValidationError):
+        cattrs.structure({"tags": {"a": "b:c"}}, RunFilter)
+
+
+@pytest.mark.parametrize(
+    "cls", [*map(type, SAMPLES), RunFilter, ProjectFilter, Comparison, RunList]
+)
+def test_type_hints_can_be_evaluated(cls: type[Any]) -> None:
+    """`typing.get_type_hints` knows a class, its construction and each of its methods."""
+    methods = [
+        member
+        for name, member in inspect.getmembers(cls, inspect.isfunction)
+        if name == "__init__" or not name.startswith("_")
+    ]
+    for each in (cls, *methods):
+        assert isinstance(get_type_hints(each), dict)
+
+
+def test_a_list_of_runs() -> None:
+    """It is a list whose slices are such lists, with a short repr, that becomes a table."""
+    runs = RunList(attrs.evolve(RUN, id=number) for number in range(100))
+    assert isinstance(runs, list)
+    assert (runs[0].id, [run.id for run in runs[-2:]]) == (0, [98, 99])
+    assert type(runs[1:2]) is RunList
+    assert runs == [*runs]
+    assert repr(runs).startswith("RunList([Run(id=0, name='resnet', ")
+    assert repr(runs).endswith("... 97 more])")
+    assert len(repr(runs)) < 500
+    assert "more" not in repr(runs[:3])
+    assert pickle.loads(pickle.dumps(runs)) == runs
 
 
 def test_weak_references() -> None:

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import sys
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 from conftest import make_run
 
-from modellab_async import MetricSummary, Page, Param, Project, RunStatus, Tag, compare
+from modellab_async import (
+    MetricSummary,
+    NotFoundError,
+    Outcome,
+    Page,
+    Param,
+    Project,
+    ProjectArtifacts,
+    ProjectFile,
+    RunArtifacts,
+    RunFile,
+    RunStatus,
+    Tag,
+    compare,
+)
+from modellab_async.notebook import render
+from modellab_async.run_list import RunList
 from modellab_async.simulator import Simulator
 
+NOON = datetime(2026, 5, 15, 12, tzinfo=UTC)
 VOID = {"br", "hr", "img", "input", "link", "meta"}
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;\x1b[2J\u202e"
 
@@ -107,8 +126,11 @@ def hostile() -> Any:
         Page(items=(Project(id=1, name=EVIL, tags=(Tag(EVIL, EVIL),)),)),
         compare([hostile(), make_run()]),
         compare([hostile(), hostile()]),
+        RunList([hostile()]),
+        Project(id=1, name=EVIL, tags=(Tag(EVIL, EVIL),), description=EVIL),
+        RunArtifacts(path_in_project=EVIL, files=(RunFile(EVIL),)),
     ],
-    ids=["run", "page", "projects", "comparison", "same"],
+    ids=["run", "page", "projects", "comparison", "same", "runs", "project", "artifacts"],
 )
 def test_nothing_from_a_server_is_markup(value: object) -> None:
     """What the server says is text wherever it stands, and long text is cut short."""
@@ -146,7 +168,7 @@ def test_a_page_of_runs() -> None:
 
     assert "3 of 65,614" in page.text
     assert heads[:5] == ["id", "name", "status", "project", "duration"]
-    assert [(row[0], row[-1]) for row in rows] == [("1", "0.5"), ("2", "-1"), ("3", "-")]
+    assert [(row[0], row[-2]) for row in rows] == [("1", "0.5"), ("2", "-1"), ("3", "-")]
     assert page.bars() == ["width:50%", "width:100%"]
 
 
@@ -157,10 +179,54 @@ def test_a_page_of_projects() -> None:
     assert row == ["7", "ranking", "-", ""]
 
 
+def test_a_project() -> None:
+    """A project is its facts."""
+    project = Project(id=7, name="ranking", created_at=NOON, external_url="https://example.com")
+    page = shown(project)
+    assert "7 ranking" in page.text
+    [facts] = page.tables
+    assert facts == [["created", "2026-05-15 12:00Z"], ["link", "https://example.com"]]
+
+
+def test_artifacts() -> None:
+    """Artifacts are a table of paths and sizes, in bytes."""
+    files = (RunFile("model/", is_dir=True), RunFile("a.bin", file_size=70_000))
+    page = shown(RunArtifacts(path_in_project="70158", files=files))
+    assert "2 files in 70158" in page.text
+    assert page.tables == [[["path", "bytes"], ["model/", "-"], ["a.bin", "70,000"]]]
+    listed = ProjectArtifacts(files=(ProjectFile("a.bin", "70158/a.bin", file_size=7),))
+    assert shown(listed).tables == [[["path", "bytes"], ["70158/a.bin", "7"]]]
+
+
+def test_outcomes() -> None:
+    """An outcome is its run, or the id and the error."""
+    found = Parsed(render("outcome", outcome=Outcome(7, run=make_run())) or "")
+    assert "70158 calm-otter-7" in found.text
+    lost = Outcome("7", error=NotFoundError(EVIL, status=404, method="GET", url="/"))
+    page = Parsed(render("outcome", outcome=lost) or "")
+    [[[kind, said]]] = page.tables
+    assert kind == "NotFoundError"
+    assert "<script>alert(1)</script>" in said
+
+
+def test_a_list_of_runs() -> None:
+    """A list of runs is a table like a page, of its first hundred at most."""
+    page = shown(RunList([make_run(id=number) for number in range(1, 131)]))
+    [[_, *rows]] = page.tables
+    assert "130 runs" in page.text
+    assert [row[0] for row in rows] == [str(number) for number in range(1, 101)]
+
+
+def test_without_jinja(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If Jinja is not installed, there is no HTML, and a notebook shows the repr."""
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert make_run()._repr_html_() is None
+
+
 def test_an_empty_page() -> None:
     """No item, no table."""
     page = shown(Page(items=(), total=0))
-    assert (page.tables, page.text) == ([], "0 of 0")
+    assert (page.tables, page.text.strip()) == ([], "0 of 0")
 
 
 def test_a_comparison() -> None:

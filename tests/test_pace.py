@@ -11,11 +11,11 @@ import attrs
 import pytest
 from faultserver import listing, resource
 from modellab_async.bulk.keeping import Keeping
+from modellab_async.codec import Codec
 
 from modellab_async import NotFoundError, Param, Run, RunStatus
 from modellab_async.bulk import fetch, pace
 from modellab_async.bulk.pace import OPENING_PAGES, PAGES_AT_ONCE, Pace
-from modellab_async.codec import Codec
 
 if TYPE_CHECKING:
     from modellab_async.endpoints import Call

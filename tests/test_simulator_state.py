@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
+import attrs
 import pytest
+from conftest import client_for
 from simulator_client import asking
 
 from modellab_async.simulator import ABSENT, ManualClock, Simulator
+from modellab_async.simulator.times import to_microseconds
 
 
 @pytest.fixture
@@ -132,6 +136,143 @@ async def test_inserted_runs_are_served_as_given() -> None:
         assert (await ask("/runs")).ids == [run_id]
     with pytest.raises(ValueError, match="run 7 already"):
         simulator.insert_run(7)
+
+
+def test_a_resource_can_be_inserted() -> None:
+    """A run in the API's form is served as it is, but for defaults; keywords take precedence."""
+    made_up = Simulator(runs=3)
+    resource = made_up.resource(made_up.run_ids[1])
+    simulator = Simulator(runs=0)
+    run_id = simulator.insert_run(resource)
+    assert run_id == made_up.run_ids[1]
+    attributes = {"completed_at": None, **resource["attributes"]}
+    assert simulator.resource(run_id) == {**resource, "attributes": attributes}
+    assert simulator.insert_run(resource, run_id=5, name="mine") == 5
+    assert simulator.resource(5)["attributes"] == {**attributes, "name": "mine"}
+    assert simulator.insert_run({"attributes": {"novel": 1}}) == run_id + 1
+
+
+def test_an_object_with_a_runs_attributes_can_be_inserted() -> None:
+    """Times, params, tags and metric summaries of a run are served as the API writes them."""
+
+    @attrs.frozen
+    class Pair:
+        key: str
+        value: str
+
+    @attrs.frozen
+    class Metric:
+        key: str
+        count: int
+        latest: float | None = None
+
+    @attrs.frozen
+    class Run:
+        id: int = 70158
+        name: str = "mine"
+        project_id: int = 2387
+        status: str = "completed"
+        created_at: datetime = datetime(2026, 5, 15, 2, 57, 3, 79_000, tzinfo=UTC)
+        completed_at: datetime | None = None
+        params: tuple[Pair, ...] = (Pair("lr", "0.1"),)
+        tags: tuple[Pair, ...] = ()
+        metric_summaries: tuple[Metric, ...] = (Metric("loss", 3, 0.5),)
+
+    simulator = Simulator(runs=0, projects=0)
+    assert simulator.insert_run(Run()) == 70158
+    run = simulator.resource(70158)["attributes"]
+    assert (run["name"], run["project_id"], run["status"]) == ("mine", 2387, "completed")
+    assert run["created_at"] == "2026-05-15T02:57:03.079Z"
+    assert run["completed_at"] is None
+    assert run["params"] == [{"key": "lr", "value": "0.1"}]
+    assert run["tags"] == []
+    (metric,) = run["metric_summaries"]
+    assert (metric["key"], metric["count"], metric["latest"], metric["min"]) == (
+        "loss",
+        3,
+        0.5,
+        None,
+    )
+    assert list(simulator.project_ids) == [2387]
+
+
+async def test_a_run_that_was_fetched_can_be_inserted() -> None:
+    """The client's `Run` goes into another simulator, and comes back equal."""
+    async with (
+        Simulator(runs=3, quirks=False) as source,
+        Simulator(runs=0) as copy,
+        client_for(source) as lab,
+        client_for(copy) as other,
+    ):
+        run = await lab.runs.get(source.run_ids[0])
+        assert copy.insert_run(run) == run.id
+        assert await other.runs.get(run.id) == run
+
+
+def test_names_that_no_run_has_are_refused() -> None:
+    """A misspelt attribute is a TypeError that names it, and so is what is no run."""
+    simulator = Simulator(runs=1)
+    with pytest.raises(TypeError, match=r"a run has no 'staus', 'tag'; it has .* status"):
+        simulator.insert_run(staus="failed", name="mine", tag=[])
+    with pytest.raises(TypeError, match="a run has no 'nam'"):
+        simulator.update_run(simulator.run_ids[0], nam="mine")
+    with pytest.raises(TypeError, match="a project has no 'params'"):
+        simulator.insert_project(params=[])
+    with pytest.raises(TypeError, match="a resource has no 'name'; it has id, type, attributes"):
+        simulator.insert_run({"id": 7, "name": "mine"})
+    for nonsense in ("70158", True, object()):
+        with pytest.raises(TypeError, match="expected an id, a resource or a run, not"):
+            simulator.insert_run(nonsense)
+    assert len(simulator.run_ids) == 1
+
+
+@pytest.mark.parametrize("inserted", [False, True])
+async def test_a_run_can_be_updated(inserted: bool) -> None:
+    """An update changes what is given and `updated_at`, in answers, order and filters."""
+    clock = ManualClock()
+    simulator = Simulator(runs=0 if inserted else 12, clock=clock)
+    for _ in range(12 if inserted else 0):
+        simulator.insert_run(artifacts={"a.txt": b"1"})
+        clock.advance(1)
+    run_id = simulator.run_ids[5]
+    before = simulator.resource(run_id)["attributes"]
+    params = [{"key": "learning_rate", "value": "0.25"}]
+    clock.advance(86_400 * 365)
+    async with asking(simulator) as ask:
+        files = (await ask(f"/runs/{run_id}/artifacts")).json
+        path = {"filter[params]": "learning_rate:0.25"}
+        assert (await ask("/runs", path)).ids == []
+        assert (await ask(f"/runs/{run_id}/pin", method="POST")).status == 204
+        simulator.update_run(run_id, status="failed", params=params, description=ABSENT)
+        run = (await ask(f"/runs/{run_id}")).attributes
+        assert (await ask("/runs", {"sort": "-updated_at"})).ids[0] == run_id
+        assert (await ask("/runs", path)).ids == [run_id]
+        old = before["params"] and before["params"][0]
+        if old:
+            gone = {"filter[params]": f"{old['key']}:{old['value']}", "filter[id]": run_id}
+            assert (await ask("/runs", gone)).ids == []
+        assert (await ask(f"/runs/{run_id}/artifacts")).json == files
+    del before["description"]
+    updated_at = run["updated_at"]
+    assert run == {
+        **before, "status": "failed", "params": params, "is_pinned": True, "updated_at": updated_at
+    }  # fmt: skip
+    assert to_microseconds(updated_at) == round(clock() * 1_000_000)
+
+
+def test_an_update_ends_a_timeline() -> None:
+    """A run that is updated keeps the status that it has reached; a deleted one cannot be."""
+    clock = ManualClock()
+    simulator = Simulator(runs=0, clock=clock, soft_delete=True)
+    run_id = simulator.insert_run(timeline=[(0, "running"), (10, "completed")])
+    clock.advance(5)
+    simulator.update_run(run_id)
+    clock.advance(10)
+    assert simulator.resource(run_id)["attributes"]["status"] == "running"
+    simulator.delete_run(run_id)
+    for missing in (run_id, 1):
+        with pytest.raises(LookupError):
+            simulator.update_run(missing)
 
 
 async def test_projects_can_be_inserted() -> None:

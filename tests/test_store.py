@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 import cattrs
 import duckdb

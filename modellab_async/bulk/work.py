@@ -24,6 +24,8 @@ from modellab_async.errors import (
     TransportError,
 )
 from modellab_async.models import Run, RunFilter
+from modellab_async.notebook import render
+from modellab_async.pydantic_schema import PydanticModel
 
 if TYPE_CHECKING:
     from modellab_async.bulk.ids import Ids
@@ -50,7 +52,7 @@ _OF_ANY_REQUEST: Final = frozenset({401, 408, 429})
 
 
 @attrs.frozen
-class Outcome:
+class Outcome(PydanticModel):
     """What became of one id asked for: a run or an error, never both.
 
     ``run_id`` is the id as it was given.
@@ -64,6 +66,9 @@ class Outcome:
     def ok(self) -> bool:
         """Whether the run was fetched."""
         return self.error is None
+
+    def _repr_html_(self) -> str | None:
+        return render("outcome", outcome=self)
 
 
 Asked = tuple[int, Any]

@@ -165,7 +165,6 @@ def command(
             )
 
         vars(run)["__signature__"] = inspect.Signature(options)
-        run.__annotations__ = {option.name: option.annotation for option in options}
         group.command(name, epilog=examples(*lines))(run)
         return work
 

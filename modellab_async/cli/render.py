@@ -187,12 +187,12 @@ def _cell(run: Run, column: Column) -> Text:
             value = duration(run.duration)
         case "run", field:
             value = getattr(run, field)
-        case "metrics", "":
+        case "metrics", "" | "*":
             value = ", ".join(f"{m.key}:{number(m.latest)}" for m in run.metric_summaries)
         case "metrics", key:
             metric = run.metric(key)
             value = getattr(metric, column.statistic) if metric else None
-        case part, "":
+        case part, "" | "*":
             value = _pairs(getattr(run, part))
         case part, key:
             value = run.param(key) if part == "params" else run.tag(key)

@@ -11,13 +11,7 @@ import attrs
 
 from modellab_async import endpoints
 from modellab_async.downloads.part import Held, PartFile, Version, on_disk
-from modellab_async.errors import (
-    DecodeError,
-    DownloadError,
-    ModelLabError,
-    StatusError,
-    TransportError,
-)
+from modellab_async.errors import DownloadError, ModelLabError, StatusError, TransportError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -116,11 +110,10 @@ class Transfer:
 
     @contextlib.asynccontextmanager
     async def _open(self, held: Held) -> AsyncIterator[Stream]:
-        """The answer's body: all of it (200), or from the offset on (206).
+        """The body from the offset on, or all of it.
 
         Raises:
             _StaleError: if the server has nothing from the offset on.
-            DownloadError: if it answers with another status.
         """
         call = endpoints.artifact_content(
             self.project_id, self.artifact_path, streamed=True, offset=held.offset
@@ -135,8 +128,6 @@ class Transfer:
                 if error.status == 416 and held.offset:
                     raise _StaleError from error
                 raise
-            except DecodeError as error:
-                raise DownloadError(f"no content of {self.artifact_path!r}: {error}") from error
             try:
                 yield stream
             finally:
@@ -198,28 +189,27 @@ class Transfer:
 
         Raises:
             _StaleError: if it does not continue what is held.
-            DownloadError: if it is not the file as it is stored, or of another size than listed.
+            DownloadError: if it is not content, or of another size than listed.
         """
         headers = stream.headers
-        encoding = headers.get("Content-Encoding", "identity")
-        if encoding != "identity":  # it could be cut, and its length is not the file's
-            raise DownloadError(
-                f"{self.artifact_path!r} came encoded as {encoding[:40]!r},"
-                " though it was asked for as it is stored"
-            )
-        if stream.status == 206:
+        # A stream decompresses such a body, whose length and ranges are not the file's.
+        encoded = headers.get("Content-Encoding", "identity") != "identity"
+        if stream.status == 206 and held.offset:
             span = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
             first, last, total = map(int, span.groups()) if span else (0, 0, 0)
             version = Version.of(headers, total)
             if (
-                (first, last + 1) != (held.offset, total)
+                encoded
+                or (first, last + 1) != (held.offset, total)
                 or self.size not in {None, total}
                 or (held.version and not held.version.is_continued_by(version))
             ):
                 raise _StaleError
             return held.offset, version
+        if stream.status != 200:
+            raise DownloadError(f"unexpected status {stream.status} for {self.artifact_path!r}")
         length = headers.get("Content-Length")
-        size = self.size if length is None else int(length)
+        size = self.size if length is None or encoded else int(length)
         if self.size not in {None, size}:
             raise DownloadError(
                 f"{self.artifact_path!r} has {size} bytes; the listing says {self.size}"

@@ -7,6 +7,7 @@ import functools
 from typing import TYPE_CHECKING, cast
 
 from modellab_async import endpoints
+from modellab_async.errors import DecodeError
 
 if TYPE_CHECKING:
     import os
@@ -60,11 +61,14 @@ class Artifacts:
 
         Raises:
             NotFoundError: if there is no such file.
+            DecodeError: if the answer is good, but not the whole content (200).
         """
         body: Stream = await self._perform(
             endpoints.artifact_content(project_id, artifact_path, streamed=True)
         )
         try:
+            if body.status != 200:
+                raise DecodeError(f"{body.status} for artifacts.content, which is not all of it")
             yield body
         finally:
             body.close()
@@ -97,7 +101,7 @@ class Artifacts:
         Raises:
             NotFoundError: if there is no such file; nothing is written then.
             DownloadError: if it breaks off for good, has another size than the server
-                announced (``Content-Length``), comes compressed, or cannot be written.
+                announced (``Content-Length``), or cannot be written.
         """
         return await self._downloads.file(project_id, artifact_path, destination, on_progress)
 

@@ -11,10 +11,8 @@ from __future__ import annotations
 import functools
 import itertools
 import sqlite3
-from array import array
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import attrs
 import msgspec
 
 from modellab_async.simulator.fixtures import (
@@ -33,34 +31,42 @@ from modellab_async.simulator.times import to_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from modellab_async.simulator.fixtures import Files, Pair, PairsField, Timeline
+    from modellab_async.simulator.fixtures import Attributes, Files, Pair, PairsField, Timeline
 
 Run: TypeAlias = GeneratedRun | FixtureRun
+Found: TypeAlias = list[tuple[int, int]]
+"""What a query selects, in order: ids, and whether each is there only for a descendant's sake."""
 
-_ROW: Final = ", ".join(RunRow._fields)
-_PROJECT_ROW: Final = "id, name, description, owner_id, created, updated"
-_SCHEMA: Final = f"""
-    CREATE TABLE projects ({_PROJECT_ROW}, starred, PRIMARY KEY (id));
-    CREATE TABLE runs ({_ROW.replace("id,", "id INTEGER PRIMARY KEY,", 1)}, pinned, deleted);
+_SCHEMA: Final = """
+    CREATE TABLE projects (
+        id INTEGER PRIMARY KEY, name TEXT, description TEXT, owner_id TEXT, created_at INTEGER,
+        updated_at INTEGER, starred INTEGER
+    );
+    CREATE TABLE runs (
+        id INTEGER PRIMARY KEY, number INTEGER, project_id INTEGER, parent_id INTEGER, name TEXT,
+        description TEXT, status TEXT, owner_id TEXT, created_at INTEGER,
+        updated_at INTEGER, duration REAL, pinned INTEGER, deleted_at INTEGER
+    );
     CREATE INDEX children ON runs (parent_id) WHERE parent_id IS NOT NULL;
     CREATE TABLE pairs (
-        kind, resource_id INTEGER, key, value, number,
+        kind TEXT, resource_id INTEGER, key TEXT, value TEXT, number REAL,
         PRIMARY KEY (kind, resource_id, key, value)
     ) WITHOUT ROWID;
 """
+_ROW: Final = ", ".join(RunRow._fields)
 _WRITE_RUN: Final = f"""
     INSERT INTO runs ({_ROW}) VALUES ({", ".join("?" * len(RunRow._fields))})
     ON CONFLICT (id) DO UPDATE
     SET {", ".join(f"{name} = excluded.{name}" for name in RunRow._fields[1:])}
 """
 _READ_RUN: Final = f"""
-    SELECT {_ROW}, pinned, deleted,
+    SELECT {_ROW}, pinned, deleted_at,
         EXISTS (SELECT 1 FROM runs AS child WHERE child.parent_id = runs.id)
     FROM runs WHERE id = ?
 """
 _WITH_ANCESTORS: Final = """
     WITH RECURSIVE
-        hits (id) AS (SELECT id FROM runs WHERE deleted IS NULL AND {}),
+        hits (id) AS (SELECT id FROM runs WHERE deleted_at IS NULL AND {}),
         above (id) AS (
             SELECT parent_id FROM hits JOIN runs USING (id) WHERE parent_id IS NOT NULL
             UNION
@@ -68,19 +74,8 @@ _WITH_ANCESTORS: Final = """
         )
 """
 _BODY_CACHE_BYTES: Final = 32 * 1024 * 1024
-_CACHED_SEARCHES: Final = 16
-
-
-@attrs.frozen
-class Found:
-    """What a query selects, in order.
-
-    Attributes:
-        descendant_matches: those that are here only because a descendant matches.
-    """
-
-    ids: Sequence[int]
-    descendant_matches: frozenset[int]
+_CACHED_SEARCHES: Final = 4
+_LARGEST_TEMPLATE: Final = 100_000
 
 
 class Dataset:
@@ -92,9 +87,12 @@ class Dataset:
     def __init__(
         self, generator: Generator, clock: Callable[[], float], *, soft_delete: bool
     ) -> None:
-        made_up, projects = _made_up(generator)
-        self._db = _database()
-        made_up.backup(self._db)
+        if generator.runs > _LARGEST_TEMPLATE:
+            self._db, projects = _make_up(generator)
+        else:  # tests make many simulators alike
+            template, projects = _template(generator)
+            self._db = _connect()
+            template.backup(self._db)
         self._generator = generator
         self._clock = clock
         self._soft_delete = soft_delete
@@ -147,6 +145,11 @@ class Dataset:
             return self._fixtures[row.id]
         return self._generator.run(row.number, row.id, row.project_id, row.name)
 
+    def _attributes(self, row: RunRow) -> Attributes:
+        if row.number is None:
+            return self._fixtures[row.id].attributes()
+        return self._generator.attributes(row)
+
     def run(self, run_id: int) -> Run:
         """A run."""
         return self._run(self._read(run_id)[0])
@@ -154,10 +157,7 @@ class Dataset:
     def run_resource(self, run_id: int) -> dict[str, Any]:
         """A run as it is served now."""
         row, pinned, deleted, has_children = self._read(run_id)
-        if row.number is None:
-            attributes = self._fixtures[run_id].attributes()
-        else:
-            attributes = self._generator.attributes(row)
+        attributes = self._attributes(row)
         if pinned is not None:
             attributes["is_pinned"] = True
         if has_children:
@@ -166,7 +166,7 @@ class Dataset:
             attributes["deleted_at"] = attributes["updated_at"] = to_text(deleted)
         return {"attributes": attributes, "id": str(run_id), "type": "runs"}
 
-    def run_json(self, run_id: int, *, descendant_match: bool = False) -> bytes:
+    def run_json(self, run_id: int, descendant_match: int = 0) -> bytes:
         """A run as it is served now, encoded."""
         body = None if descendant_match else self._bodies.get(run_id)
         if body is None:
@@ -207,25 +207,19 @@ class Dataset:
         first = "pinned IS NULL, pinned DESC, " if query.pinned_first else ""
         sql = f"""
             {before} SELECT id, {is_descendant_match} FROM runs
-            WHERE deleted IS NULL AND ({selected} AND {parent.sql} {pinned})
+            WHERE deleted_at IS NULL AND ({selected} AND {parent.sql} {pinned})
             ORDER BY {first} {query.order}
         """
         return self._find(sql, matches.arguments + parent.arguments)
 
     def _find(self, sql: str, arguments: tuple[Any, ...]) -> Found:
         """What a search finds; kept for the pages that follow, until something changes."""
-        found = self._found.get((sql, arguments))
-        if found is None:
-            ids, descendant_matches = array("q"), set[int]()
-            for run_id, is_descendant_match in self._db.execute(sql, arguments):
-                ids.append(run_id)
-                if is_descendant_match:
-                    descendant_matches.add(run_id)
-            found = Found(ids, frozenset(descendant_matches))
+        search = (sql, arguments)
+        if search not in self._found:
             if len(self._found) == _CACHED_SEARCHES:
                 self._found.clear()
-            self._found[sql, arguments] = found
-        return found
+            self._found[search] = self._db.execute(sql, arguments).fetchall()
+        return self._found[search]
 
     def _index(self, field: PairsField, keys: Collection[str]) -> None:
         """Put the values that params or tags have in made-up runs into the database, once."""
@@ -239,7 +233,7 @@ class Dataset:
     def runs_of_project(self, project_id: int) -> list[Run]:
         """The runs of a project; deleted ones left out."""
         self.project(project_id)
-        sql = f"SELECT {_ROW} FROM runs WHERE project_id = ? AND deleted IS NULL"
+        sql = f"SELECT {_ROW} FROM runs WHERE project_id = ? AND deleted_at IS NULL"
         rows = map(RunRow._make, self._db.execute(sql, (project_id,)))
         return [self._run(row) for row in rows]
 
@@ -248,7 +242,7 @@ class Dataset:
         self._follow_timelines()
         sql = f"""
             SELECT DISTINCT {column} FROM runs
-            WHERE project_id = ? AND deleted IS NULL AND {column} IS NOT NULL ORDER BY {column}
+            WHERE project_id = ? AND deleted_at IS NULL AND {column} IS NOT NULL ORDER BY {column}
         """
         return [value for (value,) in self._db.execute(sql, (project_id,))]
 
@@ -263,7 +257,7 @@ class Dataset:
     ) -> int:
         """Add a run; see `Simulator.insert_run`."""
         if run_id is None:
-            (highest,) = self._db.execute("SELECT max(id) FROM runs").fetchone()
+            highest: int | None = self._db.execute("SELECT max(id) FROM runs").fetchone()[0]
             run_id = max(9_999, highest or 0) + 1
         elif self._db.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone():
             raise ValueError(f"there is a run {run_id} already")
@@ -295,13 +289,12 @@ class Dataset:
             raise NotFoundError("run")
         run = self._run(row)
         now = self._clock()
-        old = run.attributes() if isinstance(run, FixtureRun) else self._generator.attributes(row)
         updated = {"updated_at": to_text(round(now * 1_000_000))}
         self._write_fixture(
             FixtureRun(
                 id=run_id,
                 project_id=self._project_of({"project_id": run.project_id, **changes}),
-                given=served({**old, **updated, **changes}),
+                given=served({**self._attributes(row), **updated, **changes}),
                 parent_id=row.parent_id,
                 artifacts=run.artifacts,
                 path=run.path,
@@ -314,7 +307,7 @@ class Dataset:
     def _project_of(self, attributes: Mapping[str, Any]) -> int:
         """The project of a declared run: the one that it names, else the first; added if new."""
         project_id = attributes.get("project_id")
-        if not isinstance(project_id, int):
+        if not isinstance(project_id, int) or project_id.bit_length() > 63:
             project_id = next(iter(self._projects), None)
         if project_id not in self._projects:
             project_id = self.insert_project(project_id, artifacts={}, attributes={})
@@ -337,7 +330,7 @@ class Dataset:
     def delete_run(self, run_id: int) -> None:
         """Delete a run."""
         now = round(self._clock() * 1_000_000)
-        sql = "UPDATE runs SET deleted = ? WHERE id = ? AND deleted IS NULL"
+        sql = "UPDATE runs SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL"
         if not self._db.execute(sql, (now, run_id)).rowcount:
             raise NotFoundError("run")
         self._forget(run_id)
@@ -384,28 +377,29 @@ class Dataset:
         self._found.clear()
 
 
-def _database() -> sqlite3.Connection:
-    # In autocommit mode; the thread that makes a simulator need not be the one that runs it.
+def _connect() -> sqlite3.Connection:
+    # The thread that makes a simulator need not be the one that runs it.
     database = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    database.execute("PRAGMA journal_mode = OFF")  # nothing is rolled back
     database.create_function("casefold", 1, str.casefold, deterministic=True)
     return database
 
 
-@functools.lru_cache(maxsize=4)
-def _made_up(generator: Generator) -> tuple[sqlite3.Connection, Mapping[int, Project]]:
-    """A database of what a generator makes up, to be copied, and the projects."""
-    database = _database()
+def _make_up(generator: Generator) -> tuple[sqlite3.Connection, Mapping[int, Project]]:
+    """A database of what a generator makes up, and the projects."""
+    database = _connect()
     database.executescript(_SCHEMA)
     projects = {project.id: project for project in generator.make_projects()}
     _write_projects(database, projects.values())
-    with database:
-        database.execute("BEGIN")
-        database.executemany(_WRITE_RUN, generator.make_rows(tuple(projects)))
+    database.executemany(_WRITE_RUN, generator.make_rows(tuple(projects)))
     return database, projects
 
 
+_template: Final = functools.lru_cache(maxsize=4)(_make_up)
+
+
 def _write_projects(database: sqlite3.Connection, projects: Collection[Project]) -> None:
-    sql = f"INSERT INTO projects ({_PROJECT_ROW}, starred) VALUES (?, ?, ?, ?, ?, ?, FALSE)"
+    sql = "INSERT INTO projects VALUES (?, ?, ?, ?, ?, ?, FALSE)"
     database.executemany(sql, [project.row() for project in projects])
     _write_pairs(database, "project tags", ((project.id, project.tags) for project in projects))
 
@@ -418,6 +412,4 @@ def _write_pairs(
         for resource_id, its_pairs in pairs
         for key, value in its_pairs
     )
-    with database:
-        database.execute("BEGIN")
-        database.executemany("INSERT OR IGNORE INTO pairs VALUES (?, ?, ?, ?, ?)", rows)
+    database.executemany("INSERT OR IGNORE INTO pairs VALUES (?, ?, ?, ?, ?)", rows)

@@ -1,4 +1,4 @@
-"""Faults to inject: which there are, and which request meets which."""
+"""The faults that can be injected, and which request meets which."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ DEFAULT_FAULTS: Final = (
 @attrs.frozen(eq=False)
 class _Rule:
     matches: Callable[[str, str], bool]
-    faults: deque[Fault | None] | None  # None: `always`, for ever
+    faults: deque[Fault | None] | None  # None: `always`, until `clear`
     always: Fault | None = None
 
 
@@ -202,7 +202,7 @@ class Faults:
         self._asked: Counter[bytes] = Counter()
 
     def next(self, *faults: Fault | None) -> None:
-        """The next requests, whatever they are, meet these; None lets one through unharmed."""
+        """The next requests, whatever they are, meet these; None lets one through."""
         self.matching("*", *faults)
 
     def for_run(self, run_id: int, *faults: Fault | None) -> None:

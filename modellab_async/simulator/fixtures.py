@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -37,7 +37,7 @@ class RunRow(NamedTuple):
 
     Attributes:
         number: its place among the made-up runs; None for a declared run.
-        created: microseconds since the epoch, as is `updated`.
+        created_at: microseconds since the epoch, as is `updated_at`.
         duration: seconds; None unless it is a number.
     """
 
@@ -49,8 +49,8 @@ class RunRow(NamedTuple):
     description: str
     status: str
     owner_id: str | None
-    created: int
-    updated: int
+    created_at: int
+    updated_at: int
     duration: float | None
 
 
@@ -230,41 +230,28 @@ _ENTRY_FIELDS: Final = {
 }  # fmt: skip
 
 
-def refuse_unknown_attributes(kind: Literal["run", "project"], names: Mapping[str, Any]) -> None:
-    """Point out misspelt arguments.
-
-    Raises:
-        TypeError: a name is not that of a documented attribute.
-    """
-    known = _RUN_ATTRIBUTES if kind == "run" else _PROJECT_ATTRIBUTES
+def refuse_unknown(what: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Raise a `TypeError` that names what is not known."""
     if unknown := [name for name in names if name not in known]:
         raise TypeError(
-            f"a {kind} has no attribute {', '.join(map(repr, unknown))}; "
-            f"its attributes are {', '.join(known)}"
+            f"a {what} has no {', '.join(map(repr, unknown))}; it has {', '.join(known)}"
         )
 
 
-def read_run(run: object) -> tuple[int | None, Attributes]:
-    """The id and the attributes that describe a run.
-
-    Args:
-        run: an id or None; a resource `{"id": ..., "type": "runs", "attributes": {...}}`, whose
-            attributes are taken as they are; or an object with a run's attributes.
+def read_run(run: Any) -> tuple[int | None, Attributes]:
+    """The id and the attributes of an id, of a resource, or of an object with a run's attributes.
 
     Raises:
         TypeError: it is none of these, or the resource has other keys.
     """
-    if run is None or (isinstance(run, int) and not isinstance(run, bool)):
+    if run is None or type(run) is int:
         return run, {}
     if isinstance(run, Mapping):
-        if unknown := [name for name in run if name not in {"id", "type", "attributes"}]:
-            raise TypeError(
-                f"a resource has no {', '.join(map(repr, unknown))}; it has id, type, attributes"
-            )
+        refuse_unknown("resource", run, ("id", "type", "attributes"))
         return int(run["id"]) if "id" in run else None, dict(run.get("attributes", {}))
     if not hasattr(run, "id") or not hasattr(run, "status"):
         raise TypeError(f"expected an id, a resource or a run, not {run!r}")
-    attributes = {name: getattr(run, name) for name in _RUN_ATTRIBUTES if hasattr(run, name)}
+    attributes = {name: getattr(run, name) for name in RUN_ATTRIBUTES if hasattr(run, name)}
     for name, fields in _ENTRY_FIELDS.items():
         entries = attributes.get(name) or ()
         attributes[name] = [{field: getattr(e, field, None) for field in fields} for e in entries]
@@ -302,5 +289,5 @@ def _pairs(value: Any) -> list[Pair]:
     ]
 
 
-_RUN_ATTRIBUTES: Final = tuple(run_attributes(0, 0, 0, {}))
-_PROJECT_ATTRIBUTES: Final = tuple(project_attributes(0, 0, {}))
+RUN_ATTRIBUTES: Final = tuple(run_attributes(0, 0, 0, {}))
+PROJECT_ATTRIBUTES: Final = tuple(project_attributes(0, 0, {}))

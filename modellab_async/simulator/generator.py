@@ -5,6 +5,7 @@ The shapes follow recorded answers; without `quirks` they keep to the published 
 
 from __future__ import annotations
 
+import functools
 import struct
 import uuid
 from hashlib import blake2b
@@ -150,6 +151,8 @@ _SPAN: Final = 560 * _DAY
 # Number of params and of metric summaries in every run of that size.
 _UNIFORM: Final = {"small": (5, 1), "medium": (18, 5), "large": (110, 22)}
 
+_DRAWS: Final = struct.Struct("<16I")
+
 
 class _Ids:
     """Ascending ids with gaps, and sixteen random 32-bit numbers for each."""
@@ -168,10 +171,7 @@ class _Ids:
         return self._lowest + number * self._stride + draws[0] % self._stride
 
 
-_DRAWS: Final = struct.Struct("<16I")
-
-
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Generator:
     """Makes up an organization of `runs` runs in `projects` projects."""
 
@@ -180,22 +180,6 @@ class Generator:
     projects: int
     size: Size
     quirks: bool
-    _run_ids: _Ids = attrs.field(init=False, eq=False, repr=False)
-    _project_ids: _Ids = attrs.field(init=False, eq=False, repr=False)
-    _owners: tuple[str, ...] = attrs.field(init=False, eq=False, repr=False)
-
-    @_run_ids.default
-    def _make_run_ids(self) -> _Ids:
-        return _Ids(self.seed, "run", count=self.runs, lowest=10_000, highest=999_999)
-
-    @_project_ids.default
-    def _make_project_ids(self) -> _Ids:
-        return _Ids(self.seed, "project", count=self.projects, lowest=1_000, highest=9_999)
-
-    @_owners.default
-    def _make_owners(self) -> tuple[str, ...]:
-        names = (f"{self.seed}/{number}".encode() for number in range(40))
-        return tuple(str(uuid.UUID(bytes=blake2b(n, digest_size=16).digest())) for n in names)
 
     def __attrs_post_init__(self) -> None:
         if self.runs < 0 or self.projects < 0:
@@ -204,6 +188,19 @@ class Generator:
             raise ValueError("runs need at least one project")
         if self.size not in get_args(Size):
             raise ValueError(f"size must be mixed, small, medium or large, not {self.size!r}")
+
+    @functools.cached_property
+    def _run_ids(self) -> _Ids:
+        return _Ids(self.seed, "run", count=self.runs, lowest=10_000, highest=999_999)
+
+    @functools.cached_property
+    def _project_ids(self) -> _Ids:
+        return _Ids(self.seed, "project", count=self.projects, lowest=1_000, highest=9_999)
+
+    @functools.cached_property
+    def _owners(self) -> tuple[str, ...]:
+        names = (f"{self.seed}/{number}".encode() for number in range(40))
+        return tuple(str(uuid.UUID(bytes=blake2b(n, digest_size=16).digest())) for n in names)
 
     def make_projects(self) -> Iterator[Project]:
         """All projects, by ascending id."""
@@ -233,8 +230,7 @@ class Generator:
         """What all runs are filtered and sorted by, by ascending id."""
         draws_of, id_of, owners = self._run_ids.draws, self._run_ids.id_of, self._owners
         step = max(2 * _SECOND, _SPAN // max(1, self.runs))
-        head: tuple[int, ...] = ()
-        head_id = children = 0
+        head, head_id, children = draws_of(0), 0, 0
         for number in range(self.runs):
             draws = draws_of(number)
             run_id = id_of(number, draws)
@@ -289,8 +285,8 @@ class Generator:
         pending = row.status == "pending"
         job = f"{draws[11] % 900_000}/jobs/{draws[14]}"
         attributes: Attributes = {
-            "completed_at": to_text(row.updated) if ended else None,
-            "created_at": to_text(row.created),
+            "completed_at": to_text(row.updated_at) if ended else None,
+            "created_at": to_text(row.created_at),
             "deleted_at": None,
             "descendant_match": False,
             "description": row.description,
@@ -304,10 +300,10 @@ class Generator:
             "owner_id": row.owner_id,
             "params": pairs_to_json(run.params),
             "project_id": row.project_id,
-            "started_at": None if pending else to_text(row.created + draws[5] % 90_000),
+            "started_at": None if pending else to_text(row.created_at + draws[5] % 90_000),
             "status": row.status,
             "tags": pairs_to_json(run.tags),
-            "updated_at": to_text(row.updated),
+            "updated_at": to_text(row.updated_at),
         }
         if self.quirks:
             if not ended:

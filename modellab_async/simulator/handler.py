@@ -1,4 +1,4 @@
-"""The way of a request: keys, limits and faults, its operation, the response, the record of it."""
+"""How a request is handled: keys, limits and faults, its operation, and the record of it."""
 
 from __future__ import annotations
 

@@ -17,10 +17,10 @@ EVERY_OPERATION: Final = "*"
 
 @attrs.frozen
 class RateLimit:
-    """So many requests in each window of the clock.
+    """A number of requests in each window of the clock.
 
     Attributes:
-        limit: requests granted in a window.
+        limit: requests allowed in a window.
         period: length of a window in seconds; windows start at multiples of it.
         name: operations whose limits have the same name draw on the same window.
         rounding: how the seconds until the next window become whole ones.
@@ -64,7 +64,7 @@ class Limits:
         self.replace(limits)
 
     def replace(self, limits: RateLimit | Mapping[str, RateLimit] | None) -> None:
-        """From now on count against other limits; windows already begun go on.
+        """From now on count against other limits; windows that have begun continue.
 
         Args:
             limits: one limit for every operation, or a limit for each operation's name

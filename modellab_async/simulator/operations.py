@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +11,7 @@ from urllib.parse import urlencode
 import attrs
 import msgspec
 
-from modellab_async.simulator.queries import ListQuery, PageQuery, Query, integer, refuse_unknown
+from modellab_async.simulator.queries import ListQuery, Query, integer, read_page, refuse_unknown
 from modellab_async.simulator.responses import (
     NO_CONTENT,
     BadParameterError,
@@ -48,19 +49,11 @@ class Request:
     headers: Mapping[str, str]
 
     def id(self, name: str) -> int:
-        """An id of the path.
-
-        Raises:
-            BadParameterError: it is not an integer.
-        """
+        """An id of the path, if it is an integer."""
         return integer(self.ids[name], name)
 
     def required(self, *names: str) -> tuple[str, ...]:
-        """The values of the query's only parameters.
-
-        Raises:
-            BadParameterError: one is missing or empty, or there are others.
-        """
+        """The values of the query's parameters, if none is missing or empty, nor any other."""
         refuse_unknown(self.query, names)
         for name in names:
             if not self.query.get(name):
@@ -84,13 +77,7 @@ class Operations:
     def list_runs(self, request: Request) -> Response:
         """A page of runs."""
         found = self._dataset.find_runs(ListQuery.of_runs(request.query))
-        return self._page(
-            request,
-            found,
-            lambda run_id: self._dataset.run_json(
-                run_id, descendant_match=run_id in found.descendant_matches
-            ),
-        )
+        return self._page(request, found, self._dataset.run_json)
 
     def delete_run(self, request: Request) -> Response:
         """204; a second time 404, however runs are deleted."""
@@ -120,10 +107,11 @@ class Operations:
 
     def list_projects(self, request: Request) -> Response:
         """A page of projects."""
+        found = self._dataset.find_projects(ListQuery.of_projects(request.query))
         return self._page(
             request,
-            self._dataset.find_projects(ListQuery.of_projects(request.query)),
-            lambda project_id: msgspec.json.encode(self._dataset.project_resource(project_id)),
+            found,
+            lambda project_id, _: msgspec.json.encode(self._dataset.project_resource(project_id)),
         )
 
     def star_project(self, request: Request) -> Response:
@@ -198,37 +186,39 @@ class Operations:
         """What is answered to a path or method that is no operation."""
         return plain_error(404, "Not found")
 
-    def _page(self, request: Request, found: Found, encode: Callable[[int], bytes]) -> Response:
+    def _page(
+        self, request: Request, found: Found, encode: Callable[[int, int], bytes]
+    ) -> Response:
         first = self._first_page
-        page = PageQuery.parse(request.query, first=first)
-        total = len(found.ids)
-        last = first + max(0, (total - 1) // page.size)
+        number, size = read_page(request.query, first=first)
+        total = len(found)
+        last = first + max(0, (total - 1) // size)
         numbers = {
             "first": first,
             "last": last,
-            "next": page.number + 1 if page.number < last else None,
-            "prev": min(page.number - 1, last) if page.number > first else None,
-            "self": page.number,
+            "next": number + 1 if number < last else None,
+            "prev": min(number - 1, last) if number > first else None,
+            "self": number,
         }
         meta = {
             "first_number": first,
             "last_number": last,
             "next_number": numbers["next"],
-            "number": page.number,
+            "number": number,
             "prev_number": numbers["prev"],
-            "size": page.size,
+            "size": size,
             "total": total,
             "type": "number_size",
         }
         links = {
-            name: None if number is None else _link(request, page.size, number)
-            for name, number in numbers.items()
+            name: None if other is None else _link(request, size, other)
+            for name, other in numbers.items()
         }
-        start = (page.number - first) * page.size
+        start = (number - first) * size
         return Response(
             body=b'{"data":[%b],"links":%b,"meta":%b}'
             % (
-                b",".join(map(encode, found.ids[start : start + page.size])),
+                b",".join(itertools.starmap(encode, found[start : start + size])),
                 msgspec.json.encode(links),
                 msgspec.json.encode({"page": meta}),
             )

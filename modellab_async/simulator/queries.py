@@ -1,4 +1,7 @@
-"""The query strings of the two list operations, read into SQL."""
+"""The query strings of the two list operations, read into SQL.
+
+A parameter that is unknown, or whose value makes no sense, raises `BadParameterError`.
+"""
 
 # ruff: noqa: S608 - what is not ours in the SQL is bound as a parameter
 
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
 
 Query: TypeAlias = Mapping[str, str]
 
-DEFAULT_PAGE_SIZE: Final = 25
 MAX_PAGE_SIZE: Final = 100
 _LARGEST_ID: Final = 2**63 - 1
 
@@ -31,9 +33,6 @@ _OF_RUNS: Final = (
     "filter[parent_run_id]", "pinned_first", "include_pinned", "include_descendant_matches",
 )  # fmt: skip
 
-_SORT_COLUMNS: Final = {
-    "name": "name", "created_at": "created", "updated_at": "updated", "duration": "duration",
-}  # fmt: skip
 _COMPARISONS: Final = (">=", "<=", ">", "<")
 
 
@@ -75,22 +74,14 @@ class ListQuery:
 
     @classmethod
     def of_projects(cls, query: Query) -> ListQuery:
-        """Read the query string of the list of projects.
-
-        Raises:
-            BadParameterError: a parameter is unknown or its value makes no sense.
-        """
+        """Read the query string of the list of projects."""
         refuse_unknown(query, _OF_PROJECTS)
         order = _order(query, ("name", "created_at", "updated_at"))
         return cls(_text_and_owner(query) & _tags(query, "project tags"), order)
 
     @classmethod
     def of_runs(cls, query: Query) -> ListQuery:
-        """Read the query string of the list of runs.
-
-        Raises:
-            BadParameterError: a parameter is unknown or its value makes no sense.
-        """
+        """Read the query string of the list of runs."""
         refuse_unknown(query, _OF_RUNS)
         matches = _text_and_owner(query)
         if (ids := query.get("filter[id]")) is not None:
@@ -107,7 +98,7 @@ class ListQuery:
             matches &= _param(key, value)
         return cls(
             matches,
-            _order(query, tuple(_SORT_COLUMNS)),
+            _order(query, ("name", "created_at", "updated_at", "duration")),
             _parent(query),
             pinned_first=_boolean(query, "pinned_first"),
             include_pinned=_boolean(query, "include_pinned"),
@@ -115,46 +106,26 @@ class ListQuery:
         )
 
 
-@attrs.frozen
-class PageQuery:
-    """Which page of a list is asked for."""
-
-    number: int
-    size: int
-
-    @classmethod
-    def parse(cls, query: Query, *, first: int) -> PageQuery:
-        """Read a query string.
-
-        Raises:
-            BadParameterError: it is no page number or size that the server allows.
-        """
-        size = integer(query.get("page[size]", str(DEFAULT_PAGE_SIZE)), "page[size]")
-        if not 1 <= size <= MAX_PAGE_SIZE:
-            raise BadParameterError("page[size]", f"must be between 1 and {MAX_PAGE_SIZE}")
-        number = integer(query.get("page[number]", str(first)), "page[number]")
-        if number < first:
-            raise BadParameterError("page[number]", f"the first page is number {first}")
-        return cls(number, size)
+def read_page(query: Query, *, first: int) -> tuple[int, int]:
+    """The number and the size of the page asked for, the first page being number `first`."""
+    size = integer(query.get("page[size]", "25"), "page[size]")
+    if not 1 <= size <= MAX_PAGE_SIZE:
+        raise BadParameterError("page[size]", f"must be between 1 and {MAX_PAGE_SIZE}")
+    number = integer(query.get("page[number]", str(first)), "page[number]")
+    if number < first:
+        raise BadParameterError("page[number]", f"the first page is number {first}")
+    return number, size
 
 
 def integer(text: str, parameter: str) -> int:
-    """A non-negative 64-bit integer.
-
-    Raises:
-        BadParameterError: the text is something else.
-    """
+    """A non-negative 64-bit integer."""
     if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= _LARGEST_ID:
         return int(text)
     raise BadParameterError(parameter, f"{text!r} is not an integer")
 
 
 def refuse_unknown(query: Query, known: Collection[str]) -> None:
-    """Refuse parameters that a real server may ignore, so that a client's mistake shows.
-
-    Raises:
-        BadParameterError: the query has a parameter that is not among the known.
-    """
+    """Refuse parameters that a real server may ignore, so that a client's mistake shows."""
     for parameter in query:
         if parameter not in known:
             raise BadParameterError(parameter, "unknown parameter")
@@ -176,7 +147,7 @@ def _order(query: Query, fields: tuple[str, ...]) -> str:
         raise BadParameterError("sort", f"{text!r} is not one of {', '.join(fields)}")
     # NULL, as the duration of a run that has not ended, is below all numbers.
     direction = "DESC" if text.startswith("-") else "ASC"
-    return f"{_SORT_COLUMNS[field]} {direction}, id {direction}"
+    return f"{field} {direction}, id {direction}"
 
 
 def _boolean(query: Query, parameter: str) -> bool:

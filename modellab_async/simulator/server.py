@@ -1,4 +1,4 @@
-"""The simulator: a server that listens on a port, and what a test tells it and asks of it."""
+"""The simulator: a server on a port, and the methods that tests control and inspect it by."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from aiohttp import web
 from modellab_async.simulator.artifacts import Artifacts, Content
 from modellab_async.simulator.dataset import Dataset
 from modellab_async.simulator.faults import Faults
-from modellab_async.simulator.fixtures import read_run, refuse_unknown_attributes
+from modellab_async.simulator.fixtures import (
+    PROJECT_ATTRIBUTES,
+    RUN_ATTRIBUTES,
+    read_run,
+    refuse_unknown,
+)
 from modellab_async.simulator.generator import Generator, Size
 from modellab_async.simulator.handler import (
     BeforeRequest,
@@ -282,9 +287,9 @@ class Simulator:
                 simulator's clock; times and duration follow.
             artifacts: its files by path: their content, or a size for made-up content.
             **attributes: attributes as they are to be served, whether or not they make sense;
-                `ABSENT` leaves one out. They come before those of `run`. What neither has gets a
-                default: a running run, created now, in the first project. A project that does not
-                exist is added.
+                `ABSENT` leaves one out. They take precedence over those of `run`. What neither has
+                gets a default: a running run, created now, in the first project. A project
+                that does not exist is added.
 
         Returns:
             Its id.
@@ -293,7 +298,7 @@ class Simulator:
             ValueError: there is a run of that id already.
             TypeError: `run` is none of these, or an attribute is not one of the API's.
         """
-        refuse_unknown_attributes("run", attributes)
+        refuse_unknown("run", attributes, RUN_ATTRIBUTES)
         own_id, given = read_run(run)
         return self._dataset.insert_run(
             own_id if run_id is None else run_id,
@@ -324,7 +329,7 @@ class Simulator:
             ValueError: there is a project of that id already.
             TypeError: an attribute is not one of the API's.
         """
-        refuse_unknown_attributes("project", attributes)
+        refuse_unknown("project", attributes, PROJECT_ATTRIBUTES)
         return self._dataset.insert_project(
             project_id, artifacts=artifacts or {}, attributes=attributes
         )
@@ -342,7 +347,7 @@ class Simulator:
             LookupError: there is none of that id, or it was deleted.
             TypeError: an attribute is not one of the API's.
         """
-        refuse_unknown_attributes("run", changes)
+        refuse_unknown("run", changes, RUN_ATTRIBUTES)
         self._dataset.update_run(run_id, changes)
 
     def delete_run(self, run_id: int) -> None:

@@ -1,4 +1,4 @@
-"""Points in time as the API writes them, and a clock that only moves when told to."""
+"""Points in time as the API writes them, and a clock for tests."""
 
 from __future__ import annotations
 

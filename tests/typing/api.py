@@ -435,6 +435,8 @@ async def typed_simulator() -> None:
             description=ABSENT,
         )
         assert_type(run_id, int)
+        assert_type(sim.insert_run({"id": "7"}, name="mine"), int)
+        sim.update_run(run_id, status="failed", description=ABSENT)
         sim.delete_run(run_id)
         sim.limits.spend(3, "get_run")
         sim.limits.replace(None)

@@ -1,4 +1,4 @@
-"""The made-up runs: deterministic, shaped like recorded ones, and computed on demand."""
+"""The made-up runs: deterministic, and shaped like recorded ones."""
 
 from __future__ import annotations
 
