@@ -131,12 +131,12 @@ def browser(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """What the client costs, against its peers; writes tables and plots into docs/."""
-    session.install(".[cli,speed]", *group("bench"))
+    session.install(".[cli,duckdb,speed]", *group("bench"))
     session.run("python", "-m", "benchmarks.bench", *session.posargs)
 
 
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
     """What the client survives, at full size; writes a page of figures into docs/."""
-    session.install(".[cli,speed]", *group("bench"))
+    session.install(".[cli,duckdb,speed]", *group("bench"))
     session.run("python", "-m", "benchmarks.soak", *session.posargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import random
 import re
@@ -146,6 +147,16 @@ async def test_killed_syncs_lose_and_double_nothing(shell: Shell, tmp_path: Path
             for row in each[table]:
                 del row["sync"]
     assert found == expected
+
+
+@posix
+async def test_the_soak_of_kills_holds_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published soak, which does the same thirty times, works."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    endurance = importlib.import_module("endurance")
+    figures = await endurance.kills(endurance.SHORT)
+    assert len(figures) == len(TABLES)
+    assert [figure for figure in figures if not figure.holds] == []
 
 
 @posix
