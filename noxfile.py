@@ -131,7 +131,7 @@ def browser(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """What the client costs, against its peers; writes tables and plots into docs/."""
-    session.install(".[cli,duckdb,speed]", *group("bench"))
+    session.install(".[cli,speed]", *group("bench"))
     session.run("python", "-m", "benchmarks.bench", *session.posargs)
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import attrs
 
 from modellab_async.bulk import refuse_lone_id
-from modellab_async.downloads.part import on_disk
+from modellab_async.downloads.part import DiskError, on_disk
 from modellab_async.errors import ConfigError, ExportError, StoreError
 from modellab_async.frames import sql
 from modellab_async.frames.columns import table_columns
@@ -153,7 +153,7 @@ async def export_runs(
             complete = True
         finally:
             await on_disk(file.close_part, store, complete)
-    except StoreError as error:
+    except (DiskError, StoreError) as error:
         raise ExportError(str(error)) from error.__cause__
     return Exported(file.target, total, total, failed, file.failures, syncing.sync.complete)
 

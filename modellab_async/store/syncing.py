@@ -206,15 +206,15 @@ class Syncing:
         if refused and not self._anything and not self._runs:
             raise error
         try:
-            given = parse_id(given)
+            run_id = str(parse_id(given))
         except InvalidIdError:
-            given = given if isinstance(given, str) else repr(given)
+            run_id = given if isinstance(given, str) else repr(given)
         self._failures.append(
             Failure(
-                run_id=str(given),
+                run_id=run_id.encode("utf-8", "replace").decode(),
                 error=type(error).__name__,
                 status=error.status if isinstance(error, StatusError) else None,
-                message=str(error),
+                message=str(error).encode("utf-8", "replace").decode(),
                 sync=self.sync.id,
             )
         )
@@ -238,25 +238,28 @@ class Syncing:
 
     async def _listing(self) -> None:
         """Read all pages, and again if runs left the listing meanwhile."""
-        start = await self._resumed_page()
-        for _ in range(1 + _REWALKS):
-            moved, pages = False, 0
-            total: int | None = None
-            async with aclosing(self._pages(_ORDER, start, _PAGES_AHEAD)) as listing:
-                async for page in listing:
-                    numbers = page.numbers
-                    before, total, pages = total, numbers.total, pages + 1
-                    moved |= before is not None and total is not None and total < before
-                    self._take(page)
-                    self.sync = attrs.evolve(self.sync, page=numbers.number)
-                    await self._write_if_due()
-                    index = (numbers.number or 0) - (numbers.first_number or 0)
-                    self._on_progress(index * MAX_PAGE_SIZE + len(page.items), total)
-            alone = pages == 1 and start is None
-            start = None
-            if not moved:
+        complete = await self._walk(await self._resumed_page())
+        for _ in range(_REWALKS):
+            if complete is not False:
                 break
-        self.sync = attrs.evolve(self.sync, complete=False if moved else True if alone else None)
+            complete = await self._walk(None)
+        self.sync = attrs.evolve(self.sync, complete=complete)
+
+    async def _walk(self, start: int | None) -> bool | None:
+        """Read the pages from one on; whether they showed every run, see `Sync`."""
+        pages, moved = 0, False
+        total: int | None = None
+        async with aclosing(self._pages(_ORDER, start, _PAGES_AHEAD)) as listing:
+            async for page in listing:
+                numbers = page.numbers
+                before, total, pages = total, numbers.total, pages + 1
+                moved |= before is not None and total is not None and total < before
+                self._take(page)
+                self.sync = attrs.evolve(self.sync, page=numbers.number)
+                await self._write_if_due()
+                index = (numbers.number or 0) - (numbers.first_number or 0)
+                self._on_progress(index * MAX_PAGE_SIZE + len(page.items), total)
+        return False if moved else True if pages == 1 and start is None else None
 
     async def _resumed_page(self) -> int | None:
         """The page to resume at: its first run is in the database, so all before it are, too.
