@@ -16,8 +16,7 @@ from modellab_async.client import ModelLabClient
 from modellab_async.config import hidden
 from modellab_async.endpoints import MAX_PAGE_SIZE, list_runs
 from modellab_async.errors import DecodeError
-from modellab_async.frames.columns import ANY
-from modellab_async.frames.layout import Layout, batched, wanted_columns
+from modellab_async.frames import batch_plan
 from modellab_async.raydata import Failures
 from modellab_async.raydata.gate import Gate, client_of
 from modellab_async.raydata.reading import SORT, ByIds, ByPages, Rows, Selection
@@ -61,10 +60,8 @@ class RunsDatasource(Datasource):
             raise ValueError("run_ids and filter exclude each other")
         if failures not in get_args(Failures):
             raise ValueError(f"failures must be 'raise' or 'rows', not {failures!r}")
-        wanted = wanted_columns(columns, statistic, "wide")
-        if any(column.key == ANY for column in wanted):
-            raise ValueError("blocks cannot have a column for every key (*): name the columns")
-        self._rows = Rows(Layout("wide", tuple(wanted)), failures == "rows")
+        self._rows = Rows(batch_plan(columns, statistic, "wide"), failures == "rows")
+        self._schema = self._rows.schema
         # A repr, such as that of a traceback's locals, shows no key.
         self._client = {name: hidden(value) for name, value in (client or {}).items()}
         _check_options(self._client)
@@ -101,7 +98,8 @@ class RunsDatasource(Datasource):
         pages = -(-self._total // max(1, parallelism) // MAX_PAGE_SIZE)
         size = min(ROWS_PER_TASK, max(1, pages) * MAX_PAGE_SIZE)
         if self._run_ids is not None:
-            yield from map(ByIds, batched(self._run_ids, size))
+            for start in range(0, len(self._run_ids), size):
+                yield ByIds(self._run_ids[start : start + size])
             return
         for start in range(0, self._total, size):
             rows = min(size, self._total - start)
@@ -119,7 +117,7 @@ class RunsDatasource(Datasource):
             input_files=None,
             exec_stats=None,
         )
-        return ReadTask(read_part, metadata, schema=rows.schema)
+        return ReadTask(read_part, metadata, schema=self._schema)
 
     async def _count(self) -> tuple[int, int]:
         """The number of the listing's first page, and how many runs it lists."""

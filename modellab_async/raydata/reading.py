@@ -12,7 +12,6 @@ from modellab_async import endpoints
 from modellab_async.bulk import PAGES_IN_FLIGHT, Outcome
 from modellab_async.endpoints import parse_id
 from modellab_async.errors import AuthenticationError, InvalidIdError, PermissionDeniedError
-from modellab_async.frames import arrow
 from modellab_async.models import Run
 from modellab_async.raydata import ListingChangedError
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from modellab_async.client import ModelLabClient
-    from modellab_async.frames.layout import Layout
+    from modellab_async.frames import BatchPlan
     from modellab_async.models import RunFilter
 
 SORT: Final = "created_at"
@@ -134,17 +133,17 @@ class Rows:
     """How outcomes become a block.
 
     Attributes:
-        layout: the columns of the runs.
+        plan: how runs become rows.
         with_errors: whether a failure is a row, with its error in a column of its own.
     """
 
-    layout: Layout
+    plan: BatchPlan
     with_errors: bool
 
     @property
     def schema(self) -> pa.Schema:
         """The schema of every block."""
-        schema = arrow.schema_of(self.layout)
+        schema = self.plan.schema
         return schema.append(_ERROR) if self.with_errors else schema
 
     def block(self, outcomes: Sequence[Outcome]) -> pa.Table:
@@ -159,7 +158,7 @@ class Rows:
             refused = isinstance(error, AuthenticationError | PermissionDeniedError) and not runs
             if error is not None and (refused or not self.with_errors):
                 raise error
-        table = arrow.table_of(self.layout, [runs])
+        table = pa.Table.from_batches([self.plan.batch(runs)])
         if len(runs) < len(outcomes):
             places = iter(range(len(runs)))
             table = table.take(

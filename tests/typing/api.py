@@ -87,7 +87,7 @@ from modellab_async import (
     to_dict,
     to_json,
 )
-from modellab_async.export import Exported, export_runs
+from modellab_async.export import Exported, export_runs, export_store
 from modellab_async.otel import OpenTelemetryHooks
 from modellab_async.simulator import (
     ABSENT,
@@ -101,6 +101,7 @@ from modellab_async.simulator import (
     Simulator,
 )
 from modellab_async.simulator import RateLimit as SimulatedLimit
+from modellab_async.store import Store, Sync, open_store, sync
 
 
 async def fetch_token() -> str:
@@ -393,15 +394,32 @@ async def typed_exports(lab: ModelLabClient) -> None:
         columns=["name", "params.learning_rate"],
         statistic="min",
         resume=True,
-        since_last=True,
+        safe_cells=False,
         on_progress=on_progress,
     )
     assert_type(exported, Exported)
     assert_type((exported.path, exported.failures), tuple[Path, Path])
     assert_type((exported.runs, exported.fetched, exported.failed), tuple[int, int, int])
-    assert_type((exported.unlisted, exported.complete), tuple[int | None, bool | None])
-    await export_runs(lab, [70158, "71354"], path=Path("runs.csv"), retry_failed=False)
+    assert_type(exported.complete, bool | None)
+    await export_runs(lab, [70158, "71354"], path=Path("runs.csv"))
     await export_runs(lab, path="a", format="xlsx")  # type: ignore[arg-type]
+
+
+async def typed_stores(lab: ModelLabClient) -> None:
+    def on_progress(done: int, total: int | None) -> None: ...
+
+    with open_store("runs.duckdb") as store:
+        assert_type(store, Store)
+        assert_type(store.path, Path)
+        done = await sync(lab, store, filter=RunFilter(project_id=2387), full=True)
+        assert_type(done, Sync)
+        assert_type((done.kind, done.filter), tuple[str, str | None])
+        assert_type((done.runs, done.failed, done.vanished), tuple[int, int, int])
+        assert_type((done.finished_at, done.complete), tuple[datetime | None, bool | None])
+        await sync(lab, store, run_ids=[70158, "71354"], on_progress=on_progress)
+        store.connection.execute("SELECT 1")
+    with open_store(Path("runs.duckdb"), read_only=True) as store:
+        assert_type(export_store(store, path="runs.csv", columns=["name"]), Exported)
 
 
 async def typed_frames(lab: ModelLabClient, runs: Sequence[Run]) -> None:
