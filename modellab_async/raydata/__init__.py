@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from modellab_async.errors import MissingExtraError, ModelLabError
 
@@ -73,16 +73,12 @@ def read_runs(
     """
     if find_spec("ray") is None or find_spec("pyarrow") is None:
         raise MissingExtraError(f"{__name__} needs ray: pip install 'modellab_async[ray]'")
-    source = import_module("modellab_async.raydata._source")
-    return source.read(
-        source.RunsDatasource(
-            run_ids,
-            filter=filter,
-            columns=columns,
-            statistic=statistic,
-            failures=failures,
-            client=client,
-        ),
-        concurrency=concurrency,
-        override_num_blocks=override_num_blocks,
+    datasource = import_module(f"{__name__}.datasource").RunsDatasource(
+        run_ids,
+        filter=filter,
+        columns=columns,
+        statistic=statistic,
+        failures=failures,
+        client=client,
     )
+    return cast("Dataset", datasource.dataset(concurrency=concurrency, blocks=override_num_blocks))
