@@ -18,6 +18,7 @@ from documents import PAGES, ROOT
 import modellab_async
 import modellab_async.export
 import modellab_async.frames
+import modellab_async.raydata
 import modellab_async.simulator
 from modellab_async import ModelLabClient, endpoints
 from modellab_async.cli import app
@@ -48,7 +49,13 @@ def described() -> set[str]:
 
 @pytest.mark.parametrize(
     "package",
-    [modellab_async, modellab_async.simulator, modellab_async.frames, modellab_async.export],
+    [
+        modellab_async,
+        modellab_async.simulator,
+        modellab_async.frames,
+        modellab_async.export,
+        modellab_async.raydata,
+    ],
 )
 def test_the_reference_has_every_public_name(package: ModuleType):
     """Each exported name has its place on a page of docs/reference."""
