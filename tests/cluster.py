@@ -53,29 +53,38 @@ def _serve(pipe: Connection) -> None:
     asyncio.run(serve())
 
 
-@attrs.frozen
+@attrs.define
 class RemoteSimulator:
     pipe: Connection
     base_url: str
     ids: list[int]
+    earlier: int = 0
 
     def do(self, function: Callable[..., Any], *arguments: Any) -> Any:
         self.pipe.send((function, arguments))
         return self.pipe.recv()
+
+    def begin(self, limit: RateLimit | None = None) -> None:
+        """Set the rate limit, end faults, and forget earlier requests."""
+        self.earlier = self.do(begin, limit)
+
+    def statuses(self) -> collections.Counter[int | None]:
+        """How often each status was answered."""
+        return self.do(statuses, self.earlier)  # type: ignore[no-any-return]
 
     @property
     def read(self) -> Callable[..., ray.data.Dataset]:
         return functools.partial(raydata.read_runs, base_url=self.base_url)
 
 
-def statuses(sim: Simulator) -> collections.Counter[int | None]:
-    return collections.Counter(request.status for request in sim.requests)
+def statuses(sim: Simulator, earlier: int) -> collections.Counter[int | None]:
+    return collections.Counter(request.status for request in sim.requests[earlier:])
 
 
-def begin(sim: Simulator, limit: RateLimit | None = None) -> None:
+def begin(sim: Simulator, limit: RateLimit | None) -> int:
     sim.limits.replace(limit)
     sim.faults.clear()
-    sim._recorder.requests.clear()
+    return len(sim.requests)
 
 
 def refuse(sim: Simulator) -> None:
@@ -115,7 +124,7 @@ def logs() -> Iterator[Path]:
 
 @pytest.fixture
 def sim(simulator: RemoteSimulator, logs: Path, monkeypatch: pytest.MonkeyPatch) -> RemoteSimulator:
-    simulator.do(begin)
+    simulator.begin()
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     return simulator
@@ -151,16 +160,16 @@ def leave_pids_in(directory: Path) -> Callable[[], str]:
 
 def test_a_listing_under_a_quota(sim: RemoteSimulator, tmp_path: Path) -> None:
     """Two workers read each run once, hardly a request is refused, and the count is known ahead."""
-    sim.do(begin, RateLimit(limit=50, period=1))
+    sim.begin(RateLimit(limit=50, period=1))
     ds = sim.read(bearer_token=leave_pids_in(tmp_path))
     assert ds.count() == RUNS
-    assert sum(sim.do(statuses).values()) == 1
+    assert sum(sim.statuses().values()) == 1
     read = ds.materialize()
 
     assert read.count() == RUNS
     assert read.num_blocks() == RUNS / 5_000
     assert sorted(ids_in(read)) == sorted(sim.ids)
-    seen = sim.do(statuses)
+    seen = sim.statuses()
     assert seen[200] <= RUNS / 100 + 1
     assert seen[429] <= 0.03 * seen[200]
     assert len({*tmp_path.iterdir()} - {tmp_path / str(os.getpid())}) >= 2
@@ -168,7 +177,7 @@ def test_a_listing_under_a_quota(sim: RemoteSimulator, tmp_path: Path) -> None:
 
 def test_killed_workers_lose_nothing(sim: RemoteSimulator, tmp_path: Path) -> None:
     """What two killed workers were reading is read again, once: no run is missing or doubled."""
-    sim.do(begin, RateLimit(limit=50, period=1))
+    sim.begin(RateLimit(limit=50, period=1))
     ds = sim.read(sim.ids, bearer_token=leave_pids_in(tmp_path))
     found: list[ray.data.Dataset] = []
     reader = threading.Thread(target=lambda: found.append(ds.materialize()))
@@ -176,7 +185,7 @@ def test_killed_workers_lose_nothing(sim: RemoteSimulator, tmp_path: Path) -> No
     killed: list[Path] = []
     for progress in (30, 60):
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and sim.do(statuses)[200] < progress:
+        while time.monotonic() < deadline and sim.statuses()[200] < progress:
             time.sleep(0.05)
         workers = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
         killed.append(next(path for path in workers if path not in killed))
@@ -187,25 +196,25 @@ def test_killed_workers_lose_nothing(sim: RemoteSimulator, tmp_path: Path) -> No
     assert found[0].count() == RUNS
     assert sorted(ids_in(found[0])) == sorted(sim.ids)
     assert len([*tmp_path.iterdir()]) >= 3  # others took their place
-    seen = sim.do(statuses)
+    seen = sim.statuses()
     assert seen[429] <= 0.03 * seen[200]
 
 
 def test_a_killed_coordinator_loses_nothing(sim: RemoteSimulator) -> None:
     """Another one takes its place, and learns the quota anew."""
-    sim.do(begin, RateLimit(limit=20, period=1))
+    sim.begin(RateLimit(limit=20, period=1))
     source = RunsDatasource(sim.ids[:4_000], client={"base_url": sim.base_url})
     ds = source.dataset(concurrency=None, blocks=None)
     found: list[ray.data.Dataset] = []
     reader = threading.Thread(target=lambda: found.append(ds.materialize()))
     reader.start()
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and sim.do(statuses)[200] < 10:
+    while time.monotonic() < deadline and sim.statuses()[200] < 10:
         time.sleep(0.05)
     ray.kill(source.coordinator, no_restart=False)
     reader.join(120)
     assert sorted(ids_in(found[0])) == sim.ids[:4_000]
-    assert sim.do(statuses)[200] == 40
+    assert sim.statuses()[200] == 40
 
 
 # What a read gives
@@ -230,9 +239,9 @@ def test_a_few_rows_cost_a_few_requests(sim: RemoteSimulator) -> None:
     """A limit that Ray passes on reaches the tasks; without, one task after the other is read."""
     ds = sim.read(filter=RunFilter(), columns=["name"], concurrency=1)
     assert len(ds.map(lambda row: row).take(3)) == 3
-    assert sum(sim.do(statuses).values()) <= 1 + 4
+    assert sum(sim.statuses().values()) <= 1 + 4
     assert len(ds.take(3)) == 3
-    assert sum(sim.do(statuses).values()) <= 1 + 4 + 2 * 50
+    assert sum(sim.statuses().values()) <= 1 + 4 + 2 * 50
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,8 @@ async def test_closing_ends_every_wait(frozen: FakeClock):
     for task in waiting:
         with pytest.raises(ClientClosedError):
             await task
+    with pytest.raises(ClientClosedError):
+        await limiter.acquire(PermitRequest("runs.list"))
 
 
 async def test_a_restarted_coordinator_learns_anew(frozen: FakeClock):
