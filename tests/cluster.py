@@ -26,13 +26,13 @@ import ray
 import ray.cloudpickle
 
 import modellab_async
-from modellab_async import ModelLabClient, RunFilter, frames, raydata
+from modellab_async import ModelLabClient, RetryPolicy, RunFilter, frames, raydata
 from modellab_async.raydata.datasource import RunsDatasource
 from modellab_async.simulator import Fault, RateLimit, Simulator
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own are no errors of ours
 
-RUNS = 20_000
+RUNS = 10_000
 PAGE = Path(__file__).parents[1] / "docs/how-to/ray.md"
 COMPLETED = {"project_id": 2387, "status": "completed"}
 KEYS = {"DD_API_KEY": "sim-api-key", "DD_APP_KEY": "sim-app-key"}
@@ -178,12 +178,12 @@ def test_a_listing_under_a_quota(sim: RemoteSimulator, tmp_path: Path) -> None:
 def test_killed_workers_lose_nothing(sim: RemoteSimulator, tmp_path: Path) -> None:
     """What two killed workers were reading is read again, once: no run is missing or doubled."""
     sim.begin(RateLimit(limit=50, period=1))
-    ds = sim.read(sim.ids, bearer_token=leave_pids_in(tmp_path))
+    ds = sim.read(sim.ids, bearer_token=leave_pids_in(tmp_path), override_num_blocks=5)
     found: list[ray.data.Dataset] = []
     reader = threading.Thread(target=lambda: found.append(ds.materialize()))
     reader.start()
     killed: list[Path] = []
-    for progress in (30, 60):
+    for progress in (20, 50):
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and sim.statuses()[200] < progress:
             time.sleep(0.05)
@@ -307,6 +307,14 @@ def test_refused_keys_end_the_read(sim: RemoteSimulator) -> None:
     sim.do(refuse)
     error = cause_of(sim.read(sim.ids, failures="rows", override_num_blocks=4))
     assert type(error).__name__ == "PermissionDeniedError"
+
+
+def test_a_quota_that_is_used_up_for_too_long(sim: RemoteSimulator) -> None:
+    """The read ends if the quota does not come back in the time that its requests may wait."""
+    sim.begin(RateLimit(limit=5, period=60))
+    error = cause_of(sim.read(sim.ids, retry=RetryPolicy(max_rate_limit_wait=1.0)))
+    assert type(error).__name__ == "RateLimitedError"
+    assert "max_rate_limit_wait" in str(error)
 
 
 def test_a_listing_that_changes(sim: RemoteSimulator) -> None:
