@@ -24,10 +24,12 @@ import pyarrow as pa
 import pytest
 import ray
 import ray.cloudpickle
+from conftest import FakeClock, client_for
 
 import modellab_async
 from modellab_async import ModelLabClient, RetryPolicy, RunFilter, frames, raydata
 from modellab_async.raydata.datasource import RunsDatasource
+from modellab_async.raydata.reading import ListingPages
 from modellab_async.simulator import Fault, RateLimit, Simulator
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own are no errors of ours
@@ -307,6 +309,15 @@ def test_refused_keys_end_the_read(sim: RemoteSimulator) -> None:
     sim.do(refuse)
     error = cause_of(sim.read(sim.ids, failures="rows", override_num_blocks=4))
     assert type(error).__name__ == "PermissionDeniedError"
+
+
+async def test_a_listing_waits_for_quota_whatever_the_deadline(fake: FakeClock) -> None:
+    """A pause that is longer than a call may take is no failure of a page."""
+    async with Simulator(runs=350) as sim, client_for(sim, clock=fake.clock()) as lab:
+        sim.faults.next(Fault.rate_limited(reset="1000"))
+        outcomes = await ListingPages(None, number=0, rows=350, total=350).fetch(lab)
+    assert {outcome.run_id for outcome in outcomes} == set(sim.run_ids)
+    assert fake.now >= 1000
 
 
 def test_a_quota_that_is_used_up_for_too_long(sim: RemoteSimulator) -> None:

@@ -147,7 +147,9 @@ class RunsDatasource(Datasource):
     async def _count(self) -> tuple[int, int]:
         """The number of the listing's first page, and how many runs it has."""
         async with ModelLabClient(**self._client) as lab:
-            page = await lab.perform(list_runs(self._filter, sort=SORT, page_size=1))
+            page = await lab.perform(
+                list_runs(self._filter, sort=SORT, page_size=1, wait_for_quota=True)
+            )
         numbers = page.numbers
         if numbers.total is None:
             raise DecodeError("the listing does not say how many runs it has", path="$.meta.page")

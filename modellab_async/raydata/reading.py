@@ -98,7 +98,13 @@ class ListingPages:
     async def _page(self, lab: ModelLabClient, offset: int) -> list[Outcome]:
         number = self.number + offset // MAX_PAGE_SIZE
         page = await lab.perform(
-            list_runs(self.filter, sort=SORT, page_size=MAX_PAGE_SIZE, page_number=number)
+            list_runs(
+                self.filter,
+                sort=SORT,
+                page_size=MAX_PAGE_SIZE,
+                page_number=number,
+                wait_for_quota=True,
+            )
         )
         wanted = min(MAX_PAGE_SIZE, self.rows - offset)
         items, total = page.items[:wanted], page.numbers.total
