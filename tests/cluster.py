@@ -219,7 +219,7 @@ def test_a_killed_coordinator_loses_nothing(sim: RemoteSimulator) -> None:
     assert sim.statuses()[200] == 40
 
 
-# What a read gives
+# The rows of a read
 
 
 async def test_rows_are_those_of_tables(sim: RemoteSimulator) -> None:
@@ -264,7 +264,7 @@ def test_the_address_of_the_driver_is_that_of_the_workers(
 
 
 def test_nothing_to_read(sim: RemoteSimulator) -> None:
-    """No id, or a filter that lets nothing through, give no row."""
+    """No ids, or a filter that nothing matches: no rows."""
     assert sim.read([]).take_all() == []
     nothing = sim.read(filter=RunFilter(text="no run is called this"))
     assert nothing.count() == 0
@@ -343,7 +343,7 @@ def test_a_listing_that_changes(sim: RemoteSimulator) -> None:
 
 
 def test_keys_of_the_environment_are_in_no_task(sim: RemoteSimulator) -> None:
-    """Tasks hold nothing but what was given."""
+    """Tasks contain only the options that were passed."""
     source = RunsDatasource(sim.ids[:10], client={"base_url": sim.base_url})
     (task,) = source.get_read_tasks(1)
     pickled = ray.cloudpickle.dumps(task)

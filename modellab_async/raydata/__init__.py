@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Failures", "ListingChangedError", "read_runs"]
 
 Failures = Literal["raise", "rows"]
-"""What a run that cannot be read does: raise its error, or become a row that contains it."""
+"""Whether a run that cannot be read ends the read with its error, or is a row with the error."""
 
 
 class ListingChangedError(ModelLabError):
