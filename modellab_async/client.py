@@ -90,7 +90,7 @@ class ModelLabClient(Closing):
         bearer_token: ``DD_BEARER_TOKEN`` by default; wins over keys. A function, sync or async,
             is asked for a token before each attempt, since tokens expire.
         site: a site, its short name, or a pasted UI or API address; ``DD_SITE`` by default, and
-            ``datadoghq.com`` where that is not set either.
+            ``datadoghq.com`` if that is not set either.
         base_url: another address to ask, which overrides ``site``; ``MODELLAB_BASE_URL`` by
             default, unless ``site`` is given.
         retry: how failed calls are repeated; :class:`RetryPolicy` by default.
@@ -100,7 +100,7 @@ class ModelLabClient(Closing):
         proxy: an http(s) proxy; by default the environment's (``HTTPS_PROXY``, ``NO_PROXY``),
             looked up once. Pass an empty string for none.
         ssl: as in aiohttp: a context, a fingerprint, or False to check nothing.
-        max_body_bytes: the largest answer that is read into memory, after decompression.
+        max_body_bytes: the largest response that is read into memory, after decompression.
         allow_http: allow a plain-HTTP ``base_url`` that is not this machine's own.
         converter: the cattrs converter to use, see :func:`make_converter`.
         limiter: decides when requests may be sent, in place of the default `AdaptiveLimiter`;
@@ -115,7 +115,7 @@ class ModelLabClient(Closing):
         artifacts: the content of files.
 
     Raises:
-        ConfigError: where credentials, site or another option cannot work.
+        ConfigError: if credentials, site or another option cannot work.
     """
 
     runs: Runs
@@ -205,10 +205,10 @@ class ModelLabClient(Closing):
     ) -> ModelLabClient:
         """A view of this client with other options; what is not given stays (``hooks=()``: none).
 
-        It shares connections, limiter, retry budget and counters, and is not closed by itself.
+        It shares connections, limiter, retry budget and counters, and needs no closing.
 
         Raises:
-            ConfigError: where an option cannot work.
+            ConfigError: if an option cannot work.
         """
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
@@ -489,7 +489,7 @@ class ModelLabClient(Closing):
             operation=pause.operation, rate_limit=limit, seconds=pause.seconds, until=until
         )
         for listeners in self._all_listeners:
-            listeners.tell("on_pause", info)
+            listeners.emit("on_pause", info)
 
 
 def _concurrency(asked: int | None, session: aiohttp.ClientSession | None) -> int:

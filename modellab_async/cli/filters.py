@@ -84,7 +84,7 @@ def run_filter(
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Make an error of the command line of what the library refuses as an argument."""
+    """Turn an argument that the library refuses into an error of the command line."""
     try:
         yield
     except ModelLabError:

@@ -127,7 +127,7 @@ def ids_in(path: Path) -> Iterable[str] | AsyncIterable[str]:
 
 
 class _IdFile:
-    """The ids in a file, counted first so that the time that remains can be told."""
+    """The ids in a file, counted first so that the remaining time can be shown."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

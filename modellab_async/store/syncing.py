@@ -1,8 +1,8 @@
 """Bringing a store up to date: which runs to ask for, and when to stop.
 
-Three kinds of sync share the way into the database:
+There are three kinds of sync:
 
-- ``listing`` reads every page, sorted by creation, so that new runs come last. Where it stands is
+- ``listing`` reads every page, sorted by creation, so that new runs come last. Its position is
   written with the runs; an interrupted one resumes at the last page whose first run it has.
 - ``update`` reads pages sorted by ``updated_at``, newest first, until a page has nothing new and
   reaches `OVERLAP` further back than the newest run that the last finished sync began with. That
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int | None], object]
 
 OVERLAP: Final = timedelta(minutes=1)
-"""How much further back an update looks than it has to, for servers whose clocks differ."""
+"""How much further back an update reads than it has to, for servers whose clocks differ."""
 
 _ORDER: Final = "created_at"
 _NEWEST_FIRST: Final = "-updated_at"
