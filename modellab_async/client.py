@@ -106,7 +106,7 @@ class ModelLabClient(Closing):
         limiter: decides when requests may be sent, in place of the default `AdaptiveLimiter`;
             any object with the methods of :class:`~modellab_async.limiter.Limiter`.
         clock: the source of time, sleep and randomness, for tests.
-        hooks: what is told of calls, attempts, retries and waits: an object with methods of
+        hooks: observers of calls, attempts, retries and waits: an object with methods of
             :class:`Hooks`, or a sequence of such.
 
     Attributes:
@@ -156,7 +156,7 @@ class ModelLabClient(Closing):
         else:
             url = URL(f"https://api.{resolve_site(site or os.environ.get('DD_SITE') or 'us1')}")
         if session is not None and session.auth is not None:
-            raise ConfigError("the session given has credentials of its own; take its auth away")
+            raise ConfigError("the session given has its own credentials; remove its auth")
         proxy = hidden(environment_proxy(url) if proxy is None else proxy)
         counters = Counters()
         self._clock = clock or Clock()

@@ -80,7 +80,7 @@ BaseUrl = Annotated[
     typer.Option(
         "--base-url",
         metavar="URL",
-        help="Where the API is, such as at `modellab simulate`."
+        help="Address of the API, such as that of `modellab simulate`."
         " By default MODELLAB_BASE_URL, else the site's address.",
         rich_help_panel="Connection",
     ),

@@ -59,7 +59,7 @@ def run_filter(
     parent: Parent = None,
     roots: Roots = False,
 ) -> RunFilter:
-    """The runs that the options ask for.
+    """The filter that the options describe.
 
     Raises:
         typer.BadParameter: for options that are not of their form, that exclude each other, or

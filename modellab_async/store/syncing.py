@@ -84,7 +84,7 @@ async def sync(
     Args:
         lab: the client.
         store: an open store.
-        filter: which runs; all by default. Each filter has updates of its own.
+        filter: which runs; all by default. Each filter has its own updates.
         run_ids: fetch these runs instead of a listing; an interrupted sync by ids resumes if it
             began less than a day ago.
         full: read the whole listing, and verify by id what it does not show.
