@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @attrs.define
 class _Pause:
-    """The one pause of this process's collector, shared by all who want it."""
+    """The one pause of this process's collector, shared by all its users."""
 
     users: int = 0
     was_enabled: bool = False
@@ -27,19 +27,17 @@ _pause: Final = _Pause()
 
 @contextmanager
 def large_results() -> Iterator[None]:
-    """Pause Python's cyclic garbage collector, for as long as a large result is being built.
+    """Pause Python's cyclic garbage collector while a large result is being built.
 
-    The collector looks at everything that is kept, again and again as it grows, and stops the
-    event loop meanwhile. Runs are not among it, so that keeping them takes the same time from the
-    first to the last; but what a program makes of them is, such as 20,000 of them as dicts, which
-    stop it for a sixth of a second. Inside this context manager nothing does.
+    The collector visits every object that is kept, again and again as their number grows, and
+    stops the event loop meanwhile. Inside this context manager it does not.
 
-    The collector is the whole process's: while it is paused, garbage that refers to itself in a
-    circle is not freed, of whichever library it is; all other garbage is freed as always. The
-    first collection afterwards looks at all that was kept, once; ``gc.freeze()`` spares it that.
+    The collector is the whole process's: while it is paused, garbage with reference cycles is not
+    freed, whichever library made it; all other garbage is freed as always. The first collection
+    afterwards visits everything that was kept, once; ``gc.freeze()`` avoids that.
 
     It may be nested, and used in several tasks and threads at once; when the last one leaves, the
-    collector is as it was before the first one came.
+    collector is as it was before the first one entered.
 
     Example:
         ```python

@@ -14,10 +14,9 @@ import asyncio
 import functools
 import json
 import math
-import operator
 import typing
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeAlias, TypeVar, cast
 
 import attrs
 import cattrs
@@ -78,7 +77,7 @@ LONGEST_INTERNED: Final = 192
 _AwareDatetime: Any = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with its zone, as the API promises; a naive one could not be compared with others."""
 
-Converter = cattrs.Converter
+Converter: TypeAlias = cattrs.Converter
 """`cattrs.Converter`, as the type of what `make_converter` returns."""
 
 
@@ -241,8 +240,11 @@ class ResourceHook(Generic[M]):
         self._interners = [
             (name, _interners[hint]) for name, hint in hints.items() if hint in _interners
         ]
-        self._defaulted = _defaulted(model)
-        self._values_of_defaulted = operator.attrgetter(*self._defaulted)
+        self._defaulted = [
+            field.name
+            for field in attrs.fields(cast("Any", model))
+            if field.default not in (None, attrs.NOTHING) and field.name != "id"
+        ]
 
     def __call__(self, value: Any, _: object = None) -> M:
         """The model of a resource.
@@ -263,26 +265,24 @@ class ResourceHook(Generic[M]):
     def _from_wire(self, resource: Any) -> M:
         self._check_type(resource.type)
         fields = msgspec.structs.asdict(resource.attributes)
-        if None in self._values_of_defaulted(resource.attributes):
-            fields = self._fill_defaults(fields)
+        for name in self._defaulted:
+            if fields[name] is None:
+                del fields[name]
         for name, intern in self._interners:
-            fields[name] = intern(fields[name], name)
+            fields[name] = intern(fields.get(name, ()), name)
         fields["id"] = self._own_id(resource.id)
         return self._model(**fields)
-
-    def _fill_defaults(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Replace nulls by the model's defaults."""
-        defaults = self._defaulted
-        return {
-            name: defaults.get(name) if value is None else value for name, value in fields.items()
-        }
 
     def _from_dict(self, resource: Any) -> M:
         attributes = resource.get("attributes") if isinstance(resource, dict) else None
         if not isinstance(attributes, dict):
             raise DecodeError("Expected `object`", path="$.attributes")
         self._check_type(resource.get("type"))
-        fields = self._fill_defaults(attributes)
+        fields = {
+            name: value
+            for name, value in attributes.items()
+            if value is not None or name not in self._defaulted
+        }
         fields["id"] = self._own_id(resource.get("id"))
         for name in self._arrays & fields.keys():
             if not isinstance(fields[name], list | tuple):
@@ -308,15 +308,6 @@ class ResourceHook(Generic[M]):
 
 def _unchanged(value: Any) -> Any:
     return value
-
-
-def _defaulted(model: type[Any]) -> dict[str, Any]:
-    """The defaults of the fields that are never None."""
-    return {
-        field.name: field.default
-        for field in attrs.fields(model)
-        if field.default not in (None, attrs.NOTHING) and field.name != "id"
-    }
 
 
 @functools.cache
@@ -376,11 +367,12 @@ class Interner:
             known.clear()
         index = 0
         try:
-            for index, key in enumerate(keys):
-                if models[index] is None:
-                    models[index] = model = known.get(key) or decode(key)
+            for index, model in enumerate(models):
+                if model is None:
+                    key = keys[index]
+                    models[index] = new = decode(key)
                     if len(key) <= LONGEST_INTERNED:
-                        known[key] = model
+                        known[key] = new
         except PARSE_ERRORS as error:
             wrong = decode_error(error)
         else:
@@ -459,7 +451,17 @@ class Listing(msgspec.Struct, Generic[T], gc=False):
 
 
 # Resources stay JSON, or are dicts if there is a NaN.
-_decode_document: Final = msgspec.json.Decoder(Document[msgspec.Raw]).decode
+@functools.cache
+def _document_decoder(wire: Any) -> Callable[[bytes], Any]:
+    return msgspec.json.Decoder(Document[wire]).decode
+
+
+@functools.cache
+def _listing_decoder(wire: Any) -> Callable[[bytes], Any]:
+    return msgspec.json.Decoder(Listing[wire]).decode
+
+
+_decode_raw_document: Final = msgspec.json.Decoder(Document[msgspec.Raw]).decode
 _convert_document: Final = functools.partial(msgspec.convert, type=Document[Any])
 _decode_raw_listing: Final = msgspec.json.Decoder(Listing[msgspec.Raw]).decode
 _convert_listing: Final = functools.partial(msgspec.convert, type=Listing[Any])
@@ -504,11 +506,13 @@ def decode(
         DecodeError: if the body is not what the API promises, or has another id or type.
     """
     try:
-        document = parse(body, _decode_document, _convert_document)
+        resource = _decode_document(
+            body, getattr(converter.get_structure_hook(model), "wire", None)
+        )
     except DecodeError as error:
         raise _located(error, "$", expects) from None
     try:
-        result = _structuring(model, converter)(document.data, model)
+        result = _structuring(model, converter)(resource, model)
     except DecodeError as error:
         raise _located(error, "$.data", expects) from error.__cause__
     # A user's hook for the whole model may return something that has no id.
@@ -516,6 +520,16 @@ def decode(
         wrong = DecodeError(f"Expected id {expects}, got {found}", path="$.id", mismatched=True)
         raise _located(wrong, "$.data", expects)
     return result
+
+
+def _decode_document(body: bytes, wire: Any) -> Any:
+    """A resource as an instance of ``wire``, or else as JSON or a dict."""
+    if wire is not None:
+        try:
+            return _document_decoder(wire)(body).data
+        except PARSE_ERRORS:
+            pass  # structuring the resource individually tells what is wrong
+    return parse(body, _decode_raw_document, _convert_document).data
 
 
 async def decode_page(body: bytes, model: type[Any], converter: cattrs.Converter) -> DecodedPage:
@@ -544,7 +558,7 @@ def _decode_listing(body: bytes, wire: Any) -> Any:
     """A page with its items as instances of ``wire``, or else as JSON or dicts."""
     if wire is not None:
         try:
-            return _decoder(Listing[wire])(body)
+            return _listing_decoder(wire)(body)
         except PARSE_ERRORS:
             pass  # perhaps because of one item: each is structured individually
     try:

@@ -205,6 +205,7 @@ def list_projects(
     sort: str | None = None,
     page_size: int | None = None,
     page_number: int | None = None,
+    wait_for_quota: bool = False,
 ) -> Call:
     """``GET /projects``."""
     wanted = project_filter or ProjectFilter()
@@ -222,6 +223,7 @@ def list_projects(
         ),
         returns=Project,
         paged=True,
+        wait_for_quota=wait_for_quota,
     )
 
 

@@ -1,60 +1,71 @@
-"""Listings: ``await`` gives a page, ``async for`` gives items, ``pages()`` gives pages.
+"""Listings: ``await`` returns a page, ``async for`` yields items, ``pages()`` yields pages.
 
-The API pages by offset over live data: a row inserted or deleted meanwhile shifts those behind it.
-So a walk drops repeated items, reads a page again that an earlier answer made doubtful, and walks
-again where rows vanished, until one walk holds from end to end.
+The API pages by offset over live data: a row that is inserted or deleted shifts all rows after it,
+past the boundaries of pages that are read later. `OverlappingPages` says when it is certain all
+the same that nothing was missed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar, cast
 
 import attrs
 
-from modellab_async.closing import Closing
+from modellab_async.closing import BackgroundIterator
 from modellab_async.endpoints import MAX_PAGE_SIZE
 from modellab_async.errors import DecodeError
 from modellab_async.idset import IdSet
-from modellab_async.models import Page
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+    from datetime import datetime
+
     from modellab_async.bulk import Perform
     from modellab_async.endpoints import Call
+    from modellab_async.models import Page
 
 
 class _Listed(Protocol):
-    """What a listing lists."""
+    """An item of a listing."""
 
     @property
     def id(self) -> int: ...
 
+    @property
+    def created_at(self) -> datetime | None: ...
+
 
 T = TypeVar("T", bound=_Listed)
 
-AHEAD: Final = 16
-"""How many pages are asked for before the walk reaches them."""
+PAGES_AHEAD: Final = 16
+"""Pages that are requested before the iteration reaches them."""
 
-REWALKS: Final = 4
-SPARE_PAGES: Final = 200
-"""Walks are repeated while they cost at most so many times the pages of the first, or so many."""
+OVERLAP: Final = 3
+"""Rows that overlapping pages share at least: all but two of them may vanish in between."""
 
-_UNCOUNTED_PAGES: Final = 100_000
-"""How long a walk may get where the server does not say how many items there are."""
+FEW_ROWS: Final = 10
+"""Rows that even tiny pages may repeat one after the other."""
+
+Verify = Literal["created_at", "-created_at"]
+"""The sort order that verification relies on: by a field that never changes."""
 
 
 class Pager(Generic[T]):
-    """A listing that has not been asked for yet.
+    """A listing that has not been requested yet.
 
-    ``await pager`` asks for the first page; ``async for item in pager`` gives every item of every
-    page, once; ``async for page in pager.pages()`` gives the pages. Each of them asks anew.
+    ``await pager`` requests the first page; ``async for item in pager`` yields every item of every
+    page, once; ``async for page in pager.pages()`` yields the pages. Each of them starts anew.
 
     Attributes:
-        complete: what the last finished walk can say of itself: True if it saw every item that
-            existed throughout, False if rows kept vanishing while it read, None if no walk has
-            finished or the server gives no totals.
+        complete: what is known after the last iteration that reached the end. True: no item that
+            the listing held from the first request to the last is missing. False: items are
+            missing, since the listing always counted more than were received. None: it cannot be
+            known, or no iteration has reached the end. True is known in two cases: one response
+            held the whole listing, or the pages were verified (``verify=True``).
     """
 
     def __init__(
@@ -63,211 +74,338 @@ class Pager(Generic[T]):
         *,
         perform: Perform,
         page_size: int | None,
+        verify: Verify | None = None,
     ) -> None:
-        build(page_size, None)  # bad arguments are refused here, not in the first iteration
+        build(page_size, None)  # raises for bad arguments now instead of on iteration
         self.complete: bool | None = None
         self._build = build
         self._perform = perform
         self._page_size = page_size
+        self._verify = verify
 
     def __await__(self) -> Generator[Any, None, Page[T]]:
         return self.load(self._page_size, None).__await__()
 
-    def __aiter__(self) -> Items[T]:
-        return Items(self.pages())
+    def __aiter__(self) -> BackgroundIterator[T]:
+        reader = self._read(None)
+        return BackgroundIterator(reader, reader.next_item)
 
-    def pages(self, start: int | None = None) -> Pages[T]:
-        """The pages of one walk, without items that an earlier one had.
+    def pages(self, start: int | None = None) -> BackgroundIterator[Page[T]]:
+        """The pages, without items that an earlier page had.
 
         Args:
-            start: the page to begin with, by the server's own count, for who has read the ones
-                before it; `complete` then speaks of the rest. By default the first.
+            start: the number of the page to begin with, if those before it are known; `complete`
+                then stays None. The first page by default.
         """
+        reader = self._read(start)
+        return BackgroundIterator(reader, reader.next_page)
+
+    def _read(self, start: int | None) -> ListingReader[T]:
+        if self._verify is not None:
+            return ListingReader(self, OverlappingPages(self._verify), PageRequest(MAX_PAGE_SIZE))
         size = MAX_PAGE_SIZE if self._page_size is None else self._page_size
-        return Pages(_Walk(self, size, start))
+        return ListingReader(self, ConsecutivePages(), PageRequest(size, start))
 
     async def load(self, size: int | None, number: int | None) -> Page[T]:
         """One page by its number, or the first one.
 
         Raises:
-            DecodeError: where an item is not what the API promises.
+            DecodeError: if an item is not what the API promises.
         """
         decoded = await self._perform(self._build(size, number))
         return cast("Page[T]", decoded.page())
 
 
-class Pages(Closing, AsyncIterator[Page[T]]):
-    """The pages of one walk; leaving the loop or dropping this stops what was asked for ahead."""
+@attrs.frozen
+class PageRequest:
+    """A page to request: the first one if it has no number.
 
-    def __init__(self, walk: _Walk[T]) -> None:
-        self._walk = walk
+    Attributes:
+        offset: how many rows precede it, if pages are counted in rows.
+    """
 
-    def __aiter__(self) -> Self:
-        return self
+    size: int
+    number: int | None = None
+    offset: int = 0
 
-    async def __anext__(self) -> Page[T]:
-        return await self._walk.next_page()
-
-    async def aclose(self) -> None:
-        """Stop what was asked for ahead, and wait until it has let go of everything."""
-        await self._walk.aclose()
-
-    def __del__(self) -> None:
-        self._walk.cancel()
+    @property
+    def end(self) -> int:
+        """How many rows there are up to the end of a full page."""
+        return self.offset + self.size
 
 
-class Items(Closing, AsyncIterator[T]):
-    """The items of one walk, each once; to be left like `Pages`."""
+class PagePlan:
+    """Which pages to read, and what they prove.
 
-    def __init__(self, pages: Pages[T]) -> None:
-        self._pages = pages
-        self._ready: deque[T] = deque()
+    Attributes:
+        in_order: whether pages must be read one after the other while rows come and go.
+        accepted: whether the last page continues those before it.
+        proved: whether nothing was missed so far.
+        stepped_back: how many rows were stepped back since the last progress.
+    """
 
-    def __aiter__(self) -> Self:
-        return self
+    in_order = True
+    accepted = True
+    proved = False
+    stepped_back = 0
 
-    async def __anext__(self) -> T:
-        while not self._ready:
-            self._ready.extend((await anext(self._pages)).items)
-        return self._ready.popleft()
+    def following(self, request: PageRequest, page: Page[Any]) -> list[PageRequest]:
+        """The pages to read after this one, in order; none at the end.
 
-    async def aclose(self) -> None:
-        """Stop what was asked for ahead, and wait until it has let go of everything."""
-        await self._pages.aclose()
+        Raises:
+            DecodeError: if the server names a next page that is not after this one.
+        """
+        raise NotImplementedError
 
 
-class _Walk(Generic[T]):
-    """One walk over all pages, repeated where it has to be."""
+class ConsecutivePages(PagePlan):
+    """Follows ``next_number`` from page to page; the server may count from 0 or from 1."""
 
-    def __init__(self, pager: Pager[T], size: int, start: int | None) -> None:
-        self._pager = pager
-        self._size = size
-        self._ahead: dict[int, asyncio.Task[Page[T]]] = {}
-        self._tasks: set[asyncio.Task[Page[T]]] = set()
-        self._seen = IdSet()
-        self._finished = False
-        self._read = 0
-        self._first_walk = 0
-        self._begin(start)
+    def following(self, request: PageRequest, page: Page[Any]) -> list[PageRequest]:
+        """See `PagePlan`."""
+        number = page.number if request.number is None else request.number
+        following = page.next_number
+        if following is None or not page.items:
+            return []
+        if number is None:
+            return [PageRequest(request.size, following)]
+        if following <= number:
+            raise DecodeError(
+                f"page {number} names page {following} as the next one, which does not advance",
+                path="$.meta.page.next_number",
+            )
+        last = following
+        if page.last_number is not None and following == number + 1:
+            last = max(following, min(page.last_number, number + PAGES_AHEAD))
+        return [PageRequest(request.size, ahead) for ahead in range(following, last + 1)]
 
-    def _begin(self, start: int | None = None) -> None:
-        self._next = start
+
+class OverlappingPages(PagePlan):
+    """Chooses pages that overlap, so as to know that nothing was missed while rows came and went.
+
+    Theorem: let the listing be sorted by a key that no item ever changes, and let each response be
+    a part of the listing without gaps, as it was at some moment. Let K be the last key of the pages
+    read so far, and let every item before K that was listed throughout have been read. If the next
+    page begins before K and ends with L, every such item before L has been read as well: it is
+    before K, or behind the page's first row, and before the page's last row. If nothing follows the
+    page, every such item has been read. Nothing precedes the first page.
+
+    "Before" is strict: keys can be equal, and the order of equal ones is the server's affair. The
+    moments can be in any order, which allows for requests ahead. Rows may come and go between any
+    two of them.
+
+    Sizes vary, since the API counts pages: a page of ``size`` can only begin at a multiple of it.
+    If a page begins too late, because rows before it have vanished, earlier pages are read until
+    one begins before K.
+    """
+
+    in_order = False
+    proved = True
+
+    def __init__(self, verify: Verify) -> None:
+        self._descending = verify.startswith("-")
+        self._largest = 0
+        self._base: int | None = None
         self._total: int | None = None
-        self._walked = 0
-        self._shrank = False
+        self._last_key: datetime | None = None
+        self._end = 0
+        self._fallback = ConsecutivePages()
 
-    async def next_page(self) -> Page[T]:
-        """The next page that has something new, or the first one whatever it has.
+    def following(self, request: PageRequest, page: Page[Any]) -> list[PageRequest]:
+        """See `PagePlan`."""
+        if not self.proved:
+            return self._fallback.following(request, page)
+        total, self._total = self._total, page.total
+        keys: list[datetime] = [item.created_at for item in page.items]
+        if None in keys or keys != sorted(keys, reverse=self._descending):
+            return self._give_up(request, page)
+        if request.number is None:
+            self._base = page.number if page.first_number is None else page.first_number
+            self._largest = min(request.size, page.size or len(keys))
+        elif not (keys and self._last_key and self._before(keys[0], self._last_key)):
+            if self.stepped_back >= self._end:
+                return self._give_up(request, page)
+            vanished = (total or 0) - (page.total or 0)
+            self.stepped_back = 2 * self.stepped_back + max(0, vanished) + OVERLAP
+            self.accepted = False
+            return [self._page_with(self._end - self.stepped_back)]
+        self.accepted = True
+        self._end = request.offset + len(keys)
+        if keys and (self._last_key is None or self._before(self._last_key, keys[-1])):
+            self._last_key = keys[-1]
+            self.stepped_back = 0
+        if not keys or page.next_number is None:
+            return []
+        return self._ahead(keys) or self._give_up(request, page)
+
+    def _ahead(self, keys: list[datetime]) -> list[PageRequest]:
+        """Pages that each begin before the end of the one before; none if that is impossible."""
+        ties = keys.count(keys[-1])
+        requests: list[PageRequest] = []
+        overlap, end = max(OVERLAP, ties + 1), self._end
+        while self._base is not None and len(requests) < PAGES_AHEAD:
+            if requests and end >= (self._total or 0):
+                break
+            request = self._page_with(end - overlap)
+            if request.end <= end:
+                break
+            requests.append(request)
+            overlap, end = OVERLAP, request.end
+        return requests
+
+    def _before(self, key: datetime, other: datetime) -> bool:
+        return key > other if self._descending else key < other
+
+    def _page_with(self, row: int) -> PageRequest:
+        """The page that contains a row, by its position, and reaches furthest beyond it."""
+        size = _furthest(max(0, row), self._largest)
+        index = max(0, row) // size
+        return PageRequest(size, cast("int", self._base) + index if index else None, index * size)
+
+    def _give_up(self, request: PageRequest, page: Page[Any]) -> list[PageRequest]:
+        """Read on without proof."""
+        self.accepted, self.proved, self.stepped_back = True, False, 0
+        if request.number is None or self._base is None:
+            return self._fallback.following(request, page)
+        return [PageRequest(self._largest, self._base + self._end // self._largest)]
+
+
+@functools.lru_cache(maxsize=1024)
+def _furthest(row: int, largest: int) -> int:
+    """The size of pages, up to the largest, of which the one with a row reaches furthest."""
+    return max(range(largest, 0, -1), key=lambda size: (row // size + 1) * size)
+
+
+class ListingReader(Generic[T]):
+    """Reads the pages of a listing once, in the order of a plan, several at a time.
+
+    A page that cannot be read is requested again when the iteration is continued.
+    """
+
+    def __init__(self, pager: Pager[T], plan: PagePlan, first: PageRequest) -> None:
+        self._pager = pager
+        self._plan = plan
+        self._upcoming = [first]
+        self._ahead: dict[PageRequest, asyncio.Task[Page[T]]] = {}
+        self._tasks: set[asyncio.Task[Page[T]]] = set()
+        self._turn = asyncio.Lock()
+        self._items: deque[T] = deque()
+        self._seen = IdSet()
+        self._from_start = first.number is None
+        self._pages = self._repeated = 0
+        self._total: int | None = None
+        self._total_of_new: int | None = None
+        self._least_total: float = math.inf
+
+    async def next_item(self) -> T:
+        """The next item of all pages.
 
         Raises:
             StopAsyncIteration: after the last.
         """
-        while not self._finished:
-            try:
-                page = await self._settled_page()
-            except BaseException:
-                self._finished = True
-                self.cancel()
-                raise
-            first = self._read == 1
-            new = tuple(item for item in page.items if item.id not in self._seen)
-            for item in new:
-                self._seen.add(item.id)
-            self._advance(page)
-            if new or first:
-                return attrs.evolve(page, items=new)
-        raise StopAsyncIteration
+        while not self._items:
+            self._items.extend((await self.next_page()).items)
+        return self._items.popleft()
+
+    async def next_page(self) -> Page[T]:
+        """The next page that has anything new, or the first one whatever it has.
+
+        Raises:
+            StopAsyncIteration: after the last.
+        """
+        async with self._turn:
+            while self._upcoming:
+                page = await self._read(self._upcoming[0])
+                upcoming = self._plan.following(self._upcoming[0], page)
+                new: tuple[T, ...] = ()
+                if self._plan.accepted:
+                    new = tuple(item for item in page.items if item.id not in self._seen)
+                    self._check_progress(page, new, last=not upcoming)
+                for item in new:
+                    self._seen.add(item.id)
+                self._pages += 1
+                self._read_ahead(upcoming)
+                if not upcoming:
+                    self._pager.complete = self._complete(page)
+                if new or self._pages == 1:
+                    return attrs.evolve(page, items=new)
+            raise StopAsyncIteration
 
     def cancel(self) -> None:
-        """Stop what was asked for ahead, from anywhere, also from a finalizer."""
-        self._finished = True
+        """Cancel all requests now. May be called from a finalizer."""
+        self._upcoming = []
+        self._items.clear()
         for task in self._tasks:
             if not task.get_loop().is_closed():
                 task.cancel()
 
     async def aclose(self) -> None:
+        """Cancel all requests, and wait until they have released everything."""
         self.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _settled_page(self) -> Page[T]:
-        """The page that is next, as of a moment no earlier than that of the page before it."""
-        number = self._next
-        task = self._ahead.pop(number, None) if number is not None else None
-        if task is None:
-            self._drop_ahead()
-            page = await self._load(number)
-        else:
-            try:
-                page = await task
-            except asyncio.CancelledError:
-                task.cancel()
-                raise
-            if self._fell(page):  # asked for too early, or rows are gone: a fresh look tells
-                page = await self._load(number)
-        self._shrank |= self._fell(page)
+    async def _read(self, request: PageRequest) -> Page[T]:
+        """A page; a caller that is cancelled meanwhile leaves its request to the next one."""
+        ahead = self._ahead.get(request)
+        page = await self._result(request, ahead or self._start(request))
+        if ahead is not None and self._plan.in_order and page.total != self._total:
+            # Rows came or went since it was requested: items may have moved to it from the page
+            # that was read before it, but later.
+            page = await self._result(request, self._start(request))
+        self._total = page.total
+        if page.total is not None:
+            self._least_total = min(self._least_total, page.total)
         return page
 
-    async def _load(self, number: int | None) -> Page[T]:
-        self._read += 1
-        return await self._pager.load(self._size, number)
+    async def _result(self, request: PageRequest, task: asyncio.Task[Page[T]]) -> Page[T]:
+        await asyncio.wait([task])
+        self._ahead.pop(request, None)
+        if task.cancelled() and not self._upcoming:
+            raise StopAsyncIteration  # closed meanwhile
+        return task.result()
 
-    def _fell(self, page: Page[T]) -> bool:
-        return page.total is not None and self._total is not None and page.total < self._total
+    def _start(self, request: PageRequest) -> asyncio.Task[Page[T]]:
+        task = asyncio.create_task(self._pager.load(request.size, request.number))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        self._ahead[request] = task
+        return task
 
-    def _advance(self, page: Page[T]) -> None:
-        """Find the number to go on with, ask ahead, or end the walk."""
-        reached = page.number if self._next is None else self._next
-        self._next, self._total = page.next_number, page.total
-        self._walked += 1
-        if self._next is None or not page.items:
-            self._end_walk()
-            return
-        if reached is not None and self._next <= reached:
-            raise DecodeError(
-                f"page {reached} names page {self._next} as the next one, which does not advance",
-                path="$.meta.page.next_number",
-            )
-        self._check_length(page)
-        last = page.last_number if reached is not None else None
-        if last is not None and self._next == cast("int", reached) + 1:
-            for number in range(self._next, min(last, self._next + AHEAD - 1) + 1):
-                if number not in self._ahead:
-                    self._read += 1
-                    task = asyncio.create_task(self._pager.load(self._size, number))
-                    task.add_done_callback(self._ended)
-                    self._tasks.add(task)
-                    self._ahead[number] = task
-
-    def _check_length(self, page: Page[T]) -> None:
-        """Refuse a listing that never ends."""
-        if page.total is None:
-            longest = _UNCOUNTED_PAGES
-        else:
-            longest = SPARE_PAGES + 2 * page.total // max(1, min(len(page.items), self._size))
-        if self._walked > longest:
-            raise DecodeError(
-                f"{self._walked} pages of {page.total} items, and still a next one",
-                path="$.meta.page.next_number",
-            )
-
-    def _end_walk(self) -> None:
-        """The end of the listing: of the walk, too, unless rows vanished from under it."""
-        self._drop_ahead()
-        self._first_walk = self._first_walk or self._walked
-        allowed = max(SPARE_PAGES, (1 + REWALKS) * self._first_walk)
-        if self._shrank and self._read < allowed:
-            self._begin()
-            return
-        self._finished = True
-        self._pager.complete = None if self._total is None else not self._shrank
-
-    def _drop_ahead(self) -> None:
-        for task in self._ahead.values():
-            task.cancel()
-        self._ahead.clear()
-
-    def _ended(self, task: asyncio.Task[Page[T]]) -> None:
+    def _done(self, task: asyncio.Task[Page[T]]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # retrieved: nobody may ever come to read this page
+            task.exception()  # retrieved, since nobody may ever come to read this page
+
+    def _read_ahead(self, upcoming: list[PageRequest]) -> None:
+        """Request the pages to read next, and cancel requests for others."""
+        self._upcoming = upcoming
+        for request in self._ahead.keys() - set(upcoming):
+            self._ahead.pop(request).cancel()
+        for request in upcoming:
+            if request not in self._ahead:
+                self._start(request)
+
+    def _check_progress(self, page: Page[T], new: Sequence[T], *, last: bool) -> None:
+        """Refuse a listing that repeats its items without end."""
+        if new or last:
+            self._repeated, self._total_of_new = 0, page.total
+            return
+        self._repeated += len(page.items)
+        allowed = max(FEW_ROWS, 2 * len(page.items)) + 2 * self._plan.stepped_back
+        if page.total is not None and self._total_of_new is not None:
+            allowed += max(0, page.total - self._total_of_new)  # rows before may have shifted it
+        if self._repeated >= allowed:
+            raise DecodeError(
+                f"page {page.number} and those before it repeat items, and still name a next page",
+                path="$.meta.page.next_number",
+            )
+
+    def _complete(self, last: Page[T]) -> bool | None:
+        """What can be known at the end of the listing; see `Pager`."""
+        if not self._from_start:
+            return None
+        whole = last.total is not None and last.total <= len(last.items)
+        if whole if self._pages == 1 else self._plan.proved:
+            return True
+        return False if len(self._seen) < self._least_total < math.inf else None

@@ -24,9 +24,15 @@ from modellab_async import (
     RunStatus,
     ServerError,
 )
-from modellab_async.bulk.pace import OPENING_PAGES
-from modellab_async.bulk.work import OPENING
+from modellab_async.bulk import SLOW_START
 from modellab_async.simulator import Fault, Faults, Simulator
+
+pytestmark = pytest.mark.usefixtures("task_factory")
+
+
+def tasks_of_the_client() -> set[asyncio.Task[Any]]:
+    """All tasks but those of the simulator, which shares the loop."""
+    return {task for task in asyncio.all_tasks() if "aiohttp/web" not in repr(task)}
 
 
 async def test_every_id_gives_exactly_one_outcome(sim: Simulator, lab: ModelLabClient):
@@ -158,7 +164,7 @@ async def test_an_error_of_the_iterable_comes_last(
 
 async def test_breaking_out_leaves_nothing(sim: Simulator, lab: ModelLabClient):
     """After 3 of 100,000 ids: no task, no further request, no busy socket, no permit."""
-    tasks = asyncio.all_tasks()
+    before = tasks_of_the_client()
     ids = (sim.run_ids[number % 2_000] for number in range(100_000))
     taken = 0
     async for _ in lab.runs.fetch(ids):
@@ -169,7 +175,7 @@ async def test_breaking_out_leaves_nothing(sim: Simulator, lab: ModelLabClient):
     seen = sim.counts.requests
     await asyncio.sleep(0.1)
     assert sim.counts.requests == seen < 300
-    assert not [task for task in asyncio.all_tasks() - tasks if "Work._" in repr(task)]
+    assert tasks_of_the_client() == before
     assert lab._limiter.in_flight == 0
     assert (await lab.runs.get(sim.run_ids[0])).id == sim.run_ids[0]
     await lab.aclose()
@@ -178,10 +184,10 @@ async def test_breaking_out_leaves_nothing(sim: Simulator, lab: ModelLabClient):
 
 async def test_closing_waits_until_all_is_released(sim: Simulator, lab: ModelLabClient):
     """After ``aclose`` or ``async with`` not even a finished task is left."""
-    tasks = asyncio.all_tasks()
+    before = tasks_of_the_client()
     async with lab.runs.fetch(sim.run_ids) as outcomes:
         await anext(outcomes)
-    assert not [task for task in asyncio.all_tasks() - tasks if "Work._" in repr(task)]
+    assert tasks_of_the_client() == before
     assert lab._limiter.in_flight == 0
     with pytest.raises(StopAsyncIteration):
         await anext(outcomes)
@@ -189,9 +195,10 @@ async def test_closing_waits_until_all_is_released(sim: Simulator, lab: ModelLab
 
 async def test_dropping_the_iterator_cancels_at_once(sim: Simulator, lab: ModelLabClient):
     """Nothing asynchronous is left to a finalizer."""
-    outcomes = lab.runs.fetch(sim.run_ids)
+    before = tasks_of_the_client()
+    outcomes = lab.runs.fetch(sim.run_ids, route="single")
     await anext(outcomes)
-    workers = [task for task in asyncio.all_tasks() if "Work._" in repr(task)]
+    workers = tasks_of_the_client() - before
     assert workers
     del outcomes
     assert all(task.cancelling() for task in workers)
@@ -237,7 +244,7 @@ async def test_a_wrong_key_costs_one_round_of_requests(sim: Simulator, ordered: 
             kinds[type(outcome.error)] += 1
     assert sum(kinds.values()) == 100_000
     assert set(kinds) <= {AuthenticationError, PermissionDeniedError}
-    assert sim.counts.requests <= OPENING + OPENING_PAGES
+    assert sim.counts.requests <= SLOW_START
 
 
 async def test_one_forbidden_run_among_good_ones_is_only_its_own_failure(
@@ -353,3 +360,150 @@ async def test_a_callback_that_raises_loses_no_outcome(sim: Simulator, lab: Mode
     with pytest.raises(RuntimeError, match="not now"):
         await anext(outcomes)
     assert len([o async for o in outcomes]) == 5
+
+
+async def test_an_outcome_unwraps_to_its_run_or_raises_its_error(
+    sim: Simulator, lab: ModelLabClient
+):
+    """Whoever wants runs only writes one call."""
+    outcomes = {o.run_id: o async for o in lab.runs.fetch([sim.run_ids[0], 1])}
+    assert outcomes[sim.run_ids[0]].unwrap().id == sim.run_ids[0]
+    with pytest.raises(NotFoundError):
+        outcomes[1].unwrap()
+
+
+async def test_what_is_equal_to_an_id_is_not_that_id(sim: Simulator, lab: ModelLabClient):
+    """``5.0`` and ``True`` are refused beside ``5`` and ``1``, not taken for repeats."""
+    one = sim.run_ids[0]
+    sim.insert_run(run_id=1)
+    for pair in ([one, float(one)], [1, True], [float(one), one]):
+        with pytest.raises(BulkError, match="1 of 2 ids failed") as caught:
+            await lab.runs.get_many(pair)  # type: ignore[arg-type]
+        assert [run.id for run in caught.value.runs.values()] == [int(pair[0])]
+        assert [type(error) for error in caught.value.errors.values()] == [InvalidIdError]
+
+
+# Consumers that are cancelled
+
+
+@pytest.mark.parametrize("route", ["single", "batch"])
+async def test_a_time_out_of_anext_loses_nothing(sim: Simulator, route: Any):
+    """Iterating by ``wait_for`` ends with one outcome for each id, however often it times out."""
+    sim.latency = 0.01
+    asked = [*sim.run_ids[:150], 1, 2, "x"]
+    async with client_for(sim, max_concurrency=4) as lab:
+        outcomes = lab.runs.fetch(asked, route=route)
+        seen: list[Any] = []
+        timeouts = 0
+        while True:
+            try:
+                seen.append((await asyncio.wait_for(anext(outcomes), 0.002)).run_id)
+            except TimeoutError:
+                timeouts += 1
+            except StopAsyncIteration:
+                break
+    assert Counter(seen) == Counter(asked)
+    assert timeouts
+
+
+async def test_one_of_two_consumers_may_be_cancelled(sim: Simulator, lab: ModelLabClient):
+    """The other one gets all outcomes that the first has not got."""
+    outcomes = lab.runs.fetch(sim.run_ids[:300], route="single")
+    seen: list[Any] = []
+
+    async def consume() -> None:
+        async for outcome in outcomes:
+            seen.append(outcome.run_id)
+
+    one, other = asyncio.create_task(consume()), asyncio.create_task(consume())
+    await eventually(lambda: len(seen) > 20)
+    one.cancel()
+    await asyncio.wait([one, other])
+    assert one.cancelled()
+    assert Counter(seen) == Counter(sim.run_ids[:300])
+
+
+async def test_every_consumer_is_told_of_an_error(sim: Simulator, lab: ModelLabClient):
+    """No iteration ends as if it were complete after the ids could not be read to their end."""
+
+    def ids() -> Iterator[int]:
+        yield from sim.run_ids[:5]
+        raise OSError("no more")
+
+    outcomes = lab.runs.fetch(ids())
+
+    async def consume() -> None:
+        async for _ in outcomes:
+            pass
+
+    ends = await asyncio.gather(consume(), consume(), return_exceptions=True)
+    assert [type(end) for end in ends] == [OSError, OSError]
+    with pytest.raises(OSError, match="no more"):
+        await anext(outcomes)
+
+
+async def consume_inline(lab: ModelLabClient, ids: Any) -> None:
+    async for _ in lab.runs.fetch(ids, route="single"):
+        pass
+
+
+async def consume_a_variable(lab: ModelLabClient, ids: Any) -> None:
+    outcomes = lab.runs.fetch(ids, route="single")
+    async for _ in outcomes:
+        pass
+
+
+async def consume_into_a_list(lab: ModelLabClient, ids: Any) -> None:
+    outcomes = lab.runs.fetch(ids, route="single")
+    assert not [outcome async for outcome in outcomes]
+
+
+async def consume_in_time(lab: ModelLabClient, ids: Any) -> None:
+    outcomes = lab.runs.fetch(ids, route="single")
+    async with asyncio.timeout(60):
+        async for _ in outcomes:
+            pass
+
+
+@pytest.mark.parametrize(
+    "consume", [consume_inline, consume_a_variable, consume_into_a_list, consume_in_time]
+)
+async def test_a_cancelled_task_takes_its_fetch_with_it(
+    sim: Simulator, lab: ModelLabClient, consume: Any
+):
+    """Without ``async with``, a garbage collection, or anybody who awaits the cancelled task."""
+    sim.faults.always(Fault.stall())
+    before = tasks_of_the_client()
+    gc.disable()
+    try:
+        task = asyncio.create_task(consume(lab, sim.run_ids))
+        await eventually(lambda: sim.counts.in_flight > 0)
+        task.cancel()
+        await asyncio.wait([task])
+        left = tasks_of_the_client() - before - {task}
+        assert all(other.cancelling() for other in left)
+        await settled()
+        assert tasks_of_the_client() == before
+        assert lab._limiter.in_flight == 0
+    finally:
+        gc.enable()
+
+
+async def test_an_anext_of_a_fetch_that_nobody_else_holds_is_answered(
+    sim: Simulator, lab: ModelLabClient
+):
+    """The iteration itself keeps the fetch alive."""
+    assert (await anext(lab.runs.fetch([sim.run_ids[0]]))).ok
+
+
+@pytest.mark.parametrize("route", ["single", "batch", "auto"])
+@pytest.mark.parametrize("status", [401, 403])
+async def test_refused_keys_cost_few_requests_on_every_route(
+    sim: Simulator, route: Any, status: int
+):
+    """Also if the listing is refused before the single requests are."""
+    sim.faults.always(Fault.status(status))
+    async with client_for(sim) as lab:
+        kinds = Counter([type(o.error) async for o in lab.runs.fetch(range(20_000), route=route)])
+    assert kinds in ({AuthenticationError: 20_000}, {PermissionDeniedError: 20_000})
+    assert sim.counts.requests <= SLOW_START

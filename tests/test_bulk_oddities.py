@@ -20,6 +20,8 @@ from modellab_async import (
 )
 from modellab_async.simulator import Simulator
 
+pytestmark = pytest.mark.usefixtures("task_factory")
+
 ROUTES = ["single", "batch", "auto"]
 
 

@@ -18,6 +18,7 @@ from documents import PAGES, ROOT
 import modellab_async
 import modellab_async.export
 import modellab_async.frames
+import modellab_async.raydata
 import modellab_async.simulator
 import modellab_async.store
 from modellab_async import ModelLabClient, endpoints
@@ -54,6 +55,7 @@ def described() -> set[str]:
         modellab_async.simulator,
         modellab_async.frames,
         modellab_async.export,
+        modellab_async.raydata,
         modellab_async.store,
     ],
 )

@@ -67,6 +67,7 @@ from modellab_async import (
     RunArtifacts,
     RunFile,
     RunFilter,
+    RunList,
     RunStatus,
     ServerError,
     Stats,
@@ -76,6 +77,7 @@ from modellab_async import (
     WaitInfo,
     WaitTimeoutError,
     compare,
+    configure_converter,
     frames,
     from_dict,
     from_json,
@@ -152,7 +154,7 @@ async def typed_many_runs(lab: ModelLabClient, later: AsyncIterator[int]) -> Non
     def on_progress(done: int, total: int | None) -> None: ...
 
     with large_results():
-        assert_type(await lab.runs.get_many([70158, "71354"], route="batch"), list[Run])
+        assert_type(await lab.runs.get_many([70158, "71354"], route="batch"), RunList)
     fetch = lab.runs.fetch(range(1_000), ordered=True, on_progress=on_progress)
     assert_type(fetch, Fetch)
     async with fetch as outcomes:
@@ -161,6 +163,7 @@ async def typed_many_runs(lab: ModelLabClient, later: AsyncIterator[int]) -> Non
             assert_type(outcome, Outcome)
             assert_type(outcome.run_id, int | str)
             assert_type(outcome.ok, bool)
+            assert_type(outcome.unwrap(), Run)
             assert_type(outcome.run, Run | None)
             assert_type(outcome.error, ModelLabError | None)
     async for outcome in lab.runs.fetch(later):
@@ -201,6 +204,9 @@ async def typed_listings(lab: ModelLabClient) -> None:
         assert_type(run, Run)
     async for some in pager.pages():
         assert_type(some, Page[Run])
+    assert_type(lab.projects.list(verify=True), Pager[Project])
+    verified = lab.runs.list(verify=True)
+    assert_type(verified, Pager[Run])
     async with pager.pages(3) as pages:
         assert_type(await anext(pages), Page[Run])
     assert_type(pager.complete, bool | None)
@@ -337,12 +343,26 @@ class Traced(Converter):
     """A converter may be derived from."""
 
 
+def typed_page(page: Page[Run]) -> None:
+    assert_type(page[0], Run)
+    assert_type(page[1:], tuple[Run, ...])
+    assert_type(list(page), list[Run])
+    assert_type(len(page), int)
+
+
+def typed_run_list(runs: RunList) -> None:
+    assert_type(runs[0], Run)
+    assert_type(runs[:10], RunList)
+    runs.to_table(["name", "params.lr"])
+
+
 def typed_converter(run: Run, body: bytes) -> None:
     converter = make_converter()
     assert_type(converter, Converter)
     assert_type(to_json(run, converter=converter), str)
     assert_type(from_json(to_json(run), Run), Run)
     assert_type(from_json(body, Project, converter=Traced()), Project)
+    configure_converter(Traced())
     resource: dict[str, object] = to_dict(run)
     assert_type(from_dict(resource, Run), Run)
 

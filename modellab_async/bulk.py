@@ -1,0 +1,569 @@
+"""Many runs by id: read lazily, fetched concurrently in bounded memory, one outcome for each.
+
+`Fetch` is what users hold. It alone refers to a `BulkFetcher`, whose tasks never refer to it: so
+dropping it cancels them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import operator
+from collections import deque
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import attrs
+
+from modellab_async import endpoints
+from modellab_async.closing import BackgroundIterator
+from modellab_async.endpoints import MAX_PAGE_SIZE, parse_id
+from modellab_async.errors import (
+    AuthenticationError,
+    BulkError,
+    ConfigError,
+    DecodeError,
+    InvalidIdError,
+    ModelLabError,
+    NotFoundError,
+    PermissionDeniedError,
+    StatusError,
+    TransportError,
+)
+from modellab_async.models import Run, RunFilter
+from modellab_async.notebook import render
+from modellab_async.pydantic_schema import PydanticModel
+from modellab_async.run_list import RunList
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+
+    from modellab_async.endpoints import Call
+
+Perform = Callable[["Call"], Awaitable[Any]]
+Progress = Callable[[int, int | None], object]
+Route = Literal["auto", "batch", "single"]
+
+PAGES_IN_FLIGHT: Final = 10
+"""Listing calls in flight at most; each response may hold a megabyte."""
+
+SPARE_PAGES: Final = 4
+"""Pages of outcomes that may wait to be taken while all workers continue."""
+
+SLOW_START: Final = 16
+"""Requests that may be sent before the first success. If all are refused, no more are sent.
+
+More than `PAGES_IN_FLIGHT`, so that single requests are tried too if the listing is refused.
+"""
+
+LONGEST_ID_LIST: Final = 1_500
+"""Characters of ids in one listing call: well below the URL length that proxies accept."""
+
+_ID_ERRORS: Final = (StatusError, TransportError, DecodeError, ConfigError)
+"""What becomes the outcome of an id; any other error ends the fetch."""
+
+_REFUSALS: Final = (AuthenticationError, PermissionDeniedError, ConfigError)
+"""What is about the credentials, as long as nothing has succeeded."""
+
+_NOT_ABOUT_LISTING: Final = frozenset({401, 408, 429})
+"""Statuses below 500 that a single request would meet as well."""
+
+
+@attrs.frozen
+class Outcome(PydanticModel):
+    """What became of one id: a run or an error, never both.
+
+    Attributes:
+        run_id: the id as it was given.
+        run: the run, or None if it could not be fetched.
+        error: why not, or None.
+    """
+
+    run_id: int | str
+    run: Run | None = None
+    error: ModelLabError | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run was fetched."""
+        return self.error is None
+
+    def unwrap(self) -> Run:
+        """The run.
+
+        Raises:
+            ModelLabError: the error, if there is no run.
+        """
+        if self.error is not None:
+            raise self.error
+        assert self.run is not None
+        return self.run
+
+    def _repr_html_(self) -> str | None:
+        return render("outcome", outcome=self)
+
+
+class Fetch(BackgroundIterator[Outcome]):
+    """The outcomes of many ids, as they arrive or in the order of the ids.
+
+    Iterate over it, best inside ``async with``. Leaving the block, closing it, dropping it, or
+    cancelling the task that iterates stops all requests at once. Cancelling a single ``anext``,
+    as ``asyncio.wait_for`` does, loses nothing: the next one returns the outcome.
+
+    Several tasks may iterate; each outcome is returned to one of them. An error that ends the
+    iteration is raised to all of them.
+    """
+
+    def __init__(self, fetcher: BulkFetcher) -> None:
+        super().__init__(fetcher, fetcher.next_outcome)
+
+
+class IdSource:
+    """Ids from an iterable or an async iterable, for several workers.
+
+    Args:
+        run_ids: the iterable.
+        ahead: how many ids of an async iterable may be read before a worker asks for them.
+
+    Attributes:
+        total: how many ids there are, or None if the iterable does not know.
+        read: how many were handed out.
+        error: what the iterable raised.
+
+    Raises:
+        TypeError: for a lone string or bytes, and for what is no iterable.
+    """
+
+    def __init__(self, run_ids: Iterable[Any] | AsyncIterable[Any], ahead: int) -> None:
+        refuse_lone_id(run_ids)
+        if not isinstance(run_ids, Iterable | AsyncIterable):
+            raise TypeError(
+                "run_ids must be an iterable or async iterable of ids,"
+                f" not {type(run_ids).__name__}"
+            )
+        self.total = _length(run_ids)
+        self.read = 0
+        self.error: BaseException | None = None
+        self._stopped = False
+        self._iterator: Iterator[Any] | None = None
+        self._aiterator: AsyncIterator[Any] | None = None
+        if isinstance(run_ids, Iterable):
+            self._iterator = iter(run_ids)
+        else:
+            self._aiterator = aiter(run_ids)
+        self._queue: asyncio.Queue[Any] = asyncio.Queue(ahead)  # of an async iterable
+        self._reader: asyncio.Task[None] | None = None
+
+    async def take(self, limit: int) -> list[Any]:
+        """From 1 to ``limit`` ids, as many as are there without waiting; none at the end."""
+        if self._stopped:
+            return []
+        ids: list[Any] = []
+        if self._iterator is not None:
+            try:
+                ids.extend(itertools.islice(self._iterator, limit))  # keeps what precedes an error
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # it may raise anything
+                self.error = error
+            self._stopped = len(ids) < limit
+        else:
+            if self._reader is None:
+                self._reader = asyncio.create_task(self._read())
+            ids.append(await self._queue.get())
+            while len(ids) < limit and not self._queue.empty():
+                ids.append(self._queue.get_nowait())
+            if ids[-1] is _END:
+                ids.pop()
+                self._stopped = True
+                self._queue.put_nowait(_END)  # for the other workers
+        self.read += len(ids)
+        return ids
+
+    def stop(self) -> None:
+        """Read no more. May be called from a finalizer."""
+        self._stopped = True
+        if self._reader is not None and not self._reader.get_loop().is_closed():
+            self._reader.cancel()
+
+    async def aclose(self) -> None:
+        """Read no more, and close an async iterator that can be closed."""
+        self.stop()
+        if self._reader is not None:
+            await asyncio.wait([self._reader])
+        close = getattr(self._aiterator, "aclose", None)
+        if close is not None:
+            await close()
+
+    async def _read(self) -> None:
+        """Keep the queue filled from the async iterable."""
+        assert self._aiterator is not None
+        try:
+            async for run_id in self._aiterator:
+                await self._queue.put(run_id)
+        except asyncio.CancelledError as error:
+            if self._stopped:
+                raise
+            self.error = error  # raised by the iterable
+        except Exception as error:  # noqa: BLE001  # it may raise anything
+            self.error = error
+        await self._queue.put(_END)
+
+
+_END: Final = object()
+
+Asked = tuple[int, Any]
+"""An id as it was given, after its position in the order of the ids."""
+
+Wanted = dict[int, list[Asked]]
+"""The ids that were asked for, by the run they name."""
+
+
+class BulkFetcher:
+    """Fetches runs with a fixed number of workers until there are no more ids.
+
+    Args:
+        run_ids: an iterable or async iterable of ids.
+        perform: sends a call.
+        concurrency: how many single requests there may be at once.
+        route: see `Runs.fetch`.
+        ordered: whether outcomes keep the order of the ids.
+        on_progress: called with the number of outcomes returned and of all ids, if known.
+        skip_slow_start: whether the credentials are known to be good.
+
+    Raises:
+        TypeError: for a lone string or bytes, and for what is no iterable.
+    """
+
+    def __init__(
+        self,
+        run_ids: Iterable[Any] | AsyncIterable[Any],
+        perform: Perform,
+        concurrency: int,
+        *,
+        route: Route = "auto",
+        ordered: bool = False,
+        on_progress: Progress | None = None,
+        skip_slow_start: bool = False,
+    ) -> None:
+        self._paged = route != "single"
+        self._only_paged = route == "batch"
+        self._chunk = MAX_PAGE_SIZE if self._paged else 1
+        self._workers = min(PAGES_IN_FLIGHT, concurrency) if self._paged else concurrency
+        spare = SPARE_PAGES if self._paged else concurrency
+        self._most_unread = (self._workers + spare) * self._chunk
+        self._source = IdSource(run_ids, ahead=self._chunk)
+        self._perform = perform
+        self._ordered = ordered
+        self._on_progress = on_progress
+
+        self._ready: deque[Outcome] = deque()
+        self._early: dict[int, Outcome] = {}
+        self._returned = self._sorted = 0
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._started = self._stopped = False
+        self._failure: BaseException | None = None
+
+        self._accepted = False
+        self._refusal: ModelLabError | None = None
+        self._refusals_left = max(concurrency, SLOW_START) if skip_slow_start else SLOW_START
+        self._slow_start = asyncio.Semaphore(self._refusals_left)
+
+    async def next_outcome(self) -> Outcome:
+        """Wait for the next outcome; a caller that is cancelled meanwhile takes nothing with it.
+
+        Raises:
+            StopAsyncIteration: after the last.
+        """
+        if not self._started:
+            self._start()
+        while not self._ready:
+            if not self._tasks:
+                raise self._failure or self._source.error or StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+        if self._on_progress is not None:
+            self._on_progress(self._returned + 1, self._source.total)
+        outcome = self._ready.popleft()
+        self._returned += 1
+        if not self._room.is_set() and self._has_room():
+            self._room.set()
+        return outcome
+
+    def cancel(self) -> None:
+        """Stop all requests now. May be called from a finalizer."""
+        self._started = self._stopped = True
+        self._source.stop()
+        self._source.error = None
+        self._ready.clear()
+        for task in self._tasks:
+            if not task.get_loop().is_closed():
+                task.cancel()
+
+    async def aclose(self) -> None:
+        """Stop all requests, and wait until they have released everything."""
+        self.cancel()
+        self._failure = None
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._source.aclose()
+
+    # Workers
+
+    def _start(self) -> None:
+        self._started = True
+        workers = self._workers
+        if self._source.total is not None:
+            workers = min(workers, max(1, -(-self._source.total // self._chunk)))
+        for _ in range(workers):
+            self._spawn(self._work())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)  # with an eager task factory, it may have ended already
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        if self._stopped:
+            task.cancel()
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error: BaseException | None = asyncio.CancelledError("a worker was cancelled")
+        if not task.cancelled():
+            error = task.exception()
+        if error is not None and not self._stopped:
+            self._failure = error
+            self.cancel()
+        if not self._tasks:
+            self._arrived.set()
+
+    async def _work(self) -> None:
+        while True:
+            while not self._has_room():
+                self._room.clear()
+                await self._room.wait()
+            ids = await self._source.take(self._chunk)
+            if not ids:
+                return
+            first = self._source.read - len(ids)
+            await self._fetch_chunk(list(enumerate(ids, start=first)))
+
+    def _has_room(self) -> bool:
+        """Whether another chunk may be read before more outcomes are taken."""
+        return self._source.read - self._returned + self._chunk <= self._most_unread
+
+    async def _fetch_chunk(self, asked: Sequence[Asked]) -> None:
+        """Fetch ids by one listing call, and individually those that it does not settle."""
+        if self._refusal is not None:
+            self._fail(asked, self._refusal)
+            return
+        wanted: Wanted = {}
+        for entry in asked:
+            try:
+                wanted.setdefault(parse_id(entry[1]), []).append(entry)
+            except InvalidIdError as error:
+                self._fail([entry], error)
+        if self._paged and len(wanted) > 1:
+            await self._list(wanted)
+        rest = list(itertools.chain(*wanted.values()))
+        if len(rest) == 1:
+            await self._get(rest[0])
+        else:
+            for entry in rest:  # their number is bounded by the room for outcomes
+                self._spawn(self._get(entry))
+
+    async def _get(self, asked: Asked) -> None:
+        try:
+            run = await self._send(endpoints.get_run(asked[1], wait_for_quota=True))
+        except _ID_ERRORS as error:
+            self._fail([asked], error)
+        else:
+            self._deliver([(asked[0], Outcome(asked[1], run))])
+
+    async def _list(self, wanted: Wanted) -> None:
+        """Take the ids out of ``wanted`` that listing calls settle."""
+        numbers = list(wanted)
+        size = min(MAX_PAGE_SIZE, LONGEST_ID_LIST // (len(str(max(numbers))) + 1))
+        for start in range(0, len(numbers), size):
+            ids = numbers[start : start + size]
+            try:
+                await self._list_some(ids, wanted)
+            except _ID_ERRORS as error:
+                if self._only_paged or not _refuses_listing(error):
+                    for number in ids:
+                        self._fail(wanted.pop(number, ()), error)
+                else:
+                    self._paged = False
+            if not self._paged:
+                return
+
+    async def _list_some(self, ids: Sequence[int], wanted: Wanted) -> None:
+        run_filter = RunFilter(ids=tuple(ids))
+        number: int | None = None
+        while True:
+            page = await self._send(
+                endpoints.list_runs(
+                    run_filter, page_size=len(ids), page_number=number, wait_for_quota=True
+                )
+            )
+            if not self._take_items(page.items, frozenset(ids), wanted):
+                self._paged = self._only_paged  # this server ignores the filter
+                return
+            following = page.numbers.next_number
+            if following is None or not page.items or wanted.keys().isdisjoint(ids):
+                return
+            if number is not None and following <= number:
+                return
+            number = following
+
+    def _take_items(self, items: Sequence[Any], ids: frozenset[int], wanted: Wanted) -> bool:
+        """Deliver the items of a page; False if it holds anything that was not asked for."""
+        as_asked = True
+        outcomes: list[tuple[int, Outcome]] = []
+        for item in items:
+            if isinstance(item, Run):
+                as_asked &= item.id in ids
+                for position, given in wanted.pop(item.id, ()):
+                    outcomes.append((position, Outcome(given, item)))
+            elif isinstance(item, DecodeError):
+                if item.resource_id is not None:
+                    self._fail(wanted.pop(item.resource_id, ()), item)
+            else:
+                as_asked = False  # made by a user's hook: only a single response tells whose it is
+        self._deliver(outcomes)
+        return as_asked
+
+    # Credentials
+
+    async def _send(self, call: Call) -> Any:
+        """Perform a call, once it is clear that the credentials are not refused."""
+        if not self._accepted:
+            await self._slow_start.acquire()
+            if self._decided:
+                self._slow_start.release()  # each task that waits wakes the next one
+            if self._refusal is not None:
+                raise self._refusal
+        try:
+            response = await self._perform(call)
+        except NotFoundError:
+            self._accept()
+            raise
+        except _REFUSALS as error:
+            self._refuse(error)
+            raise
+        except ModelLabError:
+            self._slow_start.release()  # undecided
+            raise
+        self._accept()
+        return response
+
+    @property
+    def _decided(self) -> bool:
+        return self._accepted or self._refusal is not None
+
+    def _accept(self) -> None:
+        """The credentials are good: from now on, a refusal is about its own id."""
+        if not self._accepted:
+            self._accepted = True
+            self._slow_start.release()
+
+    def _refuse(self, error: ModelLabError) -> None:
+        """Count a refusal; the last one that is allowed becomes the outcome of all ids left."""
+        if not self._accepted:
+            self._refusals_left -= 1
+            if not self._refusals_left:
+                self._refusal = error
+                self._slow_start.release()
+
+    # Outcomes
+
+    def _fail(self, asked: Iterable[Asked], error: ModelLabError) -> None:
+        """Deliver an error as the outcome of ids."""
+        error.__traceback__ = None  # a million kept errors must not keep a million frames
+        self._deliver([(position, Outcome(given, error=error)) for position, given in asked])
+
+    def _deliver(self, outcomes: Sequence[tuple[int, Outcome]]) -> None:
+        """Hand outcomes to the consumers, each with the position of its id."""
+        if self._stopped:
+            return
+        if self._ordered:
+            self._early.update(outcomes)
+            while (outcome := self._early.pop(self._sorted, None)) is not None:
+                self._ready.append(outcome)
+                self._sorted += 1
+        else:
+            self._ready.extend([outcome for _, outcome in outcomes])
+        if self._ready:
+            self._arrived.set()
+
+
+def _refuses_listing(error: ModelLabError) -> bool:
+    """Whether single requests may succeed although a listing call ended in this error."""
+    if isinstance(error, StatusError):
+        return error.status == 501 or (
+            error.status < 500 and error.status not in _NOT_ABOUT_LISTING
+        )
+    return isinstance(error, DecodeError)
+
+
+def _length(iterable: object) -> int | None:
+    try:
+        length = operator.length_hint(iterable, -1)
+    except OverflowError:  # such as of range(10**20)
+        return None
+    return None if length < 0 else length
+
+
+def refuse_lone_id(run_ids: object) -> None:
+    """Refuse a string or bytes in place of several ids: iterating it would yield its digits.
+
+    Raises:
+        TypeError: which says what to pass instead.
+    """
+    if isinstance(run_ids, str | bytes | bytearray):
+        raise TypeError(
+            f"run_ids must be an iterable of ids, not {type(run_ids).__name__};"
+            f" for one id pass a list, or use the method that takes one"
+        )
+
+
+async def collect(outcomes: Fetch) -> RunList:
+    """The runs of an ordered fetch, repeats included.
+
+    Raises:
+        BulkError: if any id failed, or the ids could not be read to their end; it carries all
+            runs fetched.
+    """
+    given: list[Any] = []
+    runs: dict[Any, Run] = {}
+    errors: dict[Any, ModelLabError] = {}
+    async with outcomes:
+        try:
+            async for outcome in outcomes:
+                run_id = _key(outcome.run_id)
+                given.append(run_id)
+                if outcome.run is not None:
+                    runs[run_id] = outcome.run
+                elif outcome.error is not None:
+                    errors.setdefault(run_id, outcome.error)
+        except Exception as error:
+            if not given:
+                raise
+            raise BulkError(runs, errors) from error  # the ids could not be read to their end
+    # One of several copies of an id may fail alone; 5.0 is no copy of 5, although they are equal.
+    failed = {
+        run_id: error
+        for run_id, error in errors.items()
+        if run_id not in runs or isinstance(error, InvalidIdError)
+    }
+    if failed:
+        raise BulkError(runs, failed)
+    return RunList(runs[run_id] for run_id in given)
+
+
+def _key(run_id: Any) -> Any:
+    """An id as a key, in writing if it cannot be one, as a list cannot."""
+    try:
+        hash(run_id)
+    except TypeError:
+        return repr(run_id)
+    return run_id

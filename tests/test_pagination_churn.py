@@ -1,0 +1,194 @@
+"""Listings that change while they are read: what is missed, and what is known of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import math
+import random
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modellab_async import Page
+from modellab_async.endpoints import Call
+from modellab_async.pagination import Pager
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@attrs.frozen
+class Row:
+    """All that a pager looks at."""
+
+    id: int
+    second: int
+
+    @property
+    def created_at(self) -> datetime:
+        return EPOCH + timedelta(seconds=self.second)
+
+
+@attrs.frozen
+class Decoded:
+    """What ``perform`` returns for a page."""
+
+    numbers: Page[Row]
+
+    def page(self) -> Page[Row]:
+        return self.numbers
+
+
+def build(size: int | None, number: int | None) -> Call:
+    return Call("t", "GET", "/t", json.dumps({"size": size, "number": number}), paged=True)
+
+
+Change = tuple[str, float]
+"""What happens, and at which row, as a share of all."""
+
+CHANGES = st.lists(
+    st.lists(
+        st.tuples(st.sampled_from(["insert", "delete", "replace"]), st.floats(0, 0.999)),
+        max_size=12,
+    ),
+    max_size=30,
+)
+"""What happens between one request and the next."""
+
+
+class Table:
+    """Rows that change while they are listed by offset, sorted by ``created_at``.
+
+    Attributes:
+        stayed: the rows that existed from the beginning on.
+        asked: how many pages were requested.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        changes: list[list[Change]],
+        *,
+        base: int = 0,
+        largest: int = 100,
+        ties: int = 1,
+        descending: bool = False,
+    ) -> None:
+        self.ids = itertools.count(1)
+        self.ties, self.base, self.largest, self.descending = ties, base, largest, descending
+        self.rows = [Row(next(self.ids), 1_000_000 * (n // ties)) for n in range(rows)]
+        if descending:
+            self.rows.reverse()
+        self.stayed = {row.id for row in self.rows}
+        self.changes = iter(changes)
+        self.asked = 0
+
+    def page(self, number: int | None, size: int) -> Page[Row]:
+        self.asked += 1
+        size = min(size, self.largest)
+        index = (self.base if number is None else number) - self.base
+        pages = max(1, math.ceil(len(self.rows) / size))
+        page = Page(
+            items=tuple(self.rows[index * size : (index + 1) * size]),
+            total=len(self.rows),
+            number=index + self.base,
+            size=size,
+            next_number=index + 1 + self.base if index + 1 < pages else None,
+            first_number=self.base,
+            last_number=pages - 1 + self.base,
+        )
+        for kind, share in next(self.changes, []):
+            place = int(share * len(self.rows))
+            if kind != "insert" and self.rows:
+                self.stayed.discard(self.rows.pop(place).id)
+            if kind != "delete":
+                self.insert(place if kind == "insert" else len(self.rows))
+        return page
+
+    def insert(self, place: int) -> None:
+        step = -2_000_000 if self.descending else 2_000_000
+        before = self.rows[place - 1].second if place else 0
+        if place == 0 and self.rows:
+            before = self.rows[0].second - step
+        after = self.rows[place].second if place < len(self.rows) else before + step
+        self.rows.insert(place, Row(next(self.ids), (before + after) // 2))
+
+    def read(self, size: int | None, verify: Any) -> tuple[list[int], bool | None]:
+        """List all items, on an event loop of its own; and what is known of their completeness."""
+
+        async def perform(call: Call) -> Any:
+            asked = json.loads(call.query)
+            await asyncio.sleep(0)
+            page = self.page(asked["number"], asked["size"])
+            await asyncio.sleep(0)
+            return Decoded(page)
+
+        async def read() -> tuple[list[int], bool | None]:
+            pager: Pager[Any] = Pager(build, perform=perform, page_size=size, verify=verify)
+            return [row.id async for row in pager], pager.complete
+
+        return asyncio.run(read())
+
+
+@given(
+    rows=st.integers(0, 400),
+    size=st.sampled_from([10, 40, 100]),
+    base=st.sampled_from([0, 1]),
+    changes=CHANGES,
+)
+@settings(max_examples=800, deadline=None)
+def test_no_iteration_says_complete_and_missed_an_item(rows, size, base, changes):
+    """Whatever comes and goes between requests; and no item appears twice."""
+    table = Table(rows, changes, base=base)
+    ids, complete = table.read(size, None)
+    assert max(Counter(ids).values(), default=1) == 1
+    if complete is True:
+        assert table.stayed <= set(ids)
+        assert table.asked == 1
+
+
+@given(
+    rows=st.integers(0, 700),
+    largest=st.sampled_from([30, 60, 100]),
+    base=st.sampled_from([0, 1]),
+    ties=st.sampled_from([1, 1, 2, 7, 50, 400]),
+    descending=st.booleans(),
+    changes=CHANGES,
+)
+@settings(max_examples=1_500, deadline=None)
+def test_a_verified_iteration_knows_that_nothing_was_missed(
+    rows, largest, base, ties, descending, changes
+):
+    """It is complete unless more items than fit into a page were created at the same moment."""
+    table = Table(rows, changes, base=base, largest=largest, ties=ties, descending=descending)
+    ids, complete = table.read(None, "-created_at" if descending else "created_at")
+    assert max(Counter(ids).values(), default=1) == 1
+    if complete is True:
+        assert table.stayed <= set(ids)
+    if ties < 7:
+        assert complete is True
+
+
+@given(rows=st.integers(0, 400), changes=CHANGES, base=st.sampled_from([0, 1]))
+@settings(max_examples=200, deadline=None)
+def test_inserts_alone_lose_nothing(rows, changes, base):
+    """Also without verification, although that is not known."""
+    inserts = [[("insert", share) for _, share in moment] for moment in changes]
+    table = Table(rows, inserts, base=base)
+    ids, _ = table.read(40, None)
+    assert max(Counter(ids).values(), default=1) == 1
+    assert table.stayed <= set(ids)
+
+
+def test_an_order_that_is_not_kept_is_no_proof():
+    """A server that ignores ``sort`` is read to its end, without a claim."""
+    table = Table(250, [])
+    random.Random(5).shuffle(table.rows)
+    ids, complete = table.read(None, "created_at")
+    assert set(ids) == table.stayed
+    assert complete is None
