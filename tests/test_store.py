@@ -99,8 +99,8 @@ async def test_params_tags_and_metrics_are_rows(sim: Simulator, lab: ModelLabCli
         ("m", 3, 0.25),
     ]
     (wide,) = store.rows("SELECT params, metrics FROM runs_wide WHERE id = ?", [odd])
-    assert wide["params"] == [("b", "1"), ("a", "2")]
-    ((key, summary),) = wide["metrics"]
+    assert wide["params"] == {"b": "1", "a": "2"}
+    ((key, summary),) = wide["metrics"].items()
     assert (key, summary["count"], summary["min"]) == ("m", 2, 0.5)
     counted = sum(len(run.params) for run in served(sim))
     assert store.value("SELECT count(*) FROM params") == counted
