@@ -21,7 +21,7 @@ extensions = [
     "docstrings",
     "help_pages",
 ]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "**/_*.md"]  # the last are included by other pages
 
 html_theme = "furo"
 html_title = "modellab_async"
