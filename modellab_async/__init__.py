@@ -9,7 +9,7 @@ Example:
     ```
 """
 
-# The modules by layer, lowest first; a module imports only modules of its own layer or below:
+# The modules by layer, lowest first; a module imports only from its own layer and lower ones:
 #   display, notebook, pydantic_schema          how values are shown, and their pydantic schemas
 #   models, errors                              the API's resources and failures
 #   clock, closing, collector, stats, idset     helpers that all layers share
@@ -71,7 +71,15 @@ from modellab_async.errors import (
     TransportError,
     WaitTimeoutError,
 )
-from modellab_async.hooks import AttemptInfo, CallInfo, DoneInfo, Hooks, RetryInfo, WaitInfo
+from modellab_async.hooks import (
+    AttemptInfo,
+    CallInfo,
+    DoneInfo,
+    Hooks,
+    PauseInfo,
+    RetryInfo,
+    WaitInfo,
+)
 from modellab_async.models import (
     ROOT_RUNS,
     FacetKeys,
@@ -135,6 +143,7 @@ __all__ = [
     "Page",
     "Pager",
     "Param",
+    "PauseInfo",
     "PermissionDeniedError",
     "Project",
     "ProjectArtifacts",

@@ -18,7 +18,7 @@ Statistic = Literal["latest", "min", "max", "mean", "stddev"]
 class ParamRow:
     """A param and what each run has for it, in the order of the runs; None if one lacks it.
 
-    If a run has the same param more than once, its values are joined by ``, ``.
+    If a run has the same param more than once, its values are joined by commas.
     """
 
     key: str
