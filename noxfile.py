@@ -22,7 +22,7 @@ nox.options.error_on_missing_interpreters = False  # CI names the one it has
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
-EXTRAS = ("cli", "arrow", "otel", "speed")
+EXTRAS = ("cli", "duckdb", "otel", "speed")
 IN_PLACE = ("-e", f".[{','.join(EXTRAS)}]")  # for coverage and pyright to see it
 PARALLEL = ("-n", "auto", "--maxprocesses", "4")
 
@@ -138,5 +138,5 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
     """What the client survives, at full size; writes a page of figures into docs/."""
-    session.install(".[cli,speed]", *group("bench"))
+    session.install(".[cli,duckdb,speed]", *group("bench"))
     session.run("python", "-m", "benchmarks.soak", *session.posargs)

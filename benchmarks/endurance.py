@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
+import random
 import resource
 import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -39,10 +42,11 @@ class Scale:
     period: int
     asked: int
     policy: RetryPolicy
+    kills: int
 
 
-FULL = Scale(65_614, 1_000_000, 60.0, 200, 200, 10, 1_000, RetryPolicy())
-SHORT = Scale(300, 4_000, 1.5, 200, 50, 2, 100, RetryPolicy(base=0.02, cap=0.2))
+FULL = Scale(65_614, 1_000_000, 60.0, 200, 200, 10, 1_000, RetryPolicy(), 30)
+SHORT = Scale(300, 4_000, 1.5, 200, 50, 2, 100, RetryPolicy(base=0.02, cap=0.2), 3)
 
 
 @frozen
@@ -335,6 +339,57 @@ async def unreachable(_: Scale) -> list[Figure]:
     return figures
 
 
+async def kills(scale: Scale) -> list[Figure]:
+    """`modellab sync` killed at random moments, then once left to finish."""
+    chance = random.Random(30)
+    async with running_simulator(runs=scale.many // 20, latency=LATENCY) as sim:
+        with tempfile.TemporaryDirectory() as directory:
+            calm, killed = Path(directory, "calm.duckdb"), Path(directory, "killed.duckdb")
+            started = time.perf_counter()
+            assert await (await _sync(sim, calm)).wait() == 0
+            took = time.perf_counter() - started
+            for _ in range(scale.kills):
+                process = await _sync(sim, killed)
+                await asyncio.sleep(chance.random() * took)
+                if process.returncode is None:
+                    process.kill()
+                await process.wait()
+            assert await (await _sync(sim, killed)).wait() == 0
+            different = _differences(calm, killed)
+    row = f"{scale.kills} kills of a sync of {scale.many // 20:,} runs"
+    return [Figure(row, f"rows of {name} lost, repeated or different", count, 0, 0)
+            for name, count in different.items()]  # fmt: skip
+
+
+async def _sync(sim: SimulatorProcess, database: Path) -> asyncio.subprocess.Process:
+    keys = {"DD_API_KEY": "sim-api-key", "DD_APP_KEY": "sim-app-key"}
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "modellab_async", "sync", str(database)),
+        env={**os.environ, **keys, "MODELLAB_BASE_URL": sim.base_url},
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+
+
+def _differences(one: Path, other: Path) -> dict[str, int]:
+    """How many rows of each table only one of two databases has, repeats counted."""
+    import duckdb  # noqa: PLC0415  # of an extra that no other row needs
+
+    with duckdb.connect(one, read_only=True) as connection:
+        connection.execute(f"ATTACH '{other}' AS other (READ_ONLY)")
+        counts = {}
+        for name in ("runs", "params", "tags", "metrics", "failures"):
+            rows = (
+                f"SELECT * EXCLUDE (sync) FROM {{}}{name}" if name == "runs" else f"FROM {{}}{name}"
+            )
+            left, right = rows.format(""), rows.format("other.")
+            query = (
+                f"SELECT count(*) FROM (({left} EXCEPT ALL {right})"
+                f" UNION ALL ({right} EXCEPT ALL {left}))"
+            )
+            [(counts[name],)] = connection.execute(query).fetchall()
+        return counts
+
+
 class _NoSuchHost(aiohttp.abc.AbstractResolver):
     """Resolves nothing, as the system's resolver does where a name is wrong."""
 
@@ -345,4 +400,6 @@ class _NoSuchHost(aiohttp.abc.AbstractResolver):
         """Nothing to close."""
 
 
-ROWS = {row.__name__: row for row in (faults, million, outage, storm, processes, unreachable)}
+ROWS = {
+    row.__name__: row for row in (faults, million, outage, storm, processes, kills, unreachable)
+}

@@ -20,7 +20,7 @@ Example:
 #   quota, limiter, budget, retry, deadlines, transport    a request in motion
 #   bulk, pagination, waiting, downloads            many requests as one piece of work
 #   resources, client                           what users hold
-#   export, raydata                             runs as files and datasets
+#   store, export, raydata                      runs as databases, files and datasets
 #   otel                                        calls as spans and metrics
 #   speed                                       uvloop and isal, by choice
 #   cli, simulator                              edges; the simulator imports nothing of ours
@@ -67,6 +67,7 @@ from modellab_async.errors import (
     RequestTimeoutError,
     ServerError,
     StatusError,
+    StoreError,
     TransportError,
     WaitTimeoutError,
 )
@@ -153,6 +154,7 @@ __all__ = [
     "ServerError",
     "Stats",
     "StatusError",
+    "StoreError",
     "Tag",
     "TransportError",
     "WaitInfo",

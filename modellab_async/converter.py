@@ -16,7 +16,7 @@ import json
 import math
 import typing
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeAlias, TypeVar, cast
 
 import attrs
 import cattrs
@@ -44,7 +44,7 @@ from modellab_async.models import (
 from modellab_async.parsing import PARSE_ERRORS, decode_error, loads, parse, split_items, split_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -77,7 +77,7 @@ LONGEST_INTERNED: Final = 192
 _AwareDatetime: Any = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with its zone, as the API promises; a naive one could not be compared with others."""
 
-Converter = cattrs.Converter
+Converter: TypeAlias = cattrs.Converter
 """`cattrs.Converter`, as the type of what `make_converter` returns."""
 
 
@@ -240,11 +240,11 @@ class ResourceHook(Generic[M]):
         self._interners = [
             (name, _interners[hint]) for name, hint in hints.items() if hint in _interners
         ]
-        self._defaulted = {
+        self._defaulted = [
             field.name
             for field in attrs.fields(cast("Any", model))
             if field.default not in (None, attrs.NOTHING) and field.name != "id"
-        }
+        ]
 
     def __call__(self, value: Any, _: object = None) -> M:
         """The model of a resource.
@@ -269,8 +269,7 @@ class ResourceHook(Generic[M]):
             if fields[name] is None:
                 del fields[name]
         for name, intern in self._interners:
-            if name in fields:
-                fields[name] = intern(fields[name], name)
+            fields[name] = intern(fields.get(name, ()), name)
         fields["id"] = self._own_id(resource.id)
         return self._model(**fields)
 
@@ -323,11 +322,12 @@ def wire_model(model: type[Any]) -> Any:
     for field in attrs.fields(model):
         hint = hints[field.name]
         wire_type: Any = list[msgspec.Raw] if hint in _interners else _aware(hint)
+        if field.name == "id":
+            continue
         if field.default is attrs.NOTHING:
             fields.append((field.name, wire_type))
-        elif field.name != "id":
-            fields.append((field.name, wire_type | None, None))
-    fields = [field for field in fields if field[0] != "id"]
+        else:
+            fields.append((field.name, wire_type | None, field.default))
     name = model.__name__
     attributes = msgspec.defstruct(f"{name}Attributes", fields, kw_only=True, gc=False)
     resource: list[Any] = [("attributes", attributes), ("id", Any, None), ("type", Any, None)]
@@ -352,34 +352,33 @@ class Interner:
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(model).decode
         self._known: dict[bytes, Any] = {}
 
-    def __call__(self, slices: list[msgspec.Raw], name: str) -> tuple[Any, ...]:
+    def __call__(self, slices: Sequence[msgspec.Raw], name: str) -> tuple[Any, ...]:
         """The models in the attribute ``name``.
 
         Raises:
             DecodeError: with a path from the resource's root.
         """
-        models = tuple(map(self._known.get, map(bytes, slices)))
+        known, decode = self._known, self._decode
+        keys = list(map(bytes, slices))
+        models = list(map(known.get, keys))
         if all(models):
-            return models
-        return tuple(
-            [
-                self._known.get(key) or self._add(key, f"$.attributes.{name}[{index}]")
-                for index, key in enumerate(map(bytes, slices))
-            ]
-        )
-
-    def _add(self, key: bytes, path: str) -> Any:
+            return tuple(models)
+        if len(known) > INTERNED:
+            known.clear()
+        index = 0
         try:
-            model = self._decode(key)
+            for index, model in enumerate(models):
+                if model is None:
+                    key = keys[index]
+                    models[index] = new = decode(key)
+                    if len(key) <= LONGEST_INTERNED:
+                        known[key] = new
         except PARSE_ERRORS as error:
             wrong = decode_error(error)
-            wrong.path = path + wrong.path.removeprefix("$")
-            raise wrong from None
-        if len(key) <= LONGEST_INTERNED:
-            if len(self._known) >= INTERNED:
-                self._known.clear()
-            self._known[key] = model
-        return model
+        else:
+            return tuple(models)
+        wrong.path = f"$.attributes.{name}[{index}]{wrong.path.removeprefix('$')}"
+        raise wrong
 
 
 _interners: Final[dict[Any, Interner]] = {
@@ -452,7 +451,17 @@ class Listing(msgspec.Struct, Generic[T], gc=False):
 
 
 # Resources stay JSON, or are dicts if there is a NaN.
-_decode_document: Final = msgspec.json.Decoder(Document[msgspec.Raw]).decode
+@functools.cache
+def _document_decoder(wire: Any) -> Callable[[bytes], Any]:
+    return msgspec.json.Decoder(Document[wire]).decode
+
+
+@functools.cache
+def _listing_decoder(wire: Any) -> Callable[[bytes], Any]:
+    return msgspec.json.Decoder(Listing[wire]).decode
+
+
+_decode_raw_document: Final = msgspec.json.Decoder(Document[msgspec.Raw]).decode
 _convert_document: Final = functools.partial(msgspec.convert, type=Document[Any])
 _decode_raw_listing: Final = msgspec.json.Decoder(Listing[msgspec.Raw]).decode
 _convert_listing: Final = functools.partial(msgspec.convert, type=Listing[Any])
@@ -497,11 +506,13 @@ def decode(
         DecodeError: if the body is not what the API promises, or has another id or type.
     """
     try:
-        document = parse(body, _decode_document, _convert_document)
+        resource = _decode_document(
+            body, getattr(converter.get_structure_hook(model), "wire", None)
+        )
     except DecodeError as error:
         raise _located(error, "$", expects) from None
     try:
-        result = _structuring(model, converter)(document.data, model)
+        result = _structuring(model, converter)(resource, model)
     except DecodeError as error:
         raise _located(error, "$.data", expects) from error.__cause__
     # A user's hook for the whole model may return something that has no id.
@@ -509,6 +520,16 @@ def decode(
         wrong = DecodeError(f"Expected id {expects}, got {found}", path="$.id", mismatched=True)
         raise _located(wrong, "$.data", expects)
     return result
+
+
+def _decode_document(body: bytes, wire: Any) -> Any:
+    """A resource as an instance of ``wire``, or else as JSON or a dict."""
+    if wire is not None:
+        try:
+            return _document_decoder(wire)(body).data
+        except PARSE_ERRORS:
+            pass  # structuring the resource individually tells what is wrong
+    return parse(body, _decode_raw_document, _convert_document).data
 
 
 async def decode_page(body: bytes, model: type[Any], converter: cattrs.Converter) -> DecodedPage:
@@ -537,7 +558,7 @@ def _decode_listing(body: bytes, wire: Any) -> Any:
     """A page with its items as instances of ``wire``, or else as JSON or dicts."""
     if wire is not None:
         try:
-            return _decoder(Listing[wire])(body)
+            return _listing_decoder(wire)(body)
         except PARSE_ERRORS:
             pass  # perhaps because of one item: each is structured individually
     try:

@@ -10,7 +10,8 @@
     ├── DecodeError                 an answer that is not what the API promises
     ├── WaitTimeoutError            also a TimeoutError; carries the last run seen
     ├── DownloadError               a file that could not be brought to disk safely
-    ├── ExportError                 a file of runs that could not be written or gone on with
+    ├── ExportError                 a file of runs that could not be written or resumed
+    ├── StoreError                  a database of runs that could not be opened or written
     ├── BulkError                   some of many failed; carries all that succeeded
     └── StatusError                 an answer with a status that is not 2xx
         ├── BadRequestError         400
@@ -147,7 +148,11 @@ class DownloadError(ModelLabError):
 
 
 class ExportError(ModelLabError):
-    """A file of runs could not be written, or an earlier export cannot be gone on with."""
+    """A file of runs could not be written, or an earlier export cannot be resumed."""
+
+
+class StoreError(ModelLabError):
+    """A database of runs could not be opened or written: in use, not one of ours, no space."""
 
 
 class BulkError(ModelLabError):

@@ -31,10 +31,3 @@ class IdSet:
         if not bits >> bit & 1:
             self._blocks[block] = bits | 1 << bit
             self._count += 1
-
-    def outside(self, other: IdSet) -> int | None:
-        """One that another set does not have; None where it has them all."""
-        for block, bits in self._blocks.items():
-            if rest := bits & ~other._blocks.get(block, 0):
-                return block * _BLOCK + (rest & -rest).bit_length() - 1
-        return None

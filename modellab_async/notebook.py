@@ -51,18 +51,18 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
-        "text": _text,
-        "clean": clean,
-        "duration": duration,
-        "moment": moment,
-        "number": number,
-        "size": _size,
-        "with_shares": _with_shares,
-        "with_metrics": _with_metrics,
-        "common_metrics": functools.partial(common_metrics, most=_METRICS),
-    }
-    environment.globals |= {"NOTHING": NOTHING, "STATISTICS": STATISTICS}
+    environment.filters.update(
+        text=_text,
+        clean=clean,
+        duration=duration,
+        moment=moment,
+        number=number,
+        size=_size,
+        with_shares=_with_shares,
+        with_metrics=_with_metrics,
+        common_metrics=functools.partial(common_metrics, most=_METRICS),
+    )
+    environment.globals.update(NOTHING=NOTHING, STATISTICS=STATISTICS)
     return environment
 
 

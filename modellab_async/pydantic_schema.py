@@ -82,7 +82,7 @@ def _field_schema(hint: Any, handler: GetCoreSchemaHandler) -> Any:
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not NoneType]
     if isinstance(kinds[0], type) and issubclass(kinds[0], Exception):
         return core_schema.nullable_schema(_error_schema(kinds[0]))
-    schema = handler.generate_schema(hint)
+    schema: Any = handler.generate_schema(hint)
     if kinds == [float]:  # JSON has no NaN, which a response would fail on
         schema["serialization"] = core_schema.plain_serializer_function_ser_schema(
             lambda value: value if value is None or math.isfinite(value) else None,

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 from conftest import make_run
+from nbconvert import HTMLExporter
+from nbformat import v4
 from playwright.async_api import Page as Tab
 from playwright.async_api import async_playwright
 from test_notebook import EVIL, hostile
 
-from modellab_async import MetricSummary, ModelLabClient, compare
+from modellab_async import MetricSummary, ModelLabClient, Page, Param, Project, Tag, compare
 
 THEMES = {"light": ("#ffffff", "#111111"), "dark": ("#111111", "#dddddd")}
 
@@ -36,6 +39,30 @@ async def show(tab: Tab, theme: str, *parts: object) -> None:
     html = "<hr>".join(part._repr_html_() for part in parts)  # type: ignore[attr-defined]
     style = f"background:{background};color:{colour};font-family:sans-serif"
     await tab.set_content(f'<!doctype html><meta charset="utf-8"><body style="{style}">{html}')
+
+
+async def show_in_jupyterlab(tab: Tab, theme: str, *values: object) -> None:
+    """Values as the results of a notebook's cells, with JupyterLab's own style sheets."""
+    cells = [
+        v4.new_code_cell(
+            "value",
+            execution_count=number,
+            outputs=[
+                v4.new_output(
+                    "execute_result",
+                    execution_count=number,
+                    data={"text/plain": repr(value), "text/html": value._repr_html_()},  # type: ignore[attr-defined]
+                )
+            ],
+        )
+        for number, value in enumerate(values, 1)
+    ]
+    exporter = HTMLExporter(template_name="lab", theme=theme)
+    exporter.mathjax_url = exporter.require_js_url = exporter.mermaid_js_url = ""
+    with warnings.catch_warnings(action="ignore"):
+        html, _ = exporter.from_notebook_node(v4.new_notebook(cells=cells))
+    await tab.route("http*://**", lambda route: route.abort())
+    await tab.set_content(html, wait_until="domcontentloaded")
 
 
 def contrast(one: Sequence[float], other: Sequence[float]) -> float:
@@ -117,3 +144,56 @@ async def test_params_open_on_demand(tab: Tab) -> None:
     assert not await tab.locator("details table").is_visible()
     await tab.click("summary")
     assert await tab.locator("details table").is_visible()
+
+
+LONG = tuple(Tag(f"label-{number}", "a long value of a label " * 3) for number in range(12))
+
+
+@pytest.mark.parametrize("width", [1_000, 1_300])
+@pytest.mark.parametrize("theme", THEMES)
+async def test_in_jupyterlab(tab: Tab, theme: str, width: int) -> None:
+    """JupyterLab's style sheets leave text on the left, rows without stripes, and bars in view."""
+    runs = [
+        make_run(
+            id=70_000 + number,
+            name="a run with a name that is rather long, since it has all of its settings in it",
+            tags=LONG,
+            params=(Param("lr", f"0.{number}"),),
+            metric_summaries=tuple(
+                MetricSummary(f"validation.metric_{key}", 3, latest=number - key)
+                for key in range(3)
+            ),
+        )
+        for number in range(1, 6)
+    ]
+    await tab.set_viewport_size({"width": width, "height": 900})
+    project = Project(id=7, name="vision", tags=LONG)
+    await show_in_jupyterlab(
+        tab, theme, Page(items=tuple(runs)), runs[0], compare(runs[:3]), project
+    )
+    if directory := os.environ.get("MODELLAB_SCREENSHOTS"):
+        path = Path(directory) / f"jupyterlab-{theme}-{width}.png"
+        await tab.screenshot(path=path, full_page=True)
+
+    cells = await tab.eval_on_selector_all(
+        ".modellab th, .modellab td",
+        """cells => cells.map(cell => {
+            const style = getComputedStyle(cell), row = getComputedStyle(cell.parentElement)
+            return [cell.classList.contains("n"), style.textAlign, style.verticalAlign,
+                style.backgroundColor, row.backgroundColor]
+        })""",
+    )
+    assert len(cells) > 100
+    for is_number, align, vertical, background, row_background in cells:
+        assert align == ("right" if is_number else "left")
+        assert vertical == "top"
+        assert {background, row_background} == {"rgba(0, 0, 0, 0)"}
+    bars = await tab.eval_on_selector_all(
+        ".modellab .b", "bars => bars.map(bar => bar.getBoundingClientRect().right)"
+    )
+    assert len(bars) == 5 * 3 + 3 * 3
+    assert max(bars) <= width
+    overflow = await tab.eval_on_selector_all(
+        ".modellab", "parts => parts.map(part => part.scrollWidth - part.clientWidth)"
+    )
+    assert max(overflow) <= 0

@@ -24,19 +24,17 @@ import pyarrow as pa
 import pytest
 import ray
 import ray.cloudpickle
-from conftest import FakeClock
-from ray.cluster_utils import Cluster
+from conftest import FakeClock, client_for
 
 import modellab_async
-from modellab_async import ModelLabClient, RunFilter, frames, raydata
-from modellab_async.ratelimit import RateLimit as SeenLimit
-from modellab_async.raydata._source import RunsDatasource
-from modellab_async.raydata.gate import LEASE, Gate
+from modellab_async import ModelLabClient, RetryPolicy, RunFilter, frames, raydata
+from modellab_async.raydata.datasource import RunsDatasource
+from modellab_async.raydata.reading import ListingPages
 from modellab_async.simulator import Fault, RateLimit, Simulator
 
 pytestmark = pytest.mark.filterwarnings("default")  # Ray's own are no errors of ours
 
-RUNS = 20_000
+RUNS = 10_000
 PAGE = Path(__file__).parents[1] / "docs/how-to/ray.md"
 COMPLETED = {"project_id": 2387, "status": "completed"}
 KEYS = {"DD_API_KEY": "sim-api-key", "DD_APP_KEY": "sim-app-key"}
@@ -57,29 +55,38 @@ def _serve(pipe: Connection) -> None:
     asyncio.run(serve())
 
 
-@attrs.frozen
+@attrs.define
 class RemoteSimulator:
     pipe: Connection
     base_url: str
     ids: list[int]
+    earlier: int = 0
 
     def do(self, function: Callable[..., Any], *arguments: Any) -> Any:
         self.pipe.send((function, arguments))
         return self.pipe.recv()
+
+    def begin(self, limit: RateLimit | None = None) -> None:
+        """Set the rate limit, end faults, and forget earlier requests."""
+        self.earlier = self.do(begin, limit)
+
+    def statuses(self) -> collections.Counter[int | None]:
+        """How often each status was answered."""
+        return self.do(statuses, self.earlier)  # type: ignore[no-any-return]
 
     @property
     def read(self) -> Callable[..., ray.data.Dataset]:
         return functools.partial(raydata.read_runs, base_url=self.base_url)
 
 
-def statuses(sim: Simulator) -> collections.Counter[int | None]:
-    return collections.Counter(request.status for request in sim.requests)
+def statuses(sim: Simulator, earlier: int) -> collections.Counter[int | None]:
+    return collections.Counter(request.status for request in sim.requests[earlier:])
 
 
-def begin(sim: Simulator, limit: RateLimit | None = None) -> None:
+def begin(sim: Simulator, limit: RateLimit | None) -> int:
     sim.limits.replace(limit)
     sim.faults.clear()
-    sim._recorder.requests.clear()
+    return len(sim.requests)
 
 
 def refuse(sim: Simulator) -> None:
@@ -107,25 +114,19 @@ def simulator() -> Iterator[RemoteSimulator]:
 
 @pytest.fixture(scope="session")
 def logs() -> Iterator[Path]:
-    """Two nodes of one CPU, beside a head that has none; gives the folder of their logs."""
+    """A cluster of two workers; yields the directory of its logs."""
     os.environ.update(KEYS, RAY_USAGE_STATS_ENABLED="0")
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False}
-    )
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
-    context = ray.init(address=cluster.address, log_to_driver=False)
+    context = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield Path(context.address_info["session_dir"]) / "logs"
     ray.shutdown()
-    cluster.shutdown()
     for name in KEYS:
         del os.environ[name]
 
 
 @pytest.fixture
 def sim(simulator: RemoteSimulator, logs: Path, monkeypatch: pytest.MonkeyPatch) -> RemoteSimulator:
-    simulator.do(begin)
+    simulator.begin()
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     return simulator
@@ -159,58 +160,66 @@ def leave_pids_in(directory: Path) -> Callable[[], str]:
 # Many runs
 
 
-@pytest.mark.parametrize("by", ["ids", "filter"])
-def test_twenty_thousand_runs_under_a_quota(sim: RemoteSimulator, tmp_path: Path, by: str) -> None:
-    """Two workers give each run once, and hardly a request is refused; the count is known ahead."""
-    sim.do(begin, RateLimit(limit=50, period=1))
-    ds = sim.read(sim.ids if by == "ids" else None, bearer_token=leave_pids_in(tmp_path))
+def test_a_listing_under_a_quota(sim: RemoteSimulator, tmp_path: Path) -> None:
+    """Two workers read each run once, hardly a request is refused, and the count is known ahead."""
+    sim.begin(RateLimit(limit=50, period=1))
+    ds = sim.read(bearer_token=leave_pids_in(tmp_path))
     assert ds.count() == RUNS
-    assert sum(sim.do(statuses).values()) <= 1
+    assert sum(sim.statuses().values()) == 1
     read = ds.materialize()
 
     assert read.count() == RUNS
+    assert read.num_blocks() == RUNS / 5_000
     assert sorted(ids_in(read)) == sorted(sim.ids)
-    seen = sim.do(statuses)
+    seen = sim.statuses()
     assert seen[200] <= RUNS / 100 + 1
     assert seen[429] <= 0.03 * seen[200]
     assert len({*tmp_path.iterdir()} - {tmp_path / str(os.getpid())}) >= 2
 
 
-def test_a_killed_worker_loses_nothing(sim: RemoteSimulator, tmp_path: Path) -> None:
-    """What it was reading is read again, once; every run is there, and none twice."""
-    sim.do(begin, RateLimit(limit=50, period=1))
-    ds = sim.read(sim.ids, bearer_token=leave_pids_in(tmp_path), override_num_blocks=8)
+def test_killed_workers_lose_nothing(sim: RemoteSimulator, tmp_path: Path) -> None:
+    """What two killed workers were reading is read again, once: no run is missing or doubled."""
+    sim.begin(RateLimit(limit=50, period=1))
+    ds = sim.read(sim.ids, bearer_token=leave_pids_in(tmp_path), override_num_blocks=5)
     found: list[ray.data.Dataset] = []
     reader = threading.Thread(target=lambda: found.append(ds.materialize()))
     reader.start()
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and sim.do(statuses)[200] < 40:
-        time.sleep(0.05)
-    victim = min(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    os.kill(int(victim.name), signal.SIGKILL)
-    reader.join(60)
+    killed: list[Path] = []
+    for progress in (20, 50):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and sim.statuses()[200] < progress:
+            time.sleep(0.05)
+        workers = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        killed.append(next(path for path in workers if path not in killed))
+        os.kill(int(killed[-1].name), signal.SIGKILL)
+    reader.join(120)
 
     assert found
     assert found[0].count() == RUNS
     assert sorted(ids_in(found[0])) == sorted(sim.ids)
-    assert len([*tmp_path.iterdir()]) >= 3  # somebody took its place
-    seen = sim.do(statuses)
+    assert len([*tmp_path.iterdir()]) >= 3  # others took their place
+    seen = sim.statuses()
     assert seen[429] <= 0.03 * seen[200]
 
 
-def test_a_killed_actor_loses_nothing(sim: RemoteSimulator) -> None:
-    """Another takes its place, and learns the quota anew."""
-    sim.do(begin, RateLimit(limit=20, period=1))
-    source = RunsDatasource(sim.ids[:6_000], client={"base_url": sim.base_url})
-    ds = ray.data.read_datasource(source)
-    timer = threading.Timer(1.0, lambda: ray.kill(source._gate, no_restart=False))
-    timer.start()
-    assert sorted(ids_in(ds.materialize())) == sim.ids[:6_000]
-    timer.join()
-    assert sim.do(statuses)[200] == 60
+def test_a_killed_coordinator_loses_nothing(sim: RemoteSimulator) -> None:
+    """Another one takes its place, and learns the quota anew."""
+    sim.begin(RateLimit(limit=20, period=1))
+    source = RunsDatasource(sim.ids[:4_000], client={"base_url": sim.base_url})
+    ds = source.dataset(concurrency=None, blocks=None)
+    found: list[ray.data.Dataset] = []
+    reader = threading.Thread(target=lambda: found.append(ds.materialize()))
+    reader.start()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and sim.statuses()[200] < 10:
+        time.sleep(0.05)
+    ray.kill(source.coordinator, no_restart=False)
+    reader.join(120)
+    assert sorted(ids_in(found[0])) == sim.ids[:4_000]
+    assert sim.statuses()[200] == 40
 
 
-# What a read gives
+# The rows of a read
 
 
 async def test_rows_are_those_of_tables(sim: RemoteSimulator) -> None:
@@ -229,14 +238,33 @@ async def test_rows_are_those_of_tables(sim: RemoteSimulator) -> None:
 
 
 def test_a_few_rows_cost_a_few_requests(sim: RemoteSimulator) -> None:
-    """A limit reaches the tasks."""
+    """A limit that Ray passes on reaches the tasks; without, one task after the other is read."""
     ds = sim.read(filter=RunFilter(), columns=["name"], concurrency=1)
+    assert len(ds.map(lambda row: row).take(3)) == 3
+    assert sum(sim.statuses().values()) <= 1 + 4
     assert len(ds.take(3)) == 3
-    assert sum(sim.do(statuses).values()) <= 12
+    assert sum(sim.statuses().values()) <= 1 + 4 + 2 * 50
+
+
+@pytest.mark.parametrize(
+    ("asked", "blocks"), [(None, [750, 800]), (1, [1_550]), (7, [50, *[300] * 5])]
+)
+def test_the_rows_of_blocks(sim: RemoteSimulator, asked: int | None, blocks: list[int]) -> None:
+    """Blocks are as large as occupies all processors, or as many as asked for, of whole pages."""
+    ds = sim.read(sim.ids[:1_550], columns=["name"], override_num_blocks=asked)
+    assert sorted(table.num_rows for table in ray.get(ds.to_arrow_refs())) == blocks
+
+
+def test_the_address_of_the_driver_is_that_of_the_workers(
+    sim: RemoteSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``MODELLAB_BASE_URL`` holds for the whole read."""
+    monkeypatch.setenv("MODELLAB_BASE_URL", sim.base_url)
+    assert ids_in(raydata.read_runs(sim.ids[:3])) == sim.ids[:3]
 
 
 def test_nothing_to_read(sim: RemoteSimulator) -> None:
-    """No id, or a filter that lets nothing through, give no row."""
+    """No ids, or a filter that nothing matches: no rows."""
     assert sim.read([]).take_all() == []
     nothing = sim.read(filter=RunFilter(text="no run is called this"))
     assert nothing.count() == 0
@@ -283,6 +311,23 @@ def test_refused_keys_end_the_read(sim: RemoteSimulator) -> None:
     assert type(error).__name__ == "PermissionDeniedError"
 
 
+async def test_a_listing_waits_for_quota_whatever_the_deadline(fake: FakeClock) -> None:
+    """A pause that is longer than a call may take is no failure of a page."""
+    async with Simulator(runs=350) as sim, client_for(sim, clock=fake.clock()) as lab:
+        sim.faults.next(Fault.rate_limited(reset="1000"))
+        outcomes = await ListingPages(None, number=0, rows=350, total=350).fetch(lab)
+    assert {outcome.run_id for outcome in outcomes} == set(sim.run_ids)
+    assert fake.now >= 1000
+
+
+def test_a_quota_that_is_used_up_for_too_long(sim: RemoteSimulator) -> None:
+    """The read ends if the quota does not come back in the time that its requests may wait."""
+    sim.begin(RateLimit(limit=5, period=60))
+    error = cause_of(sim.read(sim.ids, retry=RetryPolicy(max_rate_limit_wait=1.0)))
+    assert type(error).__name__ == "RateLimitedError"
+    assert "max_rate_limit_wait" in str(error)
+
+
 def test_a_listing_that_changes(sim: RemoteSimulator) -> None:
     """New runs are left out; where runs vanish, the read fails rather than miss one."""
     (first, *_) = sim.do(insert, 150, {"project_id": 11})
@@ -298,7 +343,7 @@ def test_a_listing_that_changes(sim: RemoteSimulator) -> None:
 
 
 def test_keys_of_the_environment_are_in_no_task(sim: RemoteSimulator) -> None:
-    """Tasks hold nothing but what was given."""
+    """Tasks contain only the options that were passed."""
     source = RunsDatasource(sim.ids[:10], client={"base_url": sim.base_url})
     (task,) = source.get_read_tasks(1)
     pickled = ray.cloudpickle.dumps(task)
@@ -338,41 +383,6 @@ def test_what_cannot_be_is_refused_at_once(
     """Before any task starts."""
     with pytest.raises(error, match=re.escape(says)):
         raydata.read_runs(**arguments)
-
-
-# The gate
-
-
-def limit(remaining: int, name: str = "runs") -> SeenLimit:
-    return SeenLimit(name, limit=10, period=10.0, remaining=remaining, reset=10.0)
-
-
-def ask_and_learn(gate: Gate, operation: str, rate_limit: SeenLimit) -> None:
-    number, _, _ = gate.ask(operation)
-    assert number is not None
-    gate.learn(operation, 200, rate_limit)
-    gate.give_back(number)
-
-
-def test_leaves_lapse(fake: FakeClock) -> None:
-    """A worker that died does not keep its share of the quota for ever."""
-    gate = Gate(fake.clock())
-    ask_and_learn(gate, "runs.list", limit(2))
-    assert [gate.ask("runs.list")[0] is None for _ in range(3)] == [False, False, True]
-    fake.now = LEASE + 1
-    assert gate.ask("runs.list")[0] is not None
-
-
-def test_operations_share_a_limit_of_one_name(fake: FakeClock) -> None:
-    """What one of them uses up is used up for the other."""
-    gate = Gate(fake.clock())
-    for operation in ("runs.list", "runs.get"):
-        ask_and_learn(gate, operation, limit(1))
-    assert gate.ask("runs.list")[0] is not None
-    number, pause, last = gate.ask("runs.get")
-    assert number is None
-    assert 9 < pause <= 11
-    assert last == limit(1)
 
 
 # The page

@@ -30,12 +30,13 @@ EPOCH = 1_779_000_000.0
 
 NEED_AN_EXTRA = {
     "rich": ("test_secrets.py",),
-    "pyarrow": (
+    "duckdb": (
         "test_docs.py",
         "test_documents.py",
         "test_examples.py",
         "test_export*.py",
         "test_frames.py",
+        "test_store.py",
     ),
     "typer": ("test_cli*.py", "test_doctor.py", "test_speed.py"),
     "isal": ("test_speed.py",),

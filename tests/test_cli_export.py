@@ -18,6 +18,7 @@ from test_export import names_in
 
 from modellab_async import Run, frames, from_dict
 from modellab_async.simulator import Fault, Simulator
+from modellab_async.store import open_store
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
 
@@ -29,10 +30,20 @@ async def shell() -> AsyncIterator[Shell]:
     await shell.close()
 
 
-def spooled(path: Path) -> int:
-    """How many runs an export that is under way has brought to disk."""
-    spool = path.with_name(f"{path.name}.part") / "runs.jsonl"
-    return spool.read_bytes().count(b"\n") if spool.exists() else 0
+def part_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part.duckdb")
+
+
+def begun(path: Path) -> bool:
+    """Whether an export that is under way has written something."""
+    wal = part_of(path).with_name(f"{part_of(path).name}.wal")
+    return wal.exists() and wal.stat().st_size > 50_000
+
+
+def fetched(path: Path) -> int:
+    """How many runs an interrupted export has on disk."""
+    with open_store(part_of(path), read_only=True) as store:
+        return len(store.column("SELECT id FROM runs"))
 
 
 async def test_ids_and_columns(sim: Simulator, tmp_path: Path) -> None:
@@ -62,7 +73,6 @@ async def test_ids_from_a_file(sim: Simulator, tmp_path: Path) -> None:
 
     assert result.exit_code == 1
     assert result.stderr.startswith("error: 1 could not be fetched, see ")
-    assert "--retry-failed" in result.stderr
     assert len(path.read_text().splitlines()) == 2
 
 
@@ -90,21 +100,16 @@ async def test_a_filter_in_the_long_shape(sim: Simulator, tmp_path: Path) -> Non
     assert {(row["key"], row["value"]) for row in rows} == {("status", "failed")}
 
 
-async def test_since_last_and_retry_failed(sim: Simulator, tmp_path: Path) -> None:
-    """A nightly command fetches what is new; a retry fetches what failed."""
-    path = tmp_path / "runs.jsonl"
-    command = ["runs", "export", "-o", path]
-    assert (await invoke(*command, env=settings(sim))).exit_code == 0
-    new = sim.insert_run(name="new")
-    result = await invoke(*command, "--since-last", env=settings(sim))
-    assert json.loads(result.stdout)["runs"] == 2_001
-    (tmp_path / "runs.jsonl.failed.jsonl").write_text(f'{{"run_id": {new}}}\n')
-    result = await invoke(*command, "--retry-failed", env=settings(sim))
-    summary = json.loads(result.stdout)
-    assert (summary["runs"], summary["fetched"], summary["failed"]) == (2_001, 1, 0)
-    sim.delete_run(new)
-    result = await invoke(*command, "--since-last", env=settings(sim))
-    assert result.stderr.startswith("Rows of runs that are no longer listed: 1;")
+async def test_from_a_database(sim: Simulator, tmp_path: Path) -> None:
+    """A database of `modellab sync` is exported without a request, and without keys."""
+    database, path = tmp_path / "runs.duckdb", tmp_path / "runs.csv"
+    assert (await invoke("sync", database, env=settings(sim))).exit_code == 0
+    before = sim.counts.requests
+    result = await invoke("runs", "export", "-o", path, "--from", database, env={})
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["runs"] == 2_000
+    assert sorted(pl.read_csv(path)["id"]) == sorted(sim.run_ids)
+    assert sim.counts.requests == before
 
 
 @pytest.mark.parametrize(
@@ -116,7 +121,7 @@ async def test_since_last_and_retry_failed(sim: Simulator, tmp_path: Path) -> No
         ["-o", "runs.csv", "--statistic", "median"],
         ["-o", "runs.csv", "--format", "xlsx"],
         ["-o", "runs.csv", "1", "--project", "2"],
-        ["-o", "runs.csv", "1", "--since-last"],
+        ["-o", "runs.csv", "1", "--from", __file__],
         ["-o", "runs.csv", "--tag", "a:b,c"],
         ["-o", "runs.csv", "--parent", "1", "--roots"],
         [],
@@ -147,11 +152,11 @@ async def test_a_killed_export_is_resumed(
     sim.faults.always(Fault.stall(), where="*/runs/*")
 
     process = await shell.modellab(*command, env=environment(sim))
-    await eventually(lambda: spooled(path) > 0)
+    await eventually(lambda: begun(path))
     process.send_signal(signal.SIGKILL)
     await process.wait()
 
-    kept = spooled(path)
+    kept = fetched(path)
     assert 0 < kept < 2_000
     assert not path.exists()
     sim.faults.clear()
@@ -177,13 +182,13 @@ async def test_an_interrupted_export_is_resumed(
     sim.faults.matching("*/runs", *[None] * 12)
     sim.faults.always(Fault.stall(), where="*/runs")
     process = await shell.modellab("runs", "export", "-o", path, env=environment(sim))
-    await eventually(lambda: spooled(path) > 0)
+    await eventually(lambda: begun(path))
     process.send_signal(signal.SIGINT)
     code, stdout, stderr = await finish(process)
 
     assert (code, stdout) == (130, "")
-    assert stderr == f"What was fetched is in {path}.part; --resume goes on with it.\n"
-    assert 0 < spooled(path) < 2_000
+    assert stderr == f"What was fetched is in {path}.part.duckdb; --resume continues.\n"
+    assert 0 < fetched(path) < 2_000
     sim.faults.clear()
     process = await shell.modellab("runs", "export", "-o", path, "--resume", env=environment(sim))
     assert (await finish(process))[0] == 0
@@ -200,15 +205,16 @@ async def test_progress_on_a_terminal(shell: Shell, tmp_path: Path) -> None:
     text = COLOUR.sub("", drawn)
     assert code == 0
     assert re.search(r"[\d,]+/2,000 .*\d+% [\d,]+ runs/s (\d\d|--):(\d\d|--)", text)
-    assert "2,000 runs, 2,000 of them fetched, " in text
+    assert "2,000 runs, " in text
 
 
-async def test_parquet_without_pyarrow(shell: Shell, sim: Simulator, tmp_path: Path) -> None:
-    """One line names the extra, before anything is fetched."""
+async def test_without_duckdb(shell: Shell, sim: Simulator, tmp_path: Path) -> None:
+    """One line names the extra, before anything is fetched, whatever is written."""
     run = "from modellab_async.__main__ import main; main()"
-    hidden = f"import sys; sys.modules['pyarrow'] = None; {run}"
-    path = tmp_path / "runs.parquet"
-    process = await shell.python("-c", hidden, "runs", "export", "-o", path, env=environment(sim))
-    expected = "error: Parquet needs pyarrow: pip install 'modellab_async[arrow]'\n"
-    assert await finish(process) == (2, "", expected)
+    hidden = f"import sys; sys.modules['duckdb'] = None; {run}"
+    for command in (["runs", "export", "-o", tmp_path / "a.csv"], ["sync", tmp_path / "a.duckdb"]):
+        process = await shell.python("-c", hidden, *command, env=environment(sim))
+        code, stdout, stderr = await finish(process)
+        assert (code, stdout) == (2, "")
+        assert stderr.endswith(" needs duckdb: pip install 'modellab_async[duckdb]'\n")
     assert sim.counts.requests == 0

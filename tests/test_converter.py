@@ -16,8 +16,34 @@ from hypothesis import strategies as st
 from payloads import REQUIRED, body, failure, hooked, open_page, resource
 
 from modellab_async import models
-from modellab_async.converter import Converter, decode, from_dict, from_json, to_dict, to_json
+from modellab_async.converter import (
+    RESOURCE_TYPES,
+    Converter,
+    decode,
+    from_dict,
+    from_json,
+    to_dict,
+    to_json,
+)
 from modellab_async.models import MetricSummary, Param, Project, Run, RunStatus, Tag
+
+NOON = datetime(2026, 5, 15, 12, tzinfo=UTC)
+
+
+SAMPLES = [
+    Project(id=1, name="vision", created_at=NOON, tags=(Tag("a", "b"),), is_starred=True),
+    models.RunArtifacts(id="1", path_in_project="7", files=(models.RunFile("a/", is_dir=True),)),
+    models.ProjectArtifacts(id="1", files=(models.ProjectFile("a", "7/a", NOON, 7),)),
+    models.FacetKeys(id="1", parameters=("lr",), tags=("team",)),
+    models.FacetValues(
+        id="1",
+        facet_name="lr",
+        facet_type="parameter",
+        values=("0.1",),
+        numeric_range=models.NumericRange(0.1, 0.2),
+        metric_stat_ranges=(models.MetricStatRange("max", 0.0, 1.0),),
+    ),
+]
 
 
 def test_null_lists(converter: Converter) -> None:
@@ -34,6 +60,25 @@ def test_null_lists(converter: Converter) -> None:
 def test_null_stands_for_the_default(converter: Converter, name: str) -> None:
     """Null and absent mean the same for all that may be absent."""
     assert decode(body(**{name: None}), Run, converter) == decode(body(), Run, converter)
+
+
+@pytest.mark.parametrize("model", RESOURCE_TYPES)
+def test_nulls_of_every_resource(converter: Converter, model: Any) -> None:
+    """Each field of a resource that has a default may be null, alone and together with others."""
+    sample = next((sample for sample in SAMPLES if type(sample) is model), None)
+    required = to_dict(sample or from_dict(resource(), Run))
+    optional = [
+        field.name
+        for field in attrs.fields(model)
+        if field.name != "id" and field.default is not attrs.NOTHING
+    ]
+    absent = {name: each for name, each in required["attributes"].items() if name not in optional}
+    expected = from_dict(required | {"attributes": absent}, model)
+    for some in (*([name] for name in optional), optional):
+        nulls = required | {"attributes": absent | dict.fromkeys(some)}
+        raw = json.dumps({"data": nulls}).encode()
+        assert decode(raw, model, converter) == expected
+        assert from_dict(nulls, model, converter=converter) == expected
 
 
 @pytest.mark.parametrize("digits", range(7))
@@ -125,25 +170,6 @@ def test_times_of_other_zones(converter: Converter) -> None:
     run = decode(body(created_at="2026-05-15T14:00:00+02:00"), Run, converter)
     assert run.created_at == NOON
     assert run.created_at - NOON == timedelta(0)
-
-
-NOON = datetime(2026, 5, 15, 12, tzinfo=UTC)
-
-
-SAMPLES = [
-    Project(id=1, name="vision", created_at=NOON, tags=(Tag("a", "b"),), is_starred=True),
-    models.RunArtifacts(id="1", path_in_project="7", files=(models.RunFile("a/", is_dir=True),)),
-    models.ProjectArtifacts(id="1", files=(models.ProjectFile("a", "7/a", NOON, 7),)),
-    models.FacetKeys(id="1", parameters=("lr",), tags=("team",)),
-    models.FacetValues(
-        id="1",
-        facet_name="lr",
-        facet_type="parameter",
-        values=("0.1",),
-        numeric_range=models.NumericRange(0.1, 0.2),
-        metric_stat_ranges=(models.MetricStatRange("max", 0.0, 1.0),),
-    ),
-]
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: type(sample).__name__)

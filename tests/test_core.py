@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
 from pathlib import Path
 
@@ -12,41 +10,33 @@ import pytest
 from modellab_async import MissingExtraError, ModelLabClient, frames
 from modellab_async.export import export_runs
 from modellab_async.simulator import Simulator
+from modellab_async.store import open_store
 
 
 @pytest.fixture(autouse=True)
 def _no_extras(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("pyarrow", "rich", "typer"):
+    for module in ("duckdb", "pyarrow", "rich", "typer"):
         monkeypatch.setitem(sys.modules, module, None)
 
 
-async def test_json_lines_need_no_extra(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
-    """Runs are exported to JSON lines by the core alone."""
-    ids = sim.run_ids[:3]
-    exported = await export_runs(lab, ids, path=tmp_path / "runs.jsonl")
-
-    rows = [json.loads(line) for line in exported.path.read_text("utf-8").splitlines()]
-    assert sorted(int(row["id"]) for row in rows) == sorted(ids)
-
-
-async def test_csv_needs_no_extra(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
-    """Runs are exported to CSV by the core alone."""
-    ids = sim.run_ids[:3]
-    exported = await export_runs(lab, ids, path=tmp_path / "runs.csv", columns=["id", "name"])
-
-    with exported.path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert sorted(int(row["id"]) for row in rows) == sorted(ids)
-
-
-async def test_parquet_names_its_extra(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
-    """Without pyarrow, Parquet is refused before any request, by the name of the extra."""
-    with pytest.raises(MissingExtraError, match=r"modellab_async\[arrow\]"):
-        await export_runs(lab, sim.run_ids[:3], path=tmp_path / "runs.parquet")
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+async def test_exports_name_their_extra(
+    sim: Simulator, lab: ModelLabClient, tmp_path: Path, suffix: str
+):
+    """Without DuckDB, an export is refused before any request, by the name of the extra."""
+    with pytest.raises(MissingExtraError, match=r"modellab_async\[duckdb\]"):
+        await export_runs(lab, sim.run_ids[:3], path=tmp_path / f"runs.{suffix}")
     assert sim.counts.requests == 0
 
 
+def test_databases_name_their_extra(tmp_path: Path):
+    """Without DuckDB, a database is refused by the name of the extra, and not created."""
+    with pytest.raises(MissingExtraError, match=r"modellab_async\[duckdb\]"):
+        open_store(tmp_path / "runs.duckdb")
+    assert not (tmp_path / "runs.duckdb").exists()
+
+
 def test_tables_name_their_extra():
-    """Without pyarrow, a table is refused by the name of the extra."""
-    with pytest.raises(MissingExtraError, match=r"modellab_async\[arrow\]"):
+    """Without DuckDB, a table is refused by the name of the extra."""
+    with pytest.raises(MissingExtraError, match=r"modellab_async\[duckdb\]"):
         frames.to_table([])

@@ -18,7 +18,9 @@ from documents import PAGES, ROOT
 import modellab_async
 import modellab_async.export
 import modellab_async.frames
+import modellab_async.raydata
 import modellab_async.simulator
+import modellab_async.store
 from modellab_async import ModelLabClient, endpoints
 from modellab_async.cli import app
 from modellab_async.cli.common import ExitCode
@@ -48,7 +50,14 @@ def described() -> set[str]:
 
 @pytest.mark.parametrize(
     "package",
-    [modellab_async, modellab_async.simulator, modellab_async.frames, modellab_async.export],
+    [
+        modellab_async,
+        modellab_async.simulator,
+        modellab_async.frames,
+        modellab_async.export,
+        modellab_async.raydata,
+        modellab_async.store,
+    ],
 )
 def test_the_reference_has_every_public_name(package: ModuleType):
     """Each exported name has its place on a page of docs/reference."""

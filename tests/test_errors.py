@@ -33,6 +33,7 @@ from modellab_async.errors import (
     RequestTimeoutError,
     ServerError,
     StatusError,
+    StoreError,
     TransportError,
     WaitTimeoutError,
 )
@@ -65,6 +66,7 @@ TREE: dict[type[Exception], tuple[type[BaseException], ...]] = {
     WaitTimeoutError: (ModelLabError, TimeoutError),
     DownloadError: (ModelLabError,),
     ExportError: (ModelLabError,),
+    StoreError: (ModelLabError,),
     BulkError: (ModelLabError,),
     StatusError: (ModelLabError,),
     BadRequestError: (StatusError,),
@@ -100,7 +102,8 @@ SAMPLES = [
     tried(DecodeError("Expected `int`", path="$.data.id", resource_id=7, cut_short=True)),
     WaitTimeoutError("still running", run=RUN),
     DownloadError("path leaves the directory"),
-    ExportError("another export is writing"),
+    ExportError("an interrupted export is in runs.csv.part.duckdb"),
+    StoreError("runs.duckdb: another process has it open"),
     BulkError({"7": RUN}, {8: NotFoundError("404", status=404, **STATUS), "x": DecodeError("x")}),
     tried(StatusError("302 from GET …", status=302, **STATUS)),
     *(

@@ -9,16 +9,14 @@ import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import aiohttp
-import pyarrow.parquet as pq
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from conftest import client_for, eventually
+from conftest import eventually
 
 from modellab_async import RetryPolicy
 from modellab_async.simulator import Fault, RateLimit, Simulator
@@ -236,54 +234,3 @@ async def test_the_service_starts_and_stops(sim: Simulator) -> None:
         code, _, err = await result_of(process)
     assert code == 0
     assert not [word for word in ("Warning", "Error", "Unclosed") if word in err]
-
-
-# A nightly sync
-
-
-async def sync(sim: Simulator, path: Path) -> tuple[int | None, str, str]:
-    return await result_of(await start_example("nightly_sync", 7, path, sim=sim))
-
-
-async def test_a_night_fetches_what_changed(trained: Simulator, tmp_path: Path) -> None:
-    """The first night fetches everything, the next one what is new, and the file holds both."""
-    path = tmp_path / "runs.parquet"
-    first = await sync(trained, path)
-    assert first == (0, f"{path}: 152 runs, 152 of them fetched now\n", "")
-
-    later = datetime.now(UTC) + timedelta(days=1)
-    new = trained.insert_run(project_id=7, name="of today", updated_at=later.isoformat())
-    trained.insert_run(project_id=8, updated_at=later.isoformat())
-    code, out, err = await sync(trained, path)
-    assert (code, err) == (0, "")
-    assert out.startswith(f"{path}: 153 runs, ")
-    table = pq.read_table(path)
-    assert len({*table["id"].to_pylist()}) == table.num_rows == 153
-    assert table["name"][table["id"].index(new).as_py()].as_py() == "of today"
-
-
-async def test_the_next_night_goes_on_with_a_broken_one(trained: Simulator, tmp_path: Path) -> None:
-    """A listing that fails is told of and leaves no file; the next run completes it."""
-    path = tmp_path / "runs.parquet"
-    trained.faults.always(Fault.status(400))
-    code, out, err = await sync(trained, path)
-    assert (code, out) == (1, "")
-    assert err.startswith("not finished: 400")
-    assert not path.exists()
-
-    trained.faults.clear()
-    assert (await sync(trained, path))[0] == 0
-    assert pq.read_metadata(path).num_rows == 152
-
-
-async def test_a_nightly_sync_fetches_little(trained: Simulator, tmp_path: Path) -> None:
-    """One page of the newest runs is enough where little has changed."""
-    module = example("nightly_sync")
-    path = str(tmp_path / "runs.parquet")
-    trained.insert_run(project_id=7, updated_at="2027-01-01T00:00:00Z")
-    async with client_for(trained) as lab:
-        await module.sync(lab, 7, path)
-        before = trained.counts.requests
-        exported = await module.sync(lab, 7, path)
-    assert (exported.runs, exported.fetched) == (153, 1)
-    assert trained.counts.requests == before + 1

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import json
-from collections.abc import AsyncIterator
-from contextlib import suppress
+import math
+import os
+import sys
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import client_for
@@ -26,10 +31,10 @@ from modellab_async import (
     ServerError,
     frames,
     from_dict,
-    to_json,
 )
-from modellab_async.export import export_runs
+from modellab_async.export import export_runs, export_store
 from modellab_async.simulator import Fault, Simulator
+from modellab_async.store import open_store, sync
 
 NAMES = ["name", "params.seed", "params.learning_rate", "metrics.eval_loss.min", "tags.team"]
 FORMATS = ["jsonl", "csv", "parquet"]
@@ -44,11 +49,11 @@ async def sim() -> AsyncIterator[Simulator]:
 
 def served(sim: Simulator) -> list[Run]:
     """Every run as it is served now."""
-    runs = []
+    found = []
     for run_id in sim.run_ids:
-        with suppress(LookupError):  # those that were deleted
-            runs.append(from_dict(sim.resource(run_id), Run))
-    return runs
+        with contextlib.suppress(LookupError):  # deleted
+            found.append(from_dict(sim.resource(run_id), Run))
+    return found
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -62,6 +67,11 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
         case _:
             rows = [json.loads(line) for line in path.read_text().splitlines()]
     return sorted(rows, key=lambda row: int(row["id"]))
+
+
+def read_like(table: pa.Table, path: Path) -> pa.Table:
+    """A Parquet file, whose columns may be known to have no nulls, in a table's schema."""
+    return pq.read_table(path).cast(table.schema)
 
 
 def ids_of(path: Path) -> list[int]:
@@ -84,9 +94,8 @@ async def test_parquet_is_read_back_equal(sim: Simulator, lab: ModelLabClient, t
     exported = await export_runs(lab, path=path)
 
     assert (exported.runs, exported.fetched, exported.failed) == (1_100, 1_100, 0)
-    assert exported.complete is None, "twelve pages"
     table = frames.to_table(served(sim))
-    assert pq.read_table(path).equals(table)
+    assert read_like(table, path).equals(table)
     assert pl.read_parquet(path).equals(pl.DataFrame(table))
     with duckdb.connect() as connection:
         query = "SELECT id, duration, params, metrics FROM read_parquet($path)"
@@ -104,7 +113,8 @@ async def test_columns_have_the_types_of_a_table(
     path = tmp_path / "runs.parquet"
     names = [*NAMES, "params.*", "metrics.*.max"]
     await export_runs(lab, path=path, columns=names)
-    assert pq.read_table(path).equals(frames.to_table(served(sim), columns=names))
+    table = frames.to_table(served(sim), columns=names)
+    assert read_like(table, path).equals(table)
 
 
 async def test_long_shape(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
@@ -161,29 +171,9 @@ async def test_ids_are_exported_once_each(sim: Simulator, lab: ModelLabClient, t
     assert ids_of(path) == sorted([first, second])
     failures = [json.loads(line) for line in exported.failures.read_text().splitlines()]
     found = {(line["run_id"], line["error"], line["status"]) for line in failures}
-    assert found == {(1, "NotFoundError", 404), ("x", "InvalidIdError", None)}
+    assert found == {("1", "NotFoundError", 404), ("x", "InvalidIdError", None)}
     assert all(line["message"] for line in failures)
-    assert progress[-2:] == [("fetch", 4, 4), ("write", 2, 2)]
-
-
-async def test_failures_can_be_retried(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
-    """A retry asks only for what failed, adds its rows, and keeps what fails again."""
-    path = tmp_path / "runs.parquet"
-    missing = max(sim.run_ids) + 1
-    ids = [*sim.run_ids[:50], missing, 1]
-    await export_runs(lab, ids, path=path, columns=NAMES)
-    sim.insert_run(missing, name="late")
-    before = sim.counts.requests
-
-    exported = await export_runs(lab, path=path, columns=NAMES, retry_failed=True)
-
-    assert sim.counts.requests - before <= 3
-    assert (exported.runs, exported.fetched, exported.failed) == (51, 1, 1)
-    assert ids_of(path) == sorted(ids[:-1])
-    sim.insert_run(1, name="later")
-    exported = await export_runs(lab, path=path, columns=NAMES, retry_failed=True)
-    assert (exported.runs, exported.failed) == (52, 0)
-    assert left_over(path) == {"", ".export.json"}
+    assert progress[-3:] == [("fetch", 5, 5), ("write", 0, 2), ("write", 2, 2)]
 
 
 async def test_refused_keys_end_an_export(sim: Simulator, tmp_path: Path):
@@ -196,21 +186,24 @@ async def test_refused_keys_end_an_export(sim: Simulator, tmp_path: Path):
     assert sim.counts.requests < 50
 
 
-async def test_an_export_that_broke_off_is_gone_on_with(
-    sim: Simulator, lab: ModelLabClient, tmp_path: Path
-):
-    """What was fetched is not asked for again, not lost and not there twice."""
-    path = tmp_path / "runs.parquet"
-    ids = list(sim.run_ids)
+async def interrupted(lab: ModelLabClient, path: Path, ids: Iterable[int], **options: Any) -> None:
+    """Leave an export that was interrupted after these ids."""
 
-    async def breaks_off() -> AsyncIterator[int]:
-        for run_id in ids[:700]:
+    async def source() -> AsyncIterator[int]:
+        for run_id in ids:
             yield run_id
         raise RuntimeError("the source of ids is gone")
 
     with pytest.raises(RuntimeError, match="the source"):
-        await export_runs(lab, breaks_off(), path=path)
-    assert left_over(path) == {".part"}
+        await export_runs(lab, source(), path=path, **options)
+
+
+async def test_an_interrupted_export_resumes(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
+    """What was fetched is not asked for again, not lost and not there twice."""
+    path = tmp_path / "runs.parquet"
+    ids = list(sim.run_ids)
+    await interrupted(lab, path, ids[:700])
+    assert left_over(path) == {".part.duckdb"}
     before = sim.counts.requests
 
     exported = await export_runs(lab, ids, path=path, resume=True)
@@ -218,71 +211,49 @@ async def test_an_export_that_broke_off_is_gone_on_with(
     assert sim.counts.requests - before <= 4  # pages of 100, for 400 runs
     assert exported.fetched == 1_100
     assert ids_of(path) == sorted(ids)
-    assert left_over(path) == {"", ".export.json"}
+    assert left_over(path) == {""}
 
 
-@pytest.mark.parametrize("torn", [b'{"id":"1', b"\0\0\0\0\0", b'{"id":"1"}\n', b"\n"])
-async def test_a_torn_line_is_cut_off(
-    sim: Simulator, lab: ModelLabClient, tmp_path: Path, torn: bytes
-):
-    """What a killed process did not write to its end is fetched again."""
-    path = tmp_path / "runs.csv"
-    ids = list(sim.run_ids[:5])
-    runs = [from_dict(sim.resource(run_id), Run) for run_id in ids]
-    await begun(lab, path, ids)
-    spool = tmp_path / "runs.csv.part" / "runs.jsonl"
-    spool.write_bytes("".join(f"{to_json(run)}\n" for run in runs[:3]).encode() + torn)
+async def test_an_interrupted_listing_resumes(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
+    """Its pages are not read again, and another format can be written from them."""
 
-    exported = await export_runs(lab, ids, path=path, resume=True)
-
-    assert exported.runs == 5
-    assert ids_of(path) == sorted(ids)
-
-
-async def begun(lab: ModelLabClient, path: Path, ids: list[int], **options: Any) -> None:
-    """Leave an export that broke off after these ids."""
-
-    async def breaks_off() -> AsyncIterator[int]:
-        for run_id in ids:
-            yield run_id
-        raise RuntimeError
+    def interrupt(_phase: str, done: int, _total: int | None) -> None:
+        if done > 800:
+            raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        await export_runs(lab, breaks_off(), path=path, **options)
+        await export_runs(lab, path=tmp_path / "runs", format="csv", on_progress=interrupt)
+    before = sim.counts.requests
+    path = tmp_path / "runs"
+    exported = await export_runs(lab, path=path, format="jsonl", columns=["name"], resume=True)
+    assert sim.counts.requests - before <= 6  # of 11 pages
+    assert exported.runs == 1_100
+    assert ids_of(path) == sorted(sim.run_ids)
 
 
-async def test_an_export_that_broke_off_is_not_overwritten(
+async def test_an_interrupted_export_is_not_overwritten(
     sim: Simulator, lab: ModelLabClient, tmp_path: Path
 ):
-    """Without being told to go on with it, or with other options, an export refuses to begin."""
+    """Without being told to resume it, or with another filter, an export refuses to begin."""
     path = tmp_path / "runs.csv"
     ids = list(sim.run_ids[:5])
-    await begun(lab, path, ids)
+    await interrupted(lab, path, ids)
 
-    with pytest.raises(ExportError, match=r"resume it, or remove the directory"):
+    with pytest.raises(ExportError, match=r"resume it, or remove it"):
         await export_runs(lab, ids, path=path)
-    with pytest.raises(ConfigError, match=r"another columns: None, not \('name',\)"):
-        await export_runs(lab, ids, path=path, columns=["name"], resume=True)
-    with pytest.raises(ConfigError, match="another filter"):
+    with pytest.raises(ConfigError, match="another filter: ids, not all runs"):
         await export_runs(lab, path=path, resume=True)
     assert (await export_runs(lab, ids, path=path, resume=True)).runs == 5
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-async def test_other_ids_are_not_mixed_in(
-    sim: Simulator, lab: ModelLabClient, tmp_path: Path, streamed: bool
-):
-    """An export is gone on with by the ids that it was begun with, and unharmed by others."""
+async def test_other_ids_are_not_mixed_in(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
+    """A resumed export holds the runs that are asked for now, and no other."""
     path = tmp_path / "runs.csv"
     ids, others = sorted(sim.run_ids)[:5], sorted(sim.run_ids)[3:10]
-    await begun(lab, path, ids)
-    before = sim.counts.requests
-    with pytest.raises(ConfigError, match=f"other ids, such as ({ids[0]}|{ids[1]}|{ids[2]}):"):
-        await export_runs(lab, iter(others) if streamed else others, path=path, resume=True)
-    assert (sim.counts.requests > before) is streamed
-    assert not path.exists()
-    await export_runs(lab, iter(ids) if streamed else [*ids, "x"], path=path, resume=True)
-    assert ids_of(path) == sorted(ids)
+    await interrupted(lab, path, ids)
+    exported = await export_runs(lab, others, path=path, resume=True)
+    assert exported.runs == len(others)
+    assert ids_of(path) == others
 
 
 async def test_resuming_what_never_began_begins(lab: ModelLabClient, tmp_path: Path):
@@ -292,43 +263,23 @@ async def test_resuming_what_never_began_begins(lab: ModelLabClient, tmp_path: P
     assert exported.runs > 0
 
 
-async def test_a_kill_before_the_last_renaming(
-    sim: Simulator, lab: ModelLabClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """An export that is complete but for its name gets it, and nothing is fetched again."""
-    path = tmp_path / "runs.csv"
-    with monkeypatch.context() as patched:
-        patched.setattr("modellab_async.export.part.Part._give_names", _killed)
-        with pytest.raises(KeyboardInterrupt):
-            await export_runs(lab, sim.run_ids, path=path)
-    assert left_over(path) == {".part"}
-    before = sim.counts.requests
-
-    exported = await export_runs(lab, sim.run_ids, path=path, resume=True)
-
-    assert sim.counts.requests == before
-    assert exported.runs == 1_100
-    assert len(ids_of(path)) == 1_100
-    assert left_over(path) == {"", ".export.json"}
-
-
-def _killed(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 async def test_two_exports_of_one_file(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
-    """The second one is told of the first, which goes on undisturbed."""
+    """The second one is told that the file is in use."""
     path = tmp_path / "runs.csv"
-    sim.faults.always(Fault.stall())
-    first = asyncio.create_task(export_runs(lab, sim.run_ids, path=path))
-    while not sim.counts.in_flight:
-        await asyncio.sleep(0.005)
-    with pytest.raises(ExportError, match="another export is writing"):
-        await export_runs(lab, sim.run_ids, path=path)
-    first.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await first
-    assert names_in(tmp_path) == []
+    await interrupted(lab, path, sim.run_ids[:5])
+    code = (
+        "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print(1, flush=True); input()"
+    )
+    other = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, f"{path}.part.duckdb"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert other.stdout
+    await other.stdout.readline()
+    with pytest.raises(ExportError, match="another process has it open"):
+        await export_runs(lab, sim.run_ids, path=path, resume=True)
+    await other.communicate(b"\n")
 
 
 async def test_the_earlier_file_stays_until_the_new_one_is_complete(
@@ -347,17 +298,14 @@ async def test_the_earlier_file_stays_until_the_new_one_is_complete(
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"path": "runs.xlsx"}, ConfigError, "does not say what to write"),
+        ({"path": "runs.xlsx"}, ConfigError, "does not name a format"),
         ({"path": "runs.csv", "format": "xlsx"}, ValueError, "format must be"),
         ({"path": "runs.csv", "columns": ["x"]}, ValueError, "no column"),
         ({"path": "runs.csv", "columns": "name"}, TypeError, "collection of names"),
         ({"path": "runs.csv", "run_ids": "70158"}, TypeError, "iterable of ids"),
-        ({"path": "runs.csv", "run_ids": [1], "since_last": True}, ValueError, "exclude"),
         ({"path": "runs.csv", "run_ids": [1], "filter": RunFilter()}, ValueError, "exclude"),
-        ({"path": "runs.csv", "retry_failed": True, "since_last": True}, ValueError, "exclude"),
-        ({"path": "runs.csv", "retry_failed": True}, ConfigError, "no export whose failures"),
-        ({"path": "."}, ConfigError, "does not say"),
-        ({"path": "file/runs.csv"}, ExportError, "the disk refused"),
+        ({"path": "."}, ConfigError, "does not name"),
+        ({"path": "file/runs.csv"}, ExportError, "Not a directory|File exists"),
     ],
 )
 async def test_what_cannot_be_is_refused(
@@ -384,56 +332,142 @@ async def test_a_filter_chooses_runs(sim: Simulator, tmp_path: Path):
     assert ids_of(path) == sorted(run.id for run in served(sim) if run.status == "failed")
 
 
-# What a format has no room for
+# Targets
 
 
-@pytest.mark.parametrize(
-    ("odd", "column"),
-    [
-        ({"project_id": 10**19 - 1}, "project_id"),
-        ({"metric_summaries": [{"key": "m", "count": 10**19}]}, "metrics"),
-    ],
-)
-async def test_integers_beyond_64_bits(
-    sim: Simulator, lab: ModelLabClient, tmp_path: Path, odd: dict[str, Any], column: str
+async def test_a_replaced_file_keeps_its_mode(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
+    """Who could read the earlier file can read the new one, and nobody else."""
+    path = tmp_path / "runs.csv"
+    path.write_text("earlier")
+    path.chmod(0o640)
+    await export_runs(lab, sim.run_ids[:2], path=path)
+    assert ids_of(path) == sorted(sim.run_ids[:2])
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+async def test_only_a_regular_file_is_replaced(lab: ModelLabClient, tmp_path: Path):
+    """A symbolic link, a pipe and a directory are refused before any request."""
+    (tmp_path / "real.csv").write_text("data")
+    (tmp_path / "link.csv").symlink_to("real.csv")
+    (tmp_path / "directory.csv").mkdir()
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name in ("link.csv", "pipe.csv", "directory.csv"):
+        with pytest.raises(ExportError, match="not a regular file"):
+            await export_runs(lab, [1], path=tmp_path / name)
+    assert lab.stats.calls == 0
+    assert (tmp_path / "real.csv").read_text() == "data"
+
+
+async def test_a_store_is_exported_without_a_request(
+    sim: Simulator, lab: ModelLabClient, tmp_path: Path
 ):
-    """Arrow's integers end there: the run and the column are named; other formats take them."""
-    run_id = sim.insert_run(**odd)
-    said = f"run {run_id}: an integer of {column} is beyond 64 bits"
-    with pytest.raises(ValueError, match=said):
-        frames.to_table([await lab.runs.get(run_id)])
-    with pytest.raises(ExportError, match=said):
-        await export_runs(lab, path=tmp_path / "runs.parquet")
-    for suffix in ("jsonl", "csv"):
-        exported = await export_runs(lab, path=tmp_path / f"runs.{suffix}")
-        assert exported.runs == 1_101
-        assert str(next(iter(odd.values())) if column != "metrics" else 10**19) in (
-            exported.path.read_text()
+    """The file is what an export of the listing would have made; vanished runs are left out."""
+    with open_store(tmp_path / "runs.duckdb") as store:
+        await sync(lab, store)
+        sim.delete_run(sim.run_ids[0])
+        await sync(lab, store, full=True)
+    before = sim.counts.requests
+    with open_store(tmp_path / "runs.duckdb", read_only=True) as store:
+        exported = export_store(store, path=tmp_path / "runs.parquet", columns=NAMES)
+    assert sim.counts.requests == before
+    assert (exported.runs, exported.fetched, exported.failed) == (1_099, 0, 0)
+    table = frames.to_table(served(sim), columns=NAMES)
+    assert read_like(table, exported.path).sort_by("id").equals(table.sort_by("id"))
+
+
+# What a format makes of values
+
+
+async def test_csv_cannot_run_as_formulas(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
+    """Text that a spreadsheet would run gets an apostrophe, numbers stay as they are."""
+    names = ["=1+1", "+1+1", "-cmd", "@SUM(A1)", "\t=1", "-0.5", "+1e-3", "fine", "a=b", ""]
+    ids = [sim.insert_run(name=name) for name in names]
+    safe, raw = tmp_path / "safe.csv", tmp_path / "raw.csv"
+    await export_runs(lab, ids, path=safe, columns=["name"])
+    await export_runs(lab, ids, path=raw, columns=["name"], safe_cells=False)
+    expected = [f"'{name}" if index < 5 else name for index, name in enumerate(names)]
+    assert [row["name"] for row in rows_of(safe)] == expected
+    assert [row["name"] for row in rows_of(raw)] == names
+
+
+async def test_line_ends_within_text(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
+    """In CSV they are quoted, and read back whole."""
+    names = ["a\rb", "a\r\nb", "a\nb", "b\r", 'a"\r', "\0"]
+    ids = [sim.insert_run(name=name) for name in names]
+    path = tmp_path / "runs.csv"
+    await export_runs(lab, ids, path=path, columns=["name"])
+    assert [row["name"] for row in rows_of(path)] == names
+    assert pl.read_csv(path).sort("id")["name"].to_list() == names
+
+
+async def test_numbers_that_json_does_not_have(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
+    """NaN and the infinities are null in JSON lines, and stay numbers in Parquet."""
+    params = [{"key": "p", "value": "nan"}]
+    run_id = sim.insert_run(params=params)
+    for suffix in ("jsonl", "parquet"):
+        path = tmp_path / f"runs.{suffix}"
+        await export_runs(lab, [run_id], path=path, columns=["params.p"])
+        (row,) = rows_of(path)
+        value = row["params.p"]
+        assert value is None if suffix == "jsonl" else math.isnan(value)
+
+
+async def test_times_at_both_ends_of_the_calendar(
+    sim: Simulator, lab: ModelLabClient, tmp_path: Path
+):
+    """The years 1 and 9999 are written as they are, in every format."""
+    ends: dict[str, Any] = {
+        "created_at": "0001-01-01T00:00:00Z",
+        "updated_at": "9999-12-31T23:59:59.999999Z",
+    }
+    run_id = sim.insert_run(**ends)
+    for suffix in FORMATS:
+        path = tmp_path / f"runs.{suffix}"
+        await export_runs(lab, [run_id], path=path, columns=[*ends])
+        (row,) = rows_of(path)
+        found = [row[name] for name in ends]
+        if suffix == "parquet":
+            found = [time.isoformat().replace("+00:00", "Z") for time in found]
+        assert found == [*ends.values()]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+async def test_polars_and_pandas_read_back_the_models(
+    sim: Simulator, lab: ModelLabClient, tmp_path: Path, suffix: str
+):
+    """Both read the values that the models have, from every format."""
+    path = tmp_path / f"runs.{suffix}"
+    columns = ["name", "status", "created_at", "duration", "params.seed", "metrics.eval_loss.min"]
+    await export_runs(lab, path=path, columns=columns)
+    expected = [
+        (
+            run.id,
+            run.name,
+            run.status.value,
+            run.created_at,
+            run.duration,
+            None if run.param("seed") is None else int(run.param("seed") or 0),
+            None if (metric := run.metric("eval_loss")) is None else metric.min,
         )
+        for run in served(sim)
+    ]
+    frame = POLARS[suffix](path).sort("id")
+    if suffix != "parquet":
+        frame = frame.with_columns(pl.col("created_at").str.to_datetime(time_zone="UTC"))
+    assert frame.rows() == sorted(expected)
+    other = PANDAS[suffix](path).sort_values("id")
+    other["created_at"] = pd.to_datetime(other["created_at"], utc=True, format="ISO8601")
+    rows = other.astype(object).where(other.notna(), None).itertuples(index=False, name=None)
+    assert [*rows] == sorted(expected)
 
 
-async def test_half_a_surrogate_pair_beside_nan(
-    sim: Simulator, lab: ModelLabClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """A page with both is read run by run; what is no Unicode is a failure, and nothing more."""
-    encode = type(sim._dataset).run_json
-
-    def as_python_would(*args: Any, **kwargs: Any) -> bytes:
-        body = encode(*args, **kwargs)
-        return body.replace(b"HALF", b"\\ud83d").replace(b"PAIR", b"\\uD83D\\uDE00").replace(
-            b"-123.5", b"NaN"
-        )  # fmt: skip
-
-    monkeypatch.setattr(type(sim._dataset), "run_json", as_python_would)
-    nan = [{"key": "m", "count": 1, "mean": -123.5}]
-    whole = sim.insert_run(name="PAIR", metric_summaries=nan)
-    broken = [sim.insert_run(name="HALF", metric_summaries=nan), sim.insert_run(name="HALF")]
-    exported = await export_runs(lab, path=tmp_path / "runs.jsonl")
-    assert failed_in(exported.failures) == broken, exported.failures.read_text()
-    assert exported.runs == 1_101
-    names = {row["id"]: row["name"] for row in rows_of(exported.path)}
-    assert names[whole] == "\N{GRINNING FACE}"
-
-
-def failed_in(path: Path) -> list[int]:
-    return [json.loads(line)["run_id"] for line in path.read_text().splitlines()]
+POLARS: dict[str, Any] = {
+    "jsonl": lambda path: pl.read_ndjson(path, infer_schema_length=None),
+    "csv": lambda path: pl.read_csv(path, infer_schema_length=None),
+    "parquet": pl.read_parquet,
+}
+PANDAS: dict[str, Any] = {
+    "jsonl": lambda path: pd.read_json(path, lines=True, dtype=False, precise_float=True),
+    "csv": pd.read_csv,
+    "parquet": pd.read_parquet,
+}

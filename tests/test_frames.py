@@ -6,14 +6,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modellab_async import (
@@ -96,6 +96,7 @@ def test_a_param_is_numeric_where_every_value_parses(values: list[str | None], k
     assert params_table(*values).type == kind
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(-(2**70), 2**70) | st.floats(), min_size=1, max_size=5))
 def test_no_number_changes_its_value(numbers: list[int | float]):
     """Whatever type a column gets, its values are equal to those that the params were made from."""
@@ -304,10 +305,11 @@ def test_polars_and_duckdb_read_a_table(runs: list[Run]):
         assert found.fetchall() == expected
 
 
-def test_without_pyarrow_the_error_names_the_extra():
-    """The room can be imported, and says what to install when it is used."""
+@pytest.mark.parametrize("missing", ["pyarrow", "duckdb"])
+def test_without_a_library_the_error_names_the_extra(missing: str):
+    """The module can be imported, and says what to install when it is used."""
     code = (
-        "import sys; sys.modules['pyarrow'] = None\n"
+        f"import sys; sys.modules[{missing!r}] = None\n"
         "from modellab_async import MissingExtraError, frames\n"
         "try: frames.to_table([])\n"
         "except MissingExtraError as error: print(isinstance(error, ImportError), error)"
@@ -316,16 +318,50 @@ def test_without_pyarrow_the_error_names_the_extra():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
     )
     assert answer.stdout == (
-        "True modellab_async.frames needs pyarrow: pip install 'modellab_async[arrow]'\n"
+        f"True modellab_async.frames needs {missing}: pip install 'modellab_async[duckdb]'\n"
     )
 
 
-def test_importing_frames_and_export_imports_no_pyarrow():
-    """CSV and JSON lines need no extra."""
+def test_importing_what_makes_tables_imports_neither_pyarrow_nor_duckdb():
+    """The command line stays quick to start."""
     code = (
-        "import sys, modellab_async.frames, modellab_async.export; print('pyarrow' in sys.modules)"
+        "import sys, modellab_async.frames, modellab_async.export, modellab_async.store\n"
+        "print({'pyarrow', 'duckdb'} & sys.modules.keys())"
     )
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
     )
-    assert answer.stdout == "False\n"
+    assert answer.stdout == "set()\n"
+
+
+def test_the_statistics_are_those_of_a_metric():
+    """The names that can be asked for are the fields of `MetricSummary`."""
+    fields = [field.name for field in attrs.fields(MetricSummary)]
+    assert ["key", *get_args(frames.Statistic)] == fields
+
+
+def test_times_at_both_ends_of_the_calendar():
+    """The first and the last moment that a datetime can hold pass unharmed, in both shapes."""
+    ends = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+    run = make_run(created_at=ends[0], updated_at=ends[1])
+    (row,) = frames.to_table([run], columns=["created_at", "updated_at"]).to_pylist()
+    assert (row["created_at"], row["updated_at"]) == ends
+    texts = frames.to_table([run], columns=["created_at", "updated_at"], shape="long")
+    assert texts.column("value").to_pylist() == [
+        "0001-01-01T00:00:00Z",
+        "9999-12-31T23:59:59.999999Z",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"project_id": 2**63}, "run 1: project_id has"),
+        ({"metric_summaries": (MetricSummary("m", 2**63),)}, "run 1: metric_summaries has"),
+        ({"name": "\ud83d"}, "run 1: name has"),
+    ],
+)
+def test_what_no_column_can_hold(fields: dict[str, Any], said: str):
+    """An integer beyond 64 bits, or text that is no Unicode, names the run and the field."""
+    with pytest.raises(ValueError, match=said):
+        frames.to_table([make_run(2), make_run(1, **fields)])

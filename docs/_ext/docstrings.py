@@ -15,11 +15,18 @@ import modellab_async
 import modellab_async.export
 import modellab_async.frames
 import modellab_async.simulator
+import modellab_async.store
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-_PACKAGES = (modellab_async, modellab_async.simulator, modellab_async.frames, modellab_async.export)
+_PACKAGES = (
+    modellab_async,
+    modellab_async.simulator,
+    modellab_async.frames,
+    modellab_async.export,
+    modellab_async.store,
+)
 
 _GIVEN = {"modellab_async.Fetch", "modellab_async.Pager"}
 """Public classes that users are given and never make."""

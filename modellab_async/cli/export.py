@@ -6,7 +6,7 @@ import asyncio
 import json
 from contextlib import ExitStack
 from pathlib import Path  # noqa: TC003 - typer reads the hints
-from typing import TYPE_CHECKING, Annotated, NoReturn, Self, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self, get_args
 
 import attrs
 import typer
@@ -19,6 +19,7 @@ from modellab_async.cli.common import (
     Site,
     each_id,
     examples,
+    finish,
     finish_with_client,
 )
 from modellab_async.cli.filters import (
@@ -35,12 +36,14 @@ from modellab_async.cli.filters import (
 )
 from modellab_async.cli.output import complain, note, progress_of, wants_json, write_line
 from modellab_async.cli.render import byte_size
+from modellab_async.cli.sync import IdsFrom, ids_in
 from modellab_async.display import clean
-from modellab_async.export import Format, export_runs
-from modellab_async.frames import Shape, Statistic
+from modellab_async.export import Format, export_runs, export_store
+from modellab_async.frames import Statistic
+from modellab_async.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable, Iterator
+    from collections.abc import AsyncIterable, Iterable
 
     from modellab_async import ModelLabClient
     from modellab_async.cli.output import Show
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "modellab runs export -o runs.parquet",
     "modellab runs export -o runs.parquet --resume",
-    "modellab runs export -o runs.parquet --since-last",
+    "modellab runs export -o runs.parquet --from runs.duckdb",
     "modellab runs export -o best.csv --project 2387 --status completed"
     " --columns name,params.learning_rate,metrics.eval_loss.min",
     "modellab runs export -o some.jsonl --ids-from ids.txt",
@@ -73,14 +76,13 @@ def export(
             "--output", "-o", metavar="FILE", help="The file; .jsonl, .csv and .parquet name it."
         ),
     ],
-    ids_from: Annotated[
+    ids_from: IdsFrom = None,
+    source: Annotated[
         Path | None,
         typer.Option(
-            "--ids-from",
+            "--from",
             metavar="FILE",
-            help="Run ids from a file, with any space between.",
-            exists=True,
-            dir_okay=False,
+            help="Export a database of `modellab sync` instead, without any request.",
         ),
     ] = None,
     file_format: Annotated[
@@ -114,16 +116,14 @@ def export(
     parent: Parent = None,
     roots: Roots = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an export that broke off, if there is one.")
+        bool, typer.Option("--resume", help="Resume an interrupted export, if there is one.")
     ] = False,
-    since_last: Annotated[
+    raw_cells: Annotated[
         bool,
         typer.Option(
-            "--since-last", help="Only what was updated since the last export of this file."
+            "--raw-cells",
+            help="In CSV, write text as it is, even if a spreadsheet would run it as a formula.",
         ),
-    ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Only what could not be fetched last time.")
     ] = False,
     as_json: Json = False,
     base_url: BaseUrl = None,
@@ -131,8 +131,8 @@ def export(
 ) -> NoReturn:
     """Write runs to a file: JSON lines, CSV or Parquet.
 
-    The file appears when it is complete. Until then FILE.part holds what was fetched; an export
-    that broke off, or was interrupted, is gone on with by the same command and --resume.
+    The file appears when it is complete. Until then FILE.part.duckdb holds what was fetched; after
+    an interruption of any kind, the same command with --resume resumes.
     Runs that cannot be fetched are named in FILE.failed.jsonl, and the exit code is 1.
     """
     as_json = wants_json(as_json)
@@ -148,9 +148,24 @@ def export(
     )
     if ids and ids_from is not None:
         raise typer.BadParameter("ids and --ids-from exclude each other")
-    run_ids = _run_ids(ids, ids_from)
+    run_ids = ids_in(ids_from) if ids_from is not None else _run_ids(ids)
     if run_ids is not None and chosen != RunFilter():
         raise typer.BadParameter("ids and options that choose runs exclude each other")
+    if source is not None and (run_ids is not None or chosen != RunFilter() or resume):
+        raise typer.BadParameter("--from excludes ids, --resume and options that choose runs")
+    form: dict[str, Any] = {
+        "path": output,
+        "format": file_format,
+        "shape": shape,
+        "columns": None if columns is None else map(str.strip, columns.split(",")),
+        "statistic": statistic,
+        "safe_cells": not raw_cells,
+    }
+
+    async def copy() -> ExitCode:
+        assert source is not None
+        with open_store(source, read_only=True) as store, refusals():
+            return _sum_up(export_store(store, **form), as_json=as_json)
 
     async def work(lab: ModelLabClient) -> ExitCode:
         try:
@@ -158,54 +173,29 @@ def export(
                 exported = await export_runs(
                     lab,
                     run_ids,
-                    path=output,
                     filter=chosen if run_ids is None else None,
-                    format=cast("Format | None", file_format),
-                    shape=cast("Shape", shape),
-                    columns=None if columns is None else map(str.strip, columns.split(",")),
-                    statistic=cast("Statistic", statistic),
                     resume=resume,
-                    since_last=since_last,
-                    retry_failed=retry_failed,
                     on_progress=phases.show,
+                    **form,
                 )
         except (ConfigError, ExportError):
             raise
         except (asyncio.CancelledError, ModelLabError):
-            part = output.with_name(f"{output.name}.part")
+            part = output.with_name(f"{output.name}.part.duckdb")
             if part.exists():
-                note(f"What was fetched is in {clean(str(part))}; --resume goes on with it.")
+                note(f"What was fetched is in {clean(str(part))}; --resume continues.")
             raise
-        _sum_up(exported, as_json=as_json)
-        return ExitCode.FAILED if exported.failed else ExitCode.OK
+        return _sum_up(exported, as_json=as_json)
 
+    if source is not None:
+        finish(copy())
     finish_with_client(work, base_url=base_url, site=site)
 
 
-def _run_ids(
-    ids: list[str] | None, ids_from: Path | None
-) -> Iterable[str] | AsyncIterable[str] | None:
-    if ids_from is not None:
-        return _IdFile(ids_from)
+def _run_ids(ids: list[str] | None) -> Iterable[str] | AsyncIterable[str] | None:
     if not ids:
         return None
     return each_id(ids) if "-" in ids else ids
-
-
-class _IdFile:
-    """The ids in a file, counted first so that the time that remains can be told."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._count = sum(1 for _ in self)
-
-    def __length_hint__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[str]:
-        with self._path.open(encoding="utf-8", errors="replace") as file:
-            for line in file:
-                yield from line.split()
 
 
 @attrs.define
@@ -235,24 +225,16 @@ class _Phases:
         self._shown.close()
 
 
-def _sum_up(exported: Exported, *, as_json: bool) -> None:
+def _sum_up(exported: Exported, *, as_json: bool) -> ExitCode:
     path = exported.path
     if as_json:
         said = attrs.asdict(exported) | {"path": str(path), "failures": str(exported.failures)}
         write_line(json.dumps(said))
     else:
         runs = "1 run" if exported.runs == 1 else f"{exported.runs:,} runs"
-        size = byte_size(path.stat().st_size)
-        note(f"{runs}, {exported.fetched:,} of them fetched, {size}, in {clean(str(path))}")
+        note(f"{runs}, {byte_size(path.stat().st_size)}, in {clean(str(path))}")
     if exported.failed:
-        complain(
-            f"{exported.failed:,} could not be fetched, see {exported.failures};"
-            " --retry-failed tries them again"
-        )
-    if exported.unlisted:
-        note(
-            f"Rows of runs that are no longer listed: {exported.unlisted:,};"
-            " an export without --since-last drops them."
-        )
+        complain(f"{exported.failed:,} could not be fetched, see {exported.failures}")
     if exported.complete is False:
         note("Some runs may be missing: the listing kept changing while it was read.")
+    return ExitCode.FAILED if exported.failed else ExitCode.OK

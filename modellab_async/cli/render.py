@@ -46,7 +46,7 @@ _STATUS_STYLES: Final = {
 _RUN_COLUMNS: Final = ("id", "name", "status", "project_id", "duration", "created_at")
 _HEADERS: Final = {"project_id": "project", "created_at": "created"}
 _DISPENSABLE: Final = ("created", "duration", "project")
-_NUMBERS: Final = ("integer", "number", "time")
+_NUMBERS: Final = (int, float, datetime)
 
 _LONGEST_ID: Final = len(str(2**63))
 _LEAST_TEXT: Final = 8
@@ -76,10 +76,15 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, emoji=False)
 
 
-def plain_table() -> Table:
+def plain_table(*, show_header: bool = True) -> Table:
     """A table without frames, to which a caller adds columns and rows."""
     return Table(
-        box=box.SIMPLE_HEAD, header_style="dim", border_style="dim", pad_edge=False, show_edge=False
+        box=box.SIMPLE_HEAD,
+        header_style="dim",
+        border_style="dim",
+        pad_edge=False,
+        show_edge=False,
+        show_header=show_header,
     )
 
 
@@ -167,7 +172,7 @@ def run_table(
 
 
 def _kind(column: Column) -> Literal["text", "word", "number"]:
-    if column.kind in _NUMBERS:
+    if column.type in _NUMBERS:
         return "number"
     return "word" if column.name == "status" else "text"
 

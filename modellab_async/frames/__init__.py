@@ -9,20 +9,22 @@ Example:
     table = frames.to_table(runs, columns=columns)
     ```
 
-``columns`` says what columns are called and hold, ``layout`` makes rows, ``survey`` learns what a
-layout needs from the runs, ``arrow`` makes rows Arrow's. Importing this imports none of pyarrow.
+``columns`` parses column names, ``arrow`` turns runs into Arrow data of one row each, and ``sql``
+selects columns from that by an in-memory DuckDB. `modellab_async.store` and
+`modellab_async.export` use the same three. Importing this imports neither pyarrow nor DuckDB.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
+from itertools import islice
+from typing import TYPE_CHECKING, Final
 
-from modellab_async.errors import MissingExtraError
-from modellab_async.frames.columns import ANY, Statistic
-from modellab_async.frames.layout import Layout, Shape, batched, wanted_columns
-from modellab_async.frames.survey import Survey
+import attrs
+
+from modellab_async.frames import sql
+from modellab_async.frames.columns import ANY, Shape, Statistic, table_columns
+from modellab_async.models import Run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from modellab_async.frames.columns import Column
-    from modellab_async.models import Run
 
 __all__ = [
     "ROWS",
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 ROWS: Final = 10_000
-"""How many runs a batch holds, by default."""
+"""Runs per batch, by default."""
 
 
 def to_table(
@@ -55,27 +56,27 @@ def to_table(
 ) -> pa.Table:
     """Runs as one Arrow table.
 
-    A param's column has a numeric type where every value of it parses; a param, tag or metric that
-    a run has not is null, and of a repeated key the first counts.
+    A param's column is numeric if every value of it is a number; a param, tag or metric that a run
+    does not have is null, and of a repeated key the first counts.
 
     Args:
-        runs: the runs; they are all held until the table is made.
+        runs: the runs; all of them are held until the table is made.
         columns: fields of the run (``name``, ``duration`` and so on), ``params.KEY``,
             ``tags.KEY``, ``metrics.KEY.STATISTIC``, ``metrics.KEY``, whole maps (``params``,
             ``tags``, ``metrics``), and ``*`` as a key for each key that any run has. By default
-            all fields and the three maps. A wide table has the run's ``id`` in any case, and all
-            other fields too where ``columns`` names none of them.
+            all fields and the three maps. A wide table always has the run's ``id``, and all other
+            fields too unless ``columns`` names some of them.
         statistic: that of ``metrics.KEY``: count, first_step, last_step, latest, max, mean, min or
             stddev.
         shape: ``"wide"`` for one row per run; ``"long"`` for ``run``, ``key`` and ``value``, with
             values as text and repeated keys kept.
 
     Raises:
-        MissingExtraError: where pyarrow is not installed.
-        ValueError: for a column that cannot be, and for an integer beyond 64 bits, such as a
-            metric's count; it names the run and the column.
+        MissingExtraError: without pyarrow or DuckDB.
+        ValueError: for an unknown column, and for an integer beyond 64 bits, such as a metric's
+            count; it names the run and the field.
     """
-    return _table_of(list(runs), wanted_columns(columns, statistic, shape), shape)
+    return _table(runs, table_columns(columns, statistic, shape), shape)
 
 
 async def to_table_async(
@@ -85,9 +86,9 @@ async def to_table_async(
     statistic: Statistic = "latest",
     shape: Shape = "wide",
 ) -> pa.Table:
-    """Like :func:`to_table`, for what comes one by one, such as ``lab.runs.list()``."""
-    wanted = wanted_columns(columns, statistic, shape)
-    return _table_of([run async for run in runs], wanted, shape)
+    """Like :func:`to_table`, for an async iterable, such as ``lab.runs.list()``."""
+    wanted = table_columns(columns, statistic, shape)
+    return _table([run async for run in runs], wanted, shape)
 
 
 def to_batches(
@@ -98,24 +99,24 @@ def to_batches(
     shape: Shape = "wide",
     rows: int = ROWS,
 ) -> Iterator[pa.RecordBatch]:
-    """Runs as record batches of one schema, made as they are asked for, in bounded memory.
+    """Runs as record batches of one schema, made on demand, in bounded memory.
 
-    What is still to come is not known, so that params are text here, and ``*`` is refused.
+    The runs to come are unknown, so params are text here, and ``*`` is refused.
 
     Args:
-        runs: the runs, of which no more than ``rows`` are held.
+        runs: the runs, of which at most ``rows`` are held.
         columns: as in :func:`to_table`.
         statistic: as in :func:`to_table`.
         shape: as in :func:`to_table`.
-        rows: how many runs to a batch.
+        rows: runs per batch.
 
     Raises:
-        MissingExtraError: where pyarrow is not installed.
-        ValueError: for a column that cannot be, for ``rows`` below 1, and for an integer beyond
-            64 bits.
+        MissingExtraError: without pyarrow or DuckDB.
+        ValueError: for an unknown column, for ``rows`` below 1, and for an integer beyond 64 bits.
     """
-    make = _Batches(columns, statistic, shape, rows)
-    return (make.batch(some) for some in batched(runs, rows))
+    plan = _batch_plan(columns, statistic, shape, rows)
+    remaining = iter(runs)
+    return (plan.batch(some) for some in iter(lambda: list(islice(remaining, rows)), []))
 
 
 def to_batches_async(
@@ -126,55 +127,79 @@ def to_batches_async(
     shape: Shape = "wide",
     rows: int = ROWS,
 ) -> AsyncIterator[pa.RecordBatch]:
-    """Like :func:`to_batches`, for what comes one by one, such as ``lab.runs.list()``."""
-    make = _Batches(columns, statistic, shape, rows)
+    """Like :func:`to_batches`, for an async iterable, such as ``lab.runs.list()``."""
+    plan = _batch_plan(columns, statistic, shape, rows)
 
     async def batches() -> AsyncIterator[pa.RecordBatch]:
         some: list[Run] = []
         async for run in runs:
             some.append(run)
             if len(some) == rows:
-                yield make.batch(some)
+                yield plan.batch(some)
                 some = []
         if some:
-            yield make.batch(some)
+            yield plan.batch(some)
 
     return batches()
 
 
-def needs_arrow(user: str) -> Any:
-    """The room that makes Arrow of rows.
+@attrs.frozen
+class BatchPlan:
+    """Makes batches of one schema; can be pickled.
 
-    Raises:
-        MissingExtraError: where pyarrow is not installed; it names ``user`` and the extra.
+    Attributes:
+        columns: without stars.
+        shape: of the batches.
     """
-    if find_spec("pyarrow") is None:
-        raise MissingExtraError(f"{user} needs pyarrow: pip install 'modellab_async[arrow]'")
-    return import_module("modellab_async.frames.arrow")
 
+    columns: tuple[Column, ...]
+    shape: Shape
 
-class _Batches:
-    """Makes batches of one schema."""
-
-    def __init__(
-        self, columns: Iterable[str] | None, statistic: Statistic, shape: Shape, rows: int
-    ) -> None:
-        if rows < 1:
-            raise ValueError(f"rows must be at least 1, not {rows}")
-        self._arrow = needs_arrow(__name__)
-        wanted = wanted_columns(columns, statistic, shape)
-        if shape == "wide" and any(column.key == ANY for column in wanted):
-            raise ValueError("batches cannot have a column for every key (*): name the columns")
-        self._layout = Layout(shape, tuple(wanted))
-        self._schema = self._arrow.schema_of(self._layout)
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of every batch."""
+        return self.batch([]).schema
 
     def batch(self, runs: Sequence[Run]) -> pa.RecordBatch:
-        return self._arrow.batch_of(self._layout, self._schema, runs)
+        """Some runs as one batch."""
+        table = _select(runs, self.columns, self.shape, resolve=False)
+        structs = table.to_struct_array().combine_chunks()
+        return import_module("pyarrow").RecordBatch.from_struct_array(structs)
 
 
-def _table_of(runs: Sequence[Run], wanted: Sequence[Column], shape: Shape) -> pa.Table:
-    arrow = needs_arrow(__name__)
-    survey = Survey(shape, wanted)
-    for run in runs:
-        survey.see(run)
-    return arrow.table_of(survey.layout(), batched(runs, ROWS))
+def batch_plan(columns: Iterable[str] | None, statistic: Statistic, shape: Shape) -> BatchPlan:
+    """The plan of batches with these columns.
+
+    Raises:
+        ValueError: for ``*``, which needs all runs, and as `to_batches`.
+    """
+    wanted = table_columns(columns, statistic, shape)
+    if shape == "wide" and any(column.key == ANY for column in wanted):
+        raise ValueError("batches cannot have a column for every key (*): name the columns")
+    return BatchPlan(tuple(wanted), shape)
+
+
+def _batch_plan(
+    columns: Iterable[str] | None, statistic: Statistic, shape: Shape, rows: int
+) -> BatchPlan:
+    if rows < 1:
+        raise ValueError(f"rows must be at least 1, not {rows}")
+    sql.needed_by(__name__)
+    return batch_plan(columns, statistic, shape)
+
+
+def _table(runs: Iterable[Run], columns: Sequence[Column], shape: Shape) -> pa.Table:
+    return _select(list(runs), columns, shape, resolve=True)
+
+
+def _select(
+    runs: Sequence[Run], columns: Sequence[Column], shape: Shape, *, resolve: bool
+) -> pa.Table:
+    with sql.connect(__name__, threads=1) as connection:
+        from modellab_async.frames.arrow import to_arrow  # noqa: PLC0415 - needs pyarrow
+
+        connection.register("runs", to_arrow(runs, Run))
+        types: dict[str, str] = {}
+        if resolve:
+            columns, types = sql.resolve(columns, shape, "runs", connection)
+        return connection.sql(sql.query(columns, shape, "runs", types)).to_arrow_table()

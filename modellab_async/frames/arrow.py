@@ -1,94 +1,84 @@
-"""Rows as Arrow's record batches; the only room of frames that imports pyarrow."""
+"""Models as Arrow data: the one place that decides which type a field has in tables and databases.
+
+Types follow from the models' type hints, so that a new field needs no line here.
+"""
 
 from __future__ import annotations
 
+import types
+import typing
+from datetime import datetime
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from modellab_async.frames.columns import STATISTIC_KINDS
+from modellab_async.models import RunStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from modellab_async.frames.columns import Kind
-    from modellab_async.frames.layout import Layout
-    from modellab_async.models import Run
+    from collections.abc import Sequence
 
 _SCALARS: Final = {
-    "text": pa.string(),
-    "integer": pa.int64(),
-    "number": pa.float64(),
-    "flag": pa.bool_(),
-    "time": pa.timestamp("us", tz="UTC"),
-}
-_SUMMARY: Final = pa.struct([(name, _SCALARS[kind]) for name, kind in STATISTIC_KINDS.items()])
-_TYPES: Final[dict[str, Any]] = _SCALARS | {
-    "texts": pa.map_(pa.string(), pa.string()),
-    "summaries": pa.map_(pa.string(), _SUMMARY),
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+    RunStatus: pa.string(),
+    datetime: pa.timestamp("us", tz="UTC"),
 }
 
 
-def schema_of(layout: Layout) -> pa.Schema:
-    """The columns of a layout as Arrow's."""
-    return pa.schema([(name, _TYPES[kind]) for name, kind in layout.kinds.items()])
+def schema_of(model: type[Any]) -> pa.Schema:
+    """A model's fields: scalars, and lists of structs for tuples of other models."""
+    return pa.schema([(n, _type_of(hint)) for n, hint in typing.get_type_hints(model).items()])
 
 
-def batch_of(layout: Layout, schema: pa.Schema, runs: Sequence[Run]) -> pa.RecordBatch:
-    """Runs as one batch of rows.
+def _type_of(hint: Any) -> pa.DataType:
+    if typing.get_origin(hint) is tuple:
+        return pa.list_(pa.struct(list(schema_of(typing.get_args(hint)[0]))))
+    if isinstance(hint, types.UnionType):
+        hint = typing.get_args(hint)[0]  # the other is None
+    return _SCALARS[hint]
+
+
+def to_arrow(items: Sequence[Any], model: type[Any]) -> pa.Table:
+    """Instances of a model as one table.
 
     Raises:
-        ValueError: for an integer beyond 64 bits, naming the run and the column.
+        ValueError: for a value that the type of its column cannot hold, such as an integer beyond
+            64 bits; it names the item's id and the field.
     """
+    schema = schema_of(model)
+    arrays = [_column(items, field) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _column(items: Sequence[Any], field: pa.Field) -> pa.Array:
+    values = [getattr(item, field.name) for item in items]
     try:
-        arrays = _arrays(layout, runs)
-    except OverflowError:
-        raise _beyond(layout, runs) from None
-    return pa.record_batch(arrays, schema=schema)
+        return _array(values, field.type)
+    except (OverflowError, ValueError):
+        pass
+    for item, value in zip(items, values, strict=True):
+        try:
+            _array([value], field.type)
+        except OverflowError:
+            problem = "a number or time beyond 64 bits"
+        except ValueError as error:
+            problem = str(error)
+        else:
+            continue
+        raise ValueError(f"run {item.id}: {field.name} has {problem}")
+    raise AssertionError("every value is fine by itself")
 
 
-def _arrays(layout: Layout, runs: Sequence[Run]) -> list[pa.Array]:
-    kinds = layout.kinds.values()
-    return [_array(kind, values) for kind, values in zip(kinds, layout.values(runs), strict=True)]
-
-
-def _beyond(layout: Layout, runs: Sequence[Run]) -> ValueError:
-    """What to say of the first value that is too large for its column."""
-    for run in runs:
-        for (name, kind), values in zip(layout.kinds.items(), layout.values([run]), strict=True):
-            try:
-                _array(kind, values)
-            except OverflowError:
-                return ValueError(f"run {run.id}: an integer of {name} is beyond 64 bits")
-    raise AssertionError("no run of them is to blame")
-
-
-def table_of(layout: Layout, batches: Iterable[Sequence[Run]]) -> pa.Table:
-    """Runs as one table."""
-    schema = schema_of(layout)
-    return pa.Table.from_batches([batch_of(layout, schema, runs) for runs in batches], schema)
-
-
-def _array(kind: Kind, values: list[Any]) -> pa.Array:
-    if kind in _SCALARS:
-        return pa.array(values, type=_SCALARS[kind])
-    return _map(kind, values)
-
-
-def _map(kind: Kind, maps: Sequence[Mapping[str, Any]]) -> pa.Array:
-    """Maps from flat lists, many times as fast as from a list of pairs for each."""
-    offsets = pa.array([0, *accumulate(map(len, maps))], type=pa.int32())
-    keys = pa.array(list(chain.from_iterable(maps)), type=pa.string())
-    values = [value for found in maps for value in found.values()]
-    if kind == "texts":
-        items = pa.array(values, type=pa.string())
-    else:
-        items = pa.StructArray.from_arrays(
-            [
-                pa.array([getattr(value, name) for value in values], type=_SCALARS[of])
-                for name, of in STATISTIC_KINDS.items()
-            ],
-            fields=list(_SUMMARY),
-        )
-    return pa.MapArray.from_arrays(offsets, keys, items)
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_list(kind):
+        return pa.array(values, type=kind)
+    # From flat lists, many times as fast as from a list of objects for each.
+    offsets = pa.array([0, *accumulate(map(len, values))], type=pa.int32())
+    flat = list(chain.from_iterable(values))
+    fields = list(kind.value_type)
+    parts = [_array([getattr(item, field.name) for item in flat], field.type) for field in fields]
+    structs = pa.StructArray.from_arrays(parts, fields=fields)
+    return pa.ListArray.from_arrays(offsets, structs, type=kind)

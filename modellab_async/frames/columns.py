@@ -1,57 +1,42 @@
-"""Which columns rows of runs have: names such as ``params.learning_rate`` taken apart, and types.
-
-Nothing here needs Arrow; CSV and JSON lines have the same columns.
-"""
+"""Column names such as ``params.learning_rate``, taken apart. Needs neither pyarrow nor DuckDB."""
 
 from __future__ import annotations
 
 import typing
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import attrs
 
-from modellab_async.models import MetricSummary, Run, RunStatus
+from modellab_async.models import MetricSummary, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-Kind = Literal["text", "integer", "number", "flag", "time", "texts", "summaries"]
-"""What a column holds; ``texts`` and ``summaries`` are maps from a key."""
-
-Part = Literal["run", "params", "tags", "metrics"]
-"""Where in a run a column's values are."""
+Shape = Literal["wide", "long"]
+"""``wide`` has one row per run, ``long`` one row per run, key and value."""
 
 Statistic = Literal["count", "first_step", "last_step", "latest", "max", "mean", "min", "stddev"]
-"""What is kept of a metric's history."""
-
-STATISTICS: Final[tuple[str, ...]] = get_args(Statistic)
+"""A statistic of a metric's history."""
 
 ANY: Final = "*"
-"""As a key: a column for each key that any of the runs has."""
-
-_KINDS: Final[dict[object, Kind]] = {
-    bool: "flag", int: "integer", float: "number", datetime: "time", str: "text", RunStatus: "text",
-}  # fmt: skip
+"""As a key: one column for each key that any of the runs has."""
 
 
-def _kind(hint: object) -> Kind | None:
-    """The kind of a model's field; None for lists."""
-    return next((_KINDS[kind] for kind in (hint, *get_args(hint)) if kind in _KINDS), None)
+def _types_of(model: type[Any]) -> dict[str, type]:
+    """A model's scalar fields, each with its type; of ``T | None`` that is T."""
+    hints = typing.get_type_hints(model).items()
+    found = {name: (get_args(hint) or (hint,))[0] for name, hint in hints}
+    return {name: kind for name, kind in found.items() if not attrs.has(kind)}
 
 
-_HINTS: Final[dict[str, Kind | None]] = {
-    name: _kind(hint) for name, hint in typing.get_type_hints(Run).items()
-}
-FIELDS: Final[dict[str, Kind]] = {name: kind for name, kind in _HINTS.items() if kind is not None}
-"""The columns of a run's own fields, in order."""
+FIELDS: Final = _types_of(Run)
+"""The columns of a run's scalar fields, in order, each with its type."""
 
-_SUMMARY_HINTS: Final = typing.get_type_hints(MetricSummary)
-STATISTIC_KINDS: Final[dict[str, Kind]] = {
-    name: cast("Kind", _kind(_SUMMARY_HINTS[name])) for name in STATISTICS
-}
+_STATISTIC_TYPES: Final = _types_of(MetricSummary)
+STATISTICS: Final[tuple[str, ...]] = get_args(Statistic)
 
-_MAPS: Final[dict[str, Kind]] = {"params": "texts", "tags": "texts", "metrics": "summaries"}
+LISTS: Final = {"params": "params", "tags": "tags", "metrics": "metric_summaries"}
+"""The parts of a run that are lists, each with the field that holds it."""
 
 
 @attrs.frozen
@@ -59,90 +44,84 @@ class Column:
     """One column.
 
     Attributes:
-        name: as it was asked for, and as it is named in a table.
-        part: where in a run its values are.
+        name: its name in a table.
+        part: ``"run"``, ``"params"``, ``"tags"`` or ``"metrics"``.
         key: a field of the run, or the key of a param, tag or metric; empty for a whole map.
-        kind: what it holds.
-        statistic: which statistic of a metric.
+        statistic: the statistic of a metric.
     """
 
     name: str
-    part: Part
+    part: str
     key: str
-    kind: Kind
     statistic: str = ""
+
+    @property
+    def type(self) -> type:
+        """The type of its values, as text if a param has not been looked at; dict for a map."""
+        if self.part == "run":
+            return FIELDS[self.key]
+        if not self.key:
+            return dict
+        return _STATISTIC_TYPES[self.statistic] if self.statistic else str
 
 
 def parse_columns(names: Iterable[str] | None, statistic: Statistic = "latest") -> list[Column]:
     """The columns that names such as ``status`` or ``metrics.eval_loss.min`` stand for.
 
     Args:
-        names: all fields of the run and its maps where None.
-        statistic: that of metrics whose name says none.
+        names: all fields and maps by default.
+        statistic: the statistic of metrics named without one.
 
     Raises:
-        TypeError: for a lone string.
-        ValueError: for a name that is no column's, one that comes twice, and none at all.
+        TypeError: for a single string.
+        ValueError: for an unknown or repeated name, no name at all, and an unknown statistic.
     """
     if isinstance(names, str):
         raise TypeError("columns must be a collection of names, not one string")
     if statistic not in STATISTICS:
         raise ValueError(f"statistic must be one of {', '.join(STATISTICS)}, not {statistic!r}")
-    found = [
-        parse_column(name, statistic) for name in ([*FIELDS, *_MAPS] if names is None else names)
-    ]
-    if not found:
-        raise ValueError("columns is empty: leave it out to have all of them")
-    for index, column in enumerate(found):
-        if column in found[:index]:
+    columns = [_parse(name, statistic) for name in ([*FIELDS, *LISTS] if names is None else names)]
+    if not columns:
+        raise ValueError("columns is empty: omit it for all of them")
+    for index, column in enumerate(columns):
+        if column in columns[:index]:
             raise ValueError(f"column {column.name!r} is named twice")
-    return found
+    return columns
 
 
-def parse_column(name: str, statistic: str) -> Column:
-    """The column that a name stands for.
+def table_columns(names: Iterable[str] | None, statistic: Statistic, shape: Shape) -> list[Column]:
+    """The columns of a table.
+
+    A wide table starts with the run's id and its other fields: those named, or else all.
 
     Raises:
-        ValueError: for a name that is no column's.
+        TypeError: as `parse_columns`.
+        ValueError: as `parse_columns`, and for an unknown shape.
     """
+    if shape not in get_args(Shape):
+        raise ValueError(f"shape must be 'wide' or 'long', not {shape!r}")
+    columns = parse_columns(names, statistic)
+    if shape == "long":
+        return columns
+    own = [column for column in columns if column.part == "run"]
+    fields = own or [Column(name, "run", name) for name in FIELDS]
+    rest = [column for column in columns if column.part != "run"]
+    return [Column("id", "run", "id"), *(column for column in fields if column.key != "id"), *rest]
+
+
+def _parse(name: str, statistic: str) -> Column:
     part, dot, key = name.partition(".")
     if not dot and part in FIELDS:
-        return Column(name, "run", part, FIELDS[part])
-    if part not in _MAPS or (dot and not key):
+        return Column(name, "run", part)
+    if part not in LISTS or (dot and not key):
         raise ValueError(
             f"no column {name!r}: name a field of the run ({', '.join(FIELDS)}),"
             " params, tags, metrics, or one of theirs such as params.learning_rate, tags.team,"
             " metrics.eval_loss or metrics.eval_loss.min"
         )
-    if not dot:
-        return Column(name, cast("Part", part), "", _MAPS[part])
-    if part != "metrics":
-        return Column(name, cast("Part", part), key, "text")
+    if part != "metrics" or not dot:
+        return Column(name, part, key)
     metric, _, last = key.rpartition(".")
     if metric and last in STATISTICS:
-        key, statistic = metric, last
-    return Column(name, "metrics", key, STATISTIC_KINDS[statistic], statistic)
-
-
-def wide(columns: Sequence[Column]) -> list[Column]:
-    """The columns of rows that stand for a run each: its id and other fields, then the rest.
-
-    Where no field of the run is asked for, all of them come.
-    """
-    own = [column for column in columns if column.part == "run"]
-    fields = own or [parse_column(name, "latest") for name in FIELDS]
-    rest = [column for column in columns if column.part != "run"]
-    first_of_all = parse_column("id", "latest")
-    return [first_of_all, *(column for column in fields if column != first_of_all), *rest]
-
-
-def first(run: Run, part: Part) -> dict[str, Any]:
-    """Params, tags or metrics by key; of a repeated key the first, as ``run.param`` has it."""
-    if part == "metrics":
-        pairs: list[tuple[str, Any]] = [(metric.key, metric) for metric in run.metric_summaries]
-    else:
-        pairs = [(pair.key, pair.value) for pair in (run.params if part == "params" else run.tags)]
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        found.update(reversed(pairs))
-    return found
+        return Column(name, part, metric, last)
+    return Column(name, part, key, statistic)

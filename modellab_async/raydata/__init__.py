@@ -1,16 +1,13 @@
-"""Runs as a Ray dataset, read by all machines of a cluster. Needs the extra ``ray``.
+"""Runs as a Ray dataset, read by all machines of a cluster. Needs the extra ``ray``."""
 
-ds = raydata.read_runs(filter=RunFilter(project_id=2387), columns=["name", "params.seed"])
-
-``source`` splits a read into tasks, ``reading`` is what a worker does in one, ``gate`` shares the
-server's quota among them. Importing this imports none of ray.
-"""
+# datasource divides a read into tasks, reading is what a worker does in one of them, coordinator
+# shares the server's quota among them. Importing this module does not import ray.
 
 from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from modellab_async.errors import MissingExtraError, ModelLabError
 
@@ -25,11 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["Failures", "ListingChangedError", "read_runs"]
 
 Failures = Literal["raise", "rows"]
-"""What becomes of a run that cannot be read: it ends the read, or is a row with an error."""
+"""Whether a run that cannot be read ends the read with its error, or is a row with the error."""
 
 
 class ListingChangedError(ModelLabError):
-    """Runs left a listing while it was read in parts, so that some may be in none of them."""
+    """Runs left a listing, or moved within it, while it was read: some may be missing."""
 
 
 def read_runs(
@@ -43,46 +40,49 @@ def read_runs(
     override_num_blocks: int | None = None,
     **client: Any,
 ) -> Dataset:
-    """Runs as a Ray dataset with one row for each id asked, or for each run of a listing.
+    """Runs as a Ray dataset, with one row for each id or for each run of a listing.
 
-    The read is lazy, in tasks of whole pages, up to 5,000 runs each; a task that is lost with its
-    worker is done again. All tasks share the server's quota through an actor of this read. With a
-    filter, one request is made at once, to count the runs; those created later are left out.
+    Operations: ``GET /runs``, and ``GET /runs/{run_id}`` for ids that the listing does not return.
+
+    The dataset is lazy: nothing is read before it is consumed, except that a listing is counted
+    at once, by one request. The read is divided into tasks of up to 5,000 runs. Each makes one
+    block, so a task that is repeated after its worker died returns all of its rows or none. All
+    tasks share the server's quota through an actor.
 
     Args:
-        run_ids: the runs, repeats included. By default those that ``filter`` lets through.
-        filter: which runs; all by default.
+        run_ids: the ids, repeats included. If None, the runs that ``filter`` selects.
+        filter: which runs of the listing; all by default. Runs that are created after the count
+            are left out.
         columns: as in `frames.to_batches`: ``"name"``, ``"params.seed"``, ``"metrics.loss.min"``
-            and so on; params are text.
-        statistic: of metrics that are named without one.
+            and so on. Params are text.
+        statistic: the statistic of metrics that are named without one.
         failures: ``"raise"`` ends the read with the first error. ``"rows"`` adds a column
-            ``error``, which is null in the rows of runs that could be read; in the others,
-            everything but ``id`` is null instead. Keys that are refused end the read in any case.
+            ``error``, which is null for runs that were read; for others, all columns but ``id``
+            are null instead. Refused keys end the read in either case.
         concurrency: as in `ray.data.read_datasource`: how many tasks run at once.
-        override_num_blocks: as there: how many tasks there are.
-        **client: options of `ModelLabClient`, which is opened in the workers: ``site``,
-            ``base_url``, ``retry``, ``timeout`` and so on. Keys come from each worker's environment
-            unless they are given here. What is given is pickled.
+        override_num_blocks: how many tasks and blocks there are; more if they were larger than
+            5,000 rows, fewer if smaller than a page of 100. By default as few as possible, but
+            one for each processor if that leaves them 1,000 rows.
+        **client: options of the workers' `ModelLabClient`: ``site``, ``base_url``, ``retry``,
+            ``timeout``, ``max_concurrency`` and so on; they are pickled. Keys that are not given
+            come from each worker's environment. The address, if not given, is what
+            ``MODELLAB_BASE_URL`` or ``DD_SITE`` of this process says, if set.
 
     Raises:
-        MissingExtraError: where ray is not installed.
-        ModelLabError: where the runs of a listing cannot be counted.
-        TypeError: for a lone string as ``run_ids`` or ``columns``, and for options that a worker's
-            client cannot have.
-        ValueError: for a column that cannot be, other ``failures``, and ids beside a filter.
+        MissingExtraError: if ray is not installed.
+        ModelLabError: if the listing cannot be counted.
+        TypeError: for a single string as ``run_ids`` or ``columns``, and for an option that a
+            worker's client cannot have: ``session``, ``clock``, ``converter`` and ``limiter``.
+        ValueError: for an unknown column, other ``failures``, and ids together with a filter.
     """
     if find_spec("ray") is None or find_spec("pyarrow") is None:
         raise MissingExtraError(f"{__name__} needs ray: pip install 'modellab_async[ray]'")
-    source = import_module("modellab_async.raydata._source")
-    return source.read(
-        source.RunsDatasource(
-            run_ids,
-            filter=filter,
-            columns=columns,
-            statistic=statistic,
-            failures=failures,
-            client=client,
-        ),
-        concurrency=concurrency,
-        override_num_blocks=override_num_blocks,
+    datasource = import_module(f"{__name__}.datasource").RunsDatasource(
+        run_ids,
+        filter=filter,
+        columns=columns,
+        statistic=statistic,
+        failures=failures,
+        client=client,
     )
+    return cast("Dataset", datasource.dataset(concurrency=concurrency, blocks=override_num_blocks))

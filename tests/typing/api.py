@@ -77,6 +77,7 @@ from modellab_async import (
     WaitInfo,
     WaitTimeoutError,
     compare,
+    configure_converter,
     frames,
     from_dict,
     from_json,
@@ -86,7 +87,7 @@ from modellab_async import (
     to_dict,
     to_json,
 )
-from modellab_async.export import Exported, export_runs
+from modellab_async.export import Exported, export_runs, export_store
 from modellab_async.otel import OpenTelemetryHooks
 from modellab_async.simulator import (
     ABSENT,
@@ -100,6 +101,7 @@ from modellab_async.simulator import (
     Simulator,
 )
 from modellab_async.simulator import RateLimit as SimulatedLimit
+from modellab_async.store import Store, Sync, open_store, sync
 
 
 async def fetch_token() -> str:
@@ -341,12 +343,26 @@ class Traced(Converter):
     """A converter may be derived from."""
 
 
+def typed_page(page: Page[Run]) -> None:
+    assert_type(page[0], Run)
+    assert_type(page[1:], tuple[Run, ...])
+    assert_type(list(page), list[Run])
+    assert_type(len(page), int)
+
+
+def typed_run_list(runs: RunList) -> None:
+    assert_type(runs[0], Run)
+    assert_type(runs[:10], RunList)
+    runs.to_table(["name", "params.lr"])
+
+
 def typed_converter(run: Run, body: bytes) -> None:
     converter = make_converter()
     assert_type(converter, Converter)
     assert_type(to_json(run, converter=converter), str)
     assert_type(from_json(to_json(run), Run), Run)
     assert_type(from_json(body, Project, converter=Traced()), Project)
+    configure_converter(Traced())
     resource: dict[str, object] = to_dict(run)
     assert_type(from_dict(resource, Run), Run)
 
@@ -378,15 +394,32 @@ async def typed_exports(lab: ModelLabClient) -> None:
         columns=["name", "params.learning_rate"],
         statistic="min",
         resume=True,
-        since_last=True,
+        safe_cells=False,
         on_progress=on_progress,
     )
     assert_type(exported, Exported)
     assert_type((exported.path, exported.failures), tuple[Path, Path])
     assert_type((exported.runs, exported.fetched, exported.failed), tuple[int, int, int])
-    assert_type((exported.unlisted, exported.complete), tuple[int | None, bool | None])
-    await export_runs(lab, [70158, "71354"], path=Path("runs.csv"), retry_failed=False)
+    assert_type(exported.complete, bool | None)
+    await export_runs(lab, [70158, "71354"], path=Path("runs.csv"))
     await export_runs(lab, path="a", format="xlsx")  # type: ignore[arg-type]
+
+
+async def typed_stores(lab: ModelLabClient) -> None:
+    def on_progress(done: int, total: int | None) -> None: ...
+
+    with open_store("runs.duckdb") as store:
+        assert_type(store, Store)
+        assert_type(store.path, Path)
+        done = await sync(lab, store, filter=RunFilter(project_id=2387), full=True)
+        assert_type(done, Sync)
+        assert_type((done.kind, done.filter), tuple[str, str | None])
+        assert_type((done.runs, done.failed, done.vanished), tuple[int, int, int])
+        assert_type((done.finished_at, done.complete), tuple[datetime | None, bool | None])
+        await sync(lab, store, run_ids=[70158, "71354"], on_progress=on_progress)
+        store.connection.execute("SELECT 1")
+    with open_store(Path("runs.duckdb"), read_only=True) as store:
+        assert_type(export_store(store, path="runs.csv", columns=["name"]), Exported)
 
 
 async def typed_frames(lab: ModelLabClient, runs: Sequence[Run]) -> None:

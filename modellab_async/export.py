@@ -1,0 +1,340 @@
+"""Runs to JSON lines, CSV or Parquet: a sync into a database, and one ``COPY`` out of it.
+
+Needs the extra ``duckdb``.
+
+Example:
+    ```python
+    from modellab_async import RunFilter
+    from modellab_async.export import export_runs
+
+    exported = await export_runs(lab, filter=RunFilter(project_id=2387), path="runs.parquet")
+    ```
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import attrs
+
+from modellab_async.bulk import refuse_lone_id
+from modellab_async.downloads.part import DiskError, on_disk
+from modellab_async.errors import ConfigError, ExportError, StoreError
+from modellab_async.frames import sql
+from modellab_async.frames.columns import table_columns
+from modellab_async.store import Store, open_store
+from modellab_async.store.database import refusals
+from modellab_async.store.syncing import Syncing, filter_key
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Iterable
+
+    from modellab_async.client import ModelLabClient
+    from modellab_async.frames.columns import Column, Shape, Statistic
+    from modellab_async.idset import IdSet
+    from modellab_async.models import RunFilter
+
+    Phase = Literal["fetch", "write"]
+    Progress = Callable[[Phase, int, int | None], object]
+
+__all__ = ["Exported", "Format", "export_runs", "export_store"]
+
+Format = Literal["jsonl", "csv", "parquet"]
+"""JSON lines, comma-separated values, Apache Parquet."""
+
+_SUFFIXES: Final[dict[str, Format]] = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+
+_COPY: Final[dict[str, str]] = {
+    "jsonl": "FORMAT json",
+    "csv": "FORMAT csv, HEADER",
+    "parquet": "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 10000",
+}
+
+_FORMULA: Final = r"^[=+\-@\t\r]"
+"""How a cell starts that a spreadsheet takes for a formula."""
+
+
+@attrs.frozen
+class Exported:
+    """A complete export.
+
+    Attributes:
+        path: the file.
+        runs: how many runs it holds.
+        fetched: how many of them were fetched for it, none if it was made from a database.
+        failed: how many runs could not be fetched; they are named in ``failures``.
+        failures: the side file.
+        complete: whether the listing showed every run that existed throughout, see `Sync`.
+    """
+
+    path: Path
+    runs: int
+    fetched: int
+    failed: int
+    failures: Path
+    complete: bool | None = None
+
+
+async def export_runs(
+    lab: ModelLabClient,
+    run_ids: Iterable[int | str] | AsyncIterable[int | str] | None = None,
+    *,
+    path: str | os.PathLike[str],
+    filter: RunFilter | None = None,  # noqa: A002 - the API's own name
+    format: Format | None = None,  # noqa: A002 - what everyone calls it
+    shape: Shape = "wide",
+    columns: Iterable[str] | None = None,
+    statistic: Statistic = "latest",
+    resume: bool = False,
+    safe_cells: bool = True,
+    on_progress: Progress | None = None,
+) -> Exported:
+    """Fetch runs and write them to a file, in bounded memory.
+
+    Until the export is complete, what was fetched is in the database ``NAME.part.duckdb`` beside
+    the file. The file appears in one step and replaces an earlier one, whose mode it keeps. Runs
+    that cannot be fetched are named in ``NAME.failed.jsonl``, one JSON object each: ``run_id``,
+    ``error``, ``status``, ``message``.
+
+    Args:
+        lab: the client.
+        run_ids: the runs, each of which is exported once however often it is named. By default
+            those that match ``filter``.
+        path: the file.
+        filter: which runs; all by default.
+        format: ``"jsonl"``, ``"csv"`` or ``"parquet"``; by default the suffix of ``path``.
+        shape: ``"wide"`` or ``"long"``, see `modellab_async.frames.to_table`.
+        columns: which columns, see there.
+        statistic: of metrics that are named without one.
+        resume: resume an interrupted export of the same file, if there is one. What it fetched is
+            not fetched again; ``run_ids`` have to be given again.
+        safe_cells: in CSV, write an apostrophe before text that a spreadsheet would take for a
+            formula: text that starts with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return
+            and is no number.
+        on_progress: called with ``"fetch"`` or ``"write"``, how many runs are done, and of how
+            many, if that is known.
+
+    Raises:
+        ConfigError: for a path without a known suffix, and if the interrupted export has another
+            filter.
+        MissingExtraError: without DuckDB or pyarrow.
+        ExportError: if the disk refuses, another export is writing the same file, the target is
+            not a regular file, or an export was interrupted and ``resume`` is False.
+        ModelLabError: if the listing fails, or the keys are refused; ``resume`` continues.
+        TypeError: for a single string as ``run_ids`` or ``columns``.
+        ValueError: for an unknown format, shape, statistic or column, and for ``run_ids`` together
+            with ``filter``.
+    """
+    refuse_lone_id(run_ids)
+    if run_ids is not None and filter is not None:
+        raise ValueError("run_ids exclude filter")
+    file = _File.of(path, format, shape, columns, statistic, safe_cells=safe_cells)
+    show: Progress = on_progress or (lambda _phase, _done, _total: None)
+    key = None if run_ids is not None else filter_key(filter)
+    complete = False
+    try:
+        store = await on_disk(file.open_part, key, resume)
+        try:
+            syncing = Syncing(lab, store, lambda done, total: show("fetch", done, total))
+            await syncing.run(filter, run_ids)
+            if run_ids is not None:
+                await on_disk(_keep_only, store, syncing.asked)
+            total = await on_disk(store.value, _COUNT)
+            show("write", 0, total)
+            await on_disk(file.write, store)
+            failed = await on_disk(file.write_failures, store)
+            show("write", total, total)
+            complete = True
+        finally:
+            await on_disk(file.close_part, store, complete)
+    except (DiskError, StoreError) as error:
+        raise ExportError(str(error)) from error.__cause__
+    return Exported(file.target, total, total, failed, file.failures, syncing.sync.complete)
+
+
+def export_store(
+    store: Store,
+    *,
+    path: str | os.PathLike[str],
+    format: Format | None = None,  # noqa: A002 - what everyone calls it
+    shape: Shape = "wide",
+    columns: Iterable[str] | None = None,
+    statistic: Statistic = "latest",
+    safe_cells: bool = True,
+) -> Exported:
+    """Write the runs of a store to a file, without any request; those that vanished are left out.
+
+    Arguments and errors are those of `export_runs`. This blocks.
+    """
+    file = _File.of(path, format, shape, columns, statistic, safe_cells=safe_cells)
+    try:
+        file.write(store)
+        failed = file.write_failures(store)
+        runs = store.value(_COUNT)
+    except StoreError as error:
+        raise ExportError(str(error)) from error.__cause__
+    return Exported(file.target, runs, 0, failed, file.failures)
+
+
+_SOURCE: Final = "(FROM runs WHERE vanished_at IS NULL)"
+_COUNT: Final = f"SELECT count(*) FROM {_SOURCE}"
+
+
+def _keep_only(store: Store, asked: IdSet) -> None:
+    """Remove what an interrupted export fetched for ids that are not asked for any more."""
+    fetched = store.column(
+        "SELECT id FROM runs UNION SELECT try_cast(run_id AS BIGINT) FROM failures"
+    )
+    others = [run_id for run_id in fetched if run_id is not None and run_id not in asked]
+    store.value("DELETE FROM runs WHERE id IN (SELECT unnest(?))", [others])
+    store.value("DELETE FROM failures WHERE run_id IN (SELECT unnest(?))", [list(map(str, others))])
+
+
+@attrs.frozen
+class _File:
+    """The file to write, and what lies beside it. Everything here blocks."""
+
+    target: Path
+    format: Format
+    shape: Shape
+    columns: list[Column]
+    safe_cells: bool
+
+    @classmethod
+    def of(
+        cls,
+        path: str | os.PathLike[str],
+        format: Format | None,  # noqa: A002
+        shape: Shape,
+        columns: Iterable[str] | None,
+        statistic: Statistic,
+        *,
+        safe_cells: bool,
+    ) -> _File:
+        target = Path(path)
+        chosen = format or _SUFFIXES.get(target.suffix.lower())
+        if chosen is None:
+            raise ConfigError(
+                f"{target.name!r} does not name a format:"
+                f" end it in {', '.join(_SUFFIXES)}, or choose a format"
+            )
+        if chosen not in _COPY:
+            raise ValueError(f"format must be one of {', '.join(_COPY)}, not {chosen!r}")
+        parsed = table_columns(columns, statistic, shape)
+        sql.needed_by(__name__)
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if not stat.S_ISREG(target.lstat().st_mode):
+                raise ExportError(f"{target} is not a regular file: name another one")
+        return cls(target, chosen, shape, parsed, safe_cells)
+
+    def _beside(self, suffix: str) -> Path:
+        return self.target.with_name(self.target.name + suffix)
+
+    @property
+    def part(self) -> Path:
+        return self._beside(".part.duckdb")
+
+    @property
+    def failures(self) -> Path:
+        return self._beside(".failed.jsonl")
+
+    def open_part(self, key: str | None, resume: bool) -> Store:  # noqa: FBT001
+        """The database of an interrupted export, or a new one."""
+        with refusals(self.target):
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+        store = open_store(self.part)
+        others = store.syncs("filter IS DISTINCT FROM ?", [key])
+        problem: ExportError | ConfigError | None = None
+        if not resume and not _is_empty(store):
+            problem = ExportError(
+                f"an interrupted export is in {self.part}: resume it, or remove it to start over"
+            )
+        elif others:
+            theirs, ours = map(_said, (others[0].filter, key))
+            problem = ConfigError(
+                f"the export in {self.part} has another filter: {theirs}, not {ours}"
+            )
+        if problem:
+            store.close()
+            raise problem
+        return store
+
+    def close_part(self, store: Store, complete: bool) -> None:  # noqa: FBT001
+        """Close the database, and remove it if there is nothing to resume."""
+        with suppress(StoreError):  # of a database that is broken, such as by a full disk
+            complete = complete or _is_empty(store)
+            store.close()
+        if complete:
+            for path in (self.part, self._beside(".part.duckdb.wal")):
+                path.unlink(missing_ok=True)
+
+    def write(self, store: Store) -> None:
+        """Write the file, and replace an earlier one by it."""
+        with refusals(self.target):
+            text = self.format != "parquet"
+            with store.connection.cursor() as cursor:
+                columns, types = sql.resolve(self.columns, self.shape, _SOURCE, cursor)
+                query = sql.query(columns, self.shape, _SOURCE, types, only_finite=text)
+                if text:
+                    found = cursor.execute(f"DESCRIBE {query}").fetchall()
+                    cells = ", ".join(self._cell(name, kind) for name, kind, *_ in found)
+                    query = f"SELECT {cells} FROM ({query})"
+            self._copy(store, query, _COPY[self.format], self.target)
+
+    def write_failures(self, store: Store) -> int:
+        """Write the side file, if there is something to name; how many runs it names."""
+        failed: int = store.value("SELECT count(*) FROM failures")
+        with refusals(self.failures):
+            if failed:
+                query = "SELECT run_id, error, status, message FROM failures"
+                self._copy(store, query, _COPY["jsonl"], self.failures)
+            else:
+                self.failures.unlink(missing_ok=True)
+        return failed
+
+    def _copy(self, store: Store, query: str, options: str, target: Path) -> None:
+        """Write rows to a file that replaces another in one step, and keeps its mode."""
+        growing = self._beside(".part")
+        store.value("SET threads = 1")  # more take three times the memory
+        store.value(f"COPY ({query}) TO {sql.quoted(str(growing))} ({options})")
+        if target.exists():
+            growing.chmod(stat.S_IMODE(target.stat().st_mode))
+        with growing.open("rb") as file:
+            os.fsync(file.fileno())
+        growing.replace(target)
+        with suppress(OSError):  # Windows opens no directories
+            descriptor = os.open(target.parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _cell(self, name: str, kind: str) -> str:
+        """How a text format writes a column."""
+        column = value = sql.quoted(name, '"')
+        if kind.startswith("TIMESTAMP"):
+            value = sql.time_text(column)
+        elif kind == "DOUBLE" and self.format == "jsonl":
+            value = sql.finite(column)
+        elif kind.startswith("MAP") and self.format == "csv":
+            value = f"to_json({column})::VARCHAR"
+        elif kind == "VARCHAR" and self.format == "csv" and self.safe_cells:
+            unsafe = (
+                f"regexp_matches({column}, '{_FORMULA}') AND try_cast({column} AS DOUBLE) IS NULL"
+            )
+            value = f"CASE WHEN {unsafe} THEN '''' || {column} ELSE {column} END"
+        return f"{value} AS {column}"
+
+
+def _said(key: str | None) -> str:
+    return "ids" if key is None else key or "all runs"
+
+
+def _is_empty(store: Store) -> bool:
+    return not store.value("SELECT 1 FROM runs UNION ALL SELECT 1 FROM failures LIMIT 1")
