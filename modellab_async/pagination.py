@@ -87,24 +87,18 @@ class Pager(Generic[T]):
         return self.load(self._page_size, None).__await__()
 
     def __aiter__(self) -> BackgroundIterator[T]:
-        reader = self._read(None)
+        reader = self._reader()
         return BackgroundIterator(reader, reader.next_item)
 
-    def pages(self, start: int | None = None) -> BackgroundIterator[Page[T]]:
-        """The pages, without items that an earlier page had.
-
-        Args:
-            start: the number of the page to begin with, if those before it are known; `complete`
-                then stays None. The first page by default.
-        """
-        reader = self._read(start)
+    def pages(self) -> BackgroundIterator[Page[T]]:
+        """The pages, without items that an earlier page had."""
+        reader = self._reader()
         return BackgroundIterator(reader, reader.next_page)
 
-    def _read(self, start: int | None) -> ListingReader[T]:
+    def _reader(self) -> ListingReader[T]:
         if self._verify is not None:
-            return ListingReader(self, OverlappingPages(self._verify), PageRequest(MAX_PAGE_SIZE))
-        size = MAX_PAGE_SIZE if self._page_size is None else self._page_size
-        return ListingReader(self, ConsecutivePages(), PageRequest(size, start))
+            return ListingReader(self, OverlappingPages(self._verify), MAX_PAGE_SIZE)
+        return ListingReader(self, ConsecutivePages(), self._page_size or MAX_PAGE_SIZE)
 
     async def load(self, size: int | None, number: int | None) -> Page[T]:
         """One page by its number, or the first one.
@@ -282,16 +276,15 @@ class ListingReader(Generic[T]):
     A page that cannot be read is requested again when the iteration is continued.
     """
 
-    def __init__(self, pager: Pager[T], plan: PagePlan, first: PageRequest) -> None:
+    def __init__(self, pager: Pager[T], plan: PagePlan, size: int) -> None:
         self._pager = pager
         self._plan = plan
-        self._upcoming = [first]
+        self._upcoming = [PageRequest(size)]
         self._ahead: dict[PageRequest, asyncio.Task[Page[T]]] = {}
         self._tasks: set[asyncio.Task[Page[T]]] = set()
         self._turn = asyncio.Lock()
         self._items: deque[T] = deque()
         self._seen = IdSet()
-        self._from_start = first.number is None
         self._pages = self._repeated = 0
         self._total: int | None = None
         self._total_of_new: int | None = None
@@ -403,8 +396,6 @@ class ListingReader(Generic[T]):
 
     def _complete(self, last: Page[T]) -> bool | None:
         """What can be known at the end of the listing; see `Pager`."""
-        if not self._from_start:
-            return None
         whole = last.total is not None and last.total <= len(last.items)
         if whole if self._pages == 1 else self._plan.proved:
             return True
