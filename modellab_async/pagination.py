@@ -50,6 +50,12 @@ OVERLAP: Final = 3
 FEW_ROWS: Final = 10
 """Rows that even tiny pages may repeat one after the other."""
 
+SPARE_PAGES: Final = 200
+"""Pages with new items beyond twice those that the total explains."""
+
+UNCOUNTED_ITEMS: Final = 5_000_000
+"""What counts as the total if the server names none."""
+
 Verify = Literal["created_at", "-created_at"]
 """The sort order that verification relies on: by a field that never changes."""
 
@@ -285,7 +291,7 @@ class ListingReader(Generic[T]):
         self._turn = asyncio.Lock()
         self._items: deque[T] = deque()
         self._seen = IdSet()
-        self._pages = self._repeated = 0
+        self._pages = self._new_pages = self._repeated = 0
         self._total: int | None = None
         self._total_of_new: int | None = None
         self._least_total: float = math.inf
@@ -380,9 +386,16 @@ class ListingReader(Generic[T]):
                 self._start(request)
 
     def _check_progress(self, page: Page[T], new: Sequence[T], *, last: bool) -> None:
-        """Refuse a listing that repeats its items without end."""
+        """Refuse a listing without end: one that repeats its items, or exceeds its own total."""
         if new or last:
             self._repeated, self._total_of_new = 0, page.total
+            self._new_pages += 1
+            total = UNCOUNTED_ITEMS if page.total is None else page.total
+            if not last and self._new_pages > SPARE_PAGES + 2 * total // len(page.items):
+                raise DecodeError(
+                    f"{self._new_pages} pages of {page.total} items, and still a next one",
+                    path="$.meta.page.next_number",
+                )
             return
         self._repeated += len(page.items)
         allowed = max(FEW_ROWS, 2 * len(page.items)) + 2 * self._plan.stepped_back
