@@ -45,9 +45,9 @@ def text(x: int, y: int, words: str, kind: str = "") -> str:
 def box(x: int, y: int, width: int, layer: str, name: str, *lines: str) -> str:
     """A module: its file, and what it does."""
     middle = x + width // 2
+    place = f'x="{x}" y="{y}" width="{width}" height="{32 + 18 * len(lines)}"'
     parts = [
-        f'<rect x="{x}" y="{y}" width="{width}" height="{32 + 18 * len(lines)}" rx="6"'
-        f' class="box {layer}"/>',
+        f'<rect {place} rx="6" class="box {layer}"/>',
         text(middle, y + 22, name, "name"),
         *(text(middle, y + 40 + 16 * row, line, "small") for row, line in enumerate(lines)),
     ]
@@ -93,11 +93,11 @@ def architecture() -> str:
         arrow((545, 414), (545, 438)),
         text(545, 456, "or a ModelLabError with the number of attempts"),
     ]
+    size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     namespace = "http://www.w3.org/2000/svg"
     marker = 'id="head" markerWidth="9" markerHeight="8" refX="8" refY="4" orient="auto"'
     lines = [
-        f'<svg xmlns="{namespace}" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}"'
-        f' height="{HEIGHT}" role="img">',
+        f'<svg xmlns="{namespace}" {size} role="img">',
         "<title>The path of a call</title>",
         f"<style>{STYLE}</style>",
         f'<defs><marker {marker}><path d="M0,0 L9,4 L0,8 z" class="head"/></marker></defs>',
