@@ -7,8 +7,9 @@ builder raises `InvalidIdError` for a bad id and ValueError for another bad argu
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping  # noqa: TC003  # the public signature of Call names it
-from typing import TYPE_CHECKING, Any, Final, Literal, SupportsIndex
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, SupportsIndex
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -25,9 +26,6 @@ from modellab_async.models import (
     RunArtifacts,
     RunFilter,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 FacetType = Literal["parameter", "attribute", "tag", "metric"]
 
@@ -331,6 +329,14 @@ def _query(*pairs: tuple[str, object]) -> str:
         quote_via=quote,
         safe=",:",
     )
+
+
+_LONG_ID_LIST: Final = re.compile(r"(?<=filter%5Bid%5D=)(\d+,\d+)(?:,\d+){2,}")
+
+
+def shorten_ids(url: str) -> str:
+    """A URL whose list of ids, if it is long, shows the first two and how many there are."""
+    return _LONG_ID_LIST.sub(lambda ids: f"{ids[1]},…({ids[0].count(',') + 1} ids)", url)
 
 
 def _plain(value: object) -> str:

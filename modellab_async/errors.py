@@ -26,15 +26,13 @@ No message, repr or attribute of these holds a key or a token.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from modellab_async.models import Run
-    from modellab_async.ratelimit import RateLimit
+from modellab_async.models import Run
+from modellab_async.ratelimit import RateLimit
 
 
 class ModelLabError(Exception):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping  # noqa: TC003  # public signatures name them
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import attrs
 import msgspec
 
+from modellab_async.endpoints import Call
 from modellab_async.errors import (
     AuthenticationError,
     BadRequestError,
@@ -21,11 +22,7 @@ from modellab_async.errors import (
     ServerError,
     StatusError,
 )
-from modellab_async.ratelimit import parse_retry_after
-
-if TYPE_CHECKING:
-    from modellab_async.endpoints import Call
-    from modellab_async.ratelimit import RateLimit
+from modellab_async.ratelimit import RateLimit, parse_retry_after
 
 BODY_KEPT: Final = 2048
 """Bytes of a failed response's body that its error carries."""
