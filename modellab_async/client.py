@@ -30,7 +30,7 @@ from modellab_async.config import (
     resolve_site,
 )
 from modellab_async.converter import checked_converter, decode, decode_page, make_converter
-from modellab_async.endpoints import Call, shorten_ids
+from modellab_async.endpoints import Call
 from modellab_async.errors import (
     ClientClosedError,
     ConfigError,
@@ -52,7 +52,7 @@ from modellab_async.limiter import (
 )
 from modellab_async.ratelimit import RateLimit
 from modellab_async.resources import Artifacts, Projects, Runs
-from modellab_async.responses import Response, status_error
+from modellab_async.responses import Response, shorten_ids, status_error
 from modellab_async.retry import (
     RETRY_RULES,
     RETRYABLE_STATUSES,

@@ -7,7 +7,6 @@ builder raises `InvalidIdError` for a bad id and ValueError for another bad argu
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, SupportsIndex
 from urllib.parse import quote, urlencode
@@ -329,14 +328,6 @@ def _query(*pairs: tuple[str, object]) -> str:
         quote_via=quote,
         safe=",:",
     )
-
-
-_LONG_ID_LIST: Final = re.compile(r"(?<=filter%5Bid%5D=)(\d+,\d+)(?:,\d+){2,}")
-
-
-def shorten_ids(url: str) -> str:
-    """A URL whose list of ids, if it is long, shows the first two and how many there are."""
-    return _LONG_ID_LIST.sub(lambda ids: f"{ids[1]},…({ids[0].count(',') + 1} ids)", url)
 
 
 def _plain(value: object) -> str:

@@ -208,7 +208,7 @@ class StatusError(_CallError):
         status: the HTTP status.
         errors: the parsed ``errors`` of the body, empty where it held none.
         method: the request's method.
-        url: the request's address (the client never puts secrets in an address).
+        url: the request's address, without secrets; a long list of ids is shortened.
         attempts: how many times the request was sent.
         budget_empty: whether it was not sent again only for want of retry budget.
         body: the first 2 KB of the answer's body, as text.

@@ -29,7 +29,7 @@ class CallInfo:
     Attributes:
         operation: its name, such as ``runs.get``.
         method: the HTTP method.
-        url: the whole address, without any key or token.
+        url: the address, without secrets; a long list of ids is shortened.
         started: when it began, in seconds since the epoch.
     """
 
@@ -55,7 +55,7 @@ class _Event:
 
     @property
     def url(self) -> str:
-        """The whole address, without any key or token."""
+        """The address, see `CallInfo.url`."""
         return self.call.url
 
 
