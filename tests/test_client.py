@@ -62,7 +62,7 @@ async def test_credentials_and_site_come_from_the_environment(monkeypatch: pytes
         assert repr(lab) == "<ModelLabClient https://api.datadoghq.eu (key pair)>"
 
 
-async def test_a_canned_answer_can_stand_in(canned: aioresponses):
+async def test_a_canned_answer_can_stand_in(modellab_aioresponses: aioresponses):
     """A canned answer sees the documented address and the authentication headers."""
     url = "https://api.us5.datadoghq.com/api/v2/model-lab-api/runs/7"
     attributes = {
@@ -71,11 +71,13 @@ async def test_a_canned_answer_can_stand_in(canned: aioresponses):
         "status": "running",
         "created_at": "2026-01-01T00:00:00Z",
     }
-    canned.get(url, payload={"data": {"id": "7", "type": "runs", "attributes": attributes}})
+    modellab_aioresponses.get(
+        url, payload={"data": {"id": "7", "type": "runs", "attributes": attributes}}
+    )
     async with ModelLabClient(site="us5", **KEYS) as lab:
         assert (await lab.runs.get(7)).name == "r"
         assert lab.stats.attempts == 1
-    ((_, calls),) = canned.requests.items()
+    ((_, calls),) = modellab_aioresponses.requests.items()
     headers = calls[0].kwargs["headers"]
     assert headers["DD-API-KEY"] == "an-api-key"
     assert headers["DD-APPLICATION-KEY"] == "an-app-key"
