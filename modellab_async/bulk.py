@@ -89,7 +89,7 @@ class Outcome(PydanticModel):
 
     @property
     def ok(self) -> bool:
-        """Whether the run was fetched."""
+        """Whether the run was fetched; to type checkers, only `unwrap` says that `run` is there."""
         return self.error is None
 
     def unwrap(self) -> Run:

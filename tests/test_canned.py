@@ -182,7 +182,10 @@ async def test_no_content_where_there_must_be_some(canned: aioresponses):
     ("body", "path"),
     [
         ("[]", "$"),
-        ('{"data": {"id": "7", "type": "runs", "attributes": {"name": 3}}}', "$.data.attributes.name"),
+        (
+            '{"data": {"id": "7", "type": "runs", "attributes": {"name": 3}}}',
+            "$.data.attributes.name",
+        ),
         ('{"data": {"id": "8", "type": "runs", "attributes": {}}}', "$.data.attributes"),
         ("<html></html>", "$"),
     ],
