@@ -85,6 +85,37 @@ def test_what_cannot_work_is_refused_at_construction(options, says):
         ModelLabClient(**options)
 
 
+@pytest.mark.parametrize(
+    ("options", "environment", "origin"),
+    [
+        ({}, {}, LOCAL),
+        ({}, {"DD_SITE": "eu1"}, LOCAL),
+        ({"site": "eu1"}, {}, "https://api.datadoghq.eu"),
+        ({"base_url": "https://gateway.example"}, {}, "https://gateway.example"),
+        ({"base_url": "https://gateway.example", "site": "eu1"}, {}, "https://gateway.example"),
+        ({}, {"MODELLAB_BASE_URL": "", "DD_SITE": "eu1"}, "https://api.datadoghq.eu"),
+    ],
+)
+def test_the_address_of_the_environment(
+    options: dict[str, str],
+    environment: dict[str, str],
+    origin: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """``MODELLAB_BASE_URL`` precedes ``DD_SITE``; arguments precede both."""
+    monkeypatch.setenv("MODELLAB_BASE_URL", LOCAL)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert repr(ModelLabClient(**KEYS, **options)) == f"<ModelLabClient {origin} (key pair)>"
+
+
+def test_a_wrong_address_of_the_environment(monkeypatch: pytest.MonkeyPatch):
+    """An address that cannot work is named by the variable that holds it."""
+    monkeypatch.setenv("MODELLAB_BASE_URL", "gateway.example")
+    with pytest.raises(ConfigError, match="MODELLAB_BASE_URL"):
+        ModelLabClient(**KEYS)
+
+
 async def test_a_bearer_token_goes_out_instead_of_keys():
     """The simulator accepts the token alone."""
     async with Simulator(runs=10, bearer_token="ddpat_token") as sim:
