@@ -38,7 +38,11 @@ _RECEIVED = {
 }
 """Public classes that users receive and never create: their signatures say nothing."""
 
-_CREATED = {"modellab_async.endpoints.Call", "modellab_async.limiter.PermitRequest"}
+_CREATED = {
+    "modellab_async.endpoints.Call",
+    "modellab_async.limiter.AdaptiveLimiter",
+    "modellab_async.limiter.PermitRequest",
+}
 """Classes outside the public packages that users create."""
 
 _ALIASES = {
