@@ -273,15 +273,15 @@ class RetryBudget:
 
     def _watch_for_silence(self) -> None:
         if self._timer is None and self._waiters:
-            quiet_at = max(self.last_sent, self._clock.monotonic() - SILENCE) + SILENCE
-            delay = quiet_at - self._clock.monotonic()
-            self._timer = self._clock.call_later(max(0.0, delay), self._probe)
+            last_sent = self.last_sent
+            quiet_in = max(0.0, last_sent + SILENCE - self._clock.monotonic())
+            self._timer = self._clock.call_later(quiet_in, lambda: self._probe(last_sent))
 
-    def _probe(self) -> None:
+    def _probe(self, last_sent: float) -> None:
+        """Let one repeat go for free, unless something was sent meanwhile."""
         self._timer = None
-        now = self._clock.monotonic()
-        if self._waiters and now - self.last_sent >= SILENCE:
-            self.last_sent = now
+        if self._waiters and self.last_sent == last_sent:
+            self.last_sent = self._clock.monotonic()
             self._wake_one(cost=0.0)
         self._watch_for_silence()
 
