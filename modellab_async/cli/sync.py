@@ -26,6 +26,7 @@ from modellab_async.cli.output import (
 )
 from modellab_async.cli.render import plain_table, stdout
 from modellab_async.display import clean
+from modellab_async.frames.sql import quoted
 from modellab_async.store import open_store
 from modellab_async.store import sync as sync_store
 from modellab_async.store.database import refusals
@@ -181,9 +182,10 @@ def sql(
 
 def _lines(file: Path, result: Any) -> Iterator[str]:
     """The rows of a query as JSON, made as they are asked for."""
+    names = [quoted(name, '"') for name in result.columns]
+    row = f"to_json(struct_pack({', '.join(f'{name} := {name}' for name in names)}))"
     with refusals(file):
-        lines = result.query("result", "SELECT to_json(result)::VARCHAR FROM result")
-        for batch in lines.to_arrow_reader(1_000):
+        for batch in result.project(f"{row}::VARCHAR").to_arrow_reader(1_000):
             yield from batch.column(0).to_pylist()
 
 
