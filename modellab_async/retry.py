@@ -280,7 +280,8 @@ class RetryBudget:
     def _probe(self) -> None:
         self._timer = None
         now = self._clock.monotonic()
-        if self._waiters and now - self.last_sent >= SILENCE:
+        # A sum of floats may lie a little before the time that the timer was set for.
+        if self._waiters and now - self.last_sent >= SILENCE - 0.001:
             self.last_sent = now
             self._wake_one(cost=0.0)
         self._watch_for_silence()
