@@ -46,7 +46,9 @@ class Perform(Protocol):
 
     def __call__(
         self, call: Call, /, *, on_retry: Callable[[], object] | None = None
-    ) -> Awaitable[Any]: ...
+    ) -> Awaitable[Any]:
+        """Send it, repeating it as the retry policy says; on_retry is called before each wait."""
+        ...
 
 
 Progress = Callable[[int, int | None], object]
