@@ -369,7 +369,7 @@ async def test_a_slow_answer_after_the_deadline_is_the_last(fake: FakeClock):
     )
     asked: list[Call] = []
 
-    async def perform(call: Call) -> Run:
+    async def perform(call: Call, **_: Any) -> Run:
         asked.append(call)
         fake.now += 5.0
         return answer
