@@ -16,7 +16,9 @@ except ImportError:
     async_fixture = pytest.fixture  # type: ignore[assignment]  # as anyio's plugin takes them
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+
+    from aioresponses import aioresponses
 
     from modellab_async import ModelLabClient
     from modellab_async.simulator import Simulator
@@ -77,7 +79,7 @@ def modellab_fail(modellab_sim: Simulator) -> Callable[..., None]:
 
     def made(fault: int | str) -> Fault:
         if fault == 429:
-            return Fault.rate_limited(reset=0)  # over by the time that it is heard of
+            return Fault.rate_limited(reset=0.001)  # the client waits a second after a 0
         if isinstance(fault, int):
             return Fault.status(fault)
         if fault not in named:
@@ -92,3 +94,18 @@ def modellab_fail(modellab_sim: Simulator) -> Callable[..., None]:
             modellab_sim.faults.for_run(run, *script)
 
     return fail
+
+
+@pytest.fixture
+def modellab_aioresponses() -> Iterator[aioresponses]:
+    """`aioresponses` for canned answers; it must be installed, and is made to fit aiohttp 3.14."""
+    import functools  # noqa: PLC0415
+    from unittest import mock  # noqa: PLC0415
+
+    import aiohttp  # noqa: PLC0415
+    from aioresponses import aioresponses  # noqa: PLC0415
+
+    # https://github.com/pnuckowski/aioresponses/issues/289
+    response = functools.partial(aiohttp.ClientResponse, stream_writer=mock.Mock(output_size=0))
+    with mock.patch("aioresponses.core.ClientResponse", response), aioresponses() as canned:
+        yield canned

@@ -51,12 +51,13 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Types, by mypy and pyright; the public surface also as a user writes it, and completely."""
+    """Types, by mypy and pyright: of the code, every public name, and every documented example."""
     session.install(*IN_PLACE, *group("typing"))
     session.run("mypy")
     session.run("mypy", "--allow-untyped-defs", "--allow-incomplete-defs", "tests")
     session.run("pyright")
     session.run("pyright", "--verifytypes", "modellab_async", "--ignoreexternal")
+    session.run("pytest", "tests/snippets.py")
 
 
 @nox.session(python=PYTHONS)

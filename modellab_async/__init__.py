@@ -71,7 +71,15 @@ from modellab_async.errors import (
     TransportError,
     WaitTimeoutError,
 )
-from modellab_async.hooks import AttemptInfo, CallInfo, DoneInfo, Hooks, RetryInfo, WaitInfo
+from modellab_async.hooks import (
+    AttemptInfo,
+    CallInfo,
+    DoneInfo,
+    Hooks,
+    PauseInfo,
+    RetryInfo,
+    WaitInfo,
+)
 from modellab_async.models import (
     ROOT_RUNS,
     FacetKeys,
@@ -135,6 +143,7 @@ __all__ = [
     "Page",
     "Pager",
     "Param",
+    "PauseInfo",
     "PermissionDeniedError",
     "Project",
     "ProjectArtifacts",

@@ -10,14 +10,23 @@ import asyncio
 import itertools
 import operator
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from typing import Any, Final, Literal, Protocol
 
 import attrs
 
 from modellab_async import endpoints
 from modellab_async.closing import BackgroundIterator
-from modellab_async.endpoints import MAX_PAGE_SIZE, parse_id
+from modellab_async.endpoints import MAX_PAGE_SIZE, Call, parse_id
 from modellab_async.errors import (
     AuthenticationError,
     BulkError,
@@ -34,11 +43,6 @@ from modellab_async.models import Run, RunFilter
 from modellab_async.notebook import render
 from modellab_async.pydantic_schema import PydanticModel
 from modellab_async.run_list import RunList
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator, Sequence
-
-    from modellab_async.endpoints import Call
 
 
 class Perform(Protocol):
@@ -98,7 +102,7 @@ class Outcome(PydanticModel):
 
     @property
     def ok(self) -> bool:
-        """Whether the run was fetched."""
+        """Whether the run was fetched; to type checkers, only `unwrap` says that `run` is there."""
         return self.error is None
 
     def unwrap(self) -> Run:

@@ -7,9 +7,13 @@ import logging
 import math
 import os
 import weakref
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+from ssl import SSLContext
+from typing import Any, Final, NoReturn, Self, cast
 
+import aiohttp
+import cattrs
 from yarl import URL
 
 from modellab_async.clock import Clock
@@ -26,6 +30,7 @@ from modellab_async.config import (
     resolve_site,
 )
 from modellab_async.converter import checked_converter, decode, decode_page, make_converter
+from modellab_async.endpoints import Call
 from modellab_async.errors import (
     ClientClosedError,
     ConfigError,
@@ -37,10 +42,17 @@ from modellab_async.errors import (
     TransportError,
 )
 from modellab_async.hooks import CallObserver, Listeners, PauseInfo
-from modellab_async.limiter import AdaptiveLimiter, PermitRequest, QuotaExhaustedError
+from modellab_async.limiter import (
+    AdaptiveLimiter,
+    Limiter,
+    Pause,
+    Permit,
+    PermitRequest,
+    QuotaExhaustedError,
+)
 from modellab_async.ratelimit import RateLimit
 from modellab_async.resources import Artifacts, Projects, Runs
-from modellab_async.responses import status_error
+from modellab_async.responses import Response, shorten_ids, status_error
 from modellab_async.retry import (
     RETRY_RULES,
     RETRYABLE_STATUSES,
@@ -53,17 +65,6 @@ from modellab_async.retry import (
 )
 from modellab_async.stats import Counters, Stats
 from modellab_async.transport import Transport
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
-    from ssl import SSLContext
-
-    import aiohttp
-    import cattrs
-
-    from modellab_async.endpoints import Call
-    from modellab_async.limiter import Limiter, Pause, Permit
-    from modellab_async.responses import Response
 
 DEFAULT_TIMEOUT: Final = 30.0
 """Seconds for one attempt: connecting, headers and body together."""
@@ -117,9 +118,11 @@ class ModelLabClient(Closing):
         ConfigError: where credentials, site or another option cannot work.
     """
 
-    runs: Runs
-    projects: Projects
-    artifacts: Artifacts
+    # Each client has its own. The classes stand in for them on this class, so that
+    # `unittest.mock.create_autospec` knows their methods.
+    runs: Runs = cast("Runs", Runs)
+    projects: Projects = cast("Projects", Projects)
+    artifacts: Artifacts = cast("Artifacts", Artifacts)
 
     def __init__(
         self,
@@ -270,6 +273,7 @@ class ModelLabClient(Closing):
         return state.observer.call(self._perform(state))
 
     async def _perform(self, state: CallState) -> Any:
+        __tracebackhide__ = True  # in pytest and IPython
         self._counters.calls += 1
         attempt = self._attempt if state.observer is None else self._observed_attempt
         try:
@@ -444,9 +448,10 @@ class ModelLabClient(Closing):
         raise refusal
 
     def _shown(self, call: Call) -> str:
-        """A call's address, without a key that a user may have put into it."""
+        """A call's address for people: without keys and most of its ids."""
         root = self._transport.root
-        return root + self._credentials.redact(self._transport.url(call).removeprefix(root))
+        path = shorten_ids(self._transport.url(call).removeprefix(root))
+        return root + self._credentials.redact(path)
 
     def _too_late(self, state: CallState, wait: QuotaExhaustedError) -> RateLimitedError:
         """The error of a call that would have to wait for quota longer than it may."""

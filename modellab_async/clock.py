@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import attrs
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 
 class Timer(Protocol):

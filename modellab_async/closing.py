@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import abstractmethod
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from types import TracebackType
+from modellab_async.errors import ModelLabError
 
 T = TypeVar("T")
 
@@ -65,8 +64,12 @@ class BackgroundIterator(Closing, AsyncIterator[T]):
         return self
 
     async def __anext__(self) -> T:
+        __tracebackhide__ = True
         try:
             return await self._take()
+        except ModelLabError as error:
+            # Without the frames below this one: the message says what failed.
+            raise error.with_traceback(None)  # noqa: B904  # it is the same error
         except asyncio.CancelledError:
             # The traceback holds this frame, and those of the caller that may hold the iterator;
             # a cancelled task holds the traceback. Neither must keep the work running.

@@ -98,16 +98,22 @@ def resolve_base_url(base_url: str, *, allow_http: bool) -> URL:
         url, host = URL(), None
     if url.scheme not in {"http", "https"} or not host:
         del url, base_url  # here and below, for tracebacks that render local variables
-        raise ConfigError("base_url must be an absolute address such as https://host[:port]")
+        raise ConfigError(
+            "base_url (MODELLAB_BASE_URL) must be an absolute address such as https://host[:port]"
+        )
     if url.user is not None or url.password is not None:
         del url, base_url
-        raise ConfigError("base_url must not hold a user or password; they could be logged")
+        raise ConfigError(
+            "base_url (MODELLAB_BASE_URL) must not hold a user or password; they could be logged"
+        )
     if url.query_string or url.fragment:
         del url, base_url
-        raise ConfigError("base_url must end with its path; leave out query and fragment")
+        raise ConfigError(
+            "base_url (MODELLAB_BASE_URL) must end with its path; leave out query and fragment"
+        )
     if url.scheme == "http" and not (allow_http or is_loopback(host)):
         raise ConfigError(
-            f"base_url would send the keys to {host} unencrypted: use https://,"
+            f"base_url (MODELLAB_BASE_URL) would send the keys to {host} unencrypted: use https://,"
             " or pass allow_http=True if you mean it"
         )
     return url

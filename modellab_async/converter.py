@@ -15,8 +15,9 @@ import functools
 import json
 import math
 import typing
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeAlias, TypeVar, cast
+from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar, cast
 
 import attrs
 import cattrs
@@ -42,9 +43,6 @@ from modellab_async.models import (
     Tag,
 )
 from modellab_async.parsing import PARSE_ERRORS, decode_error, loads, parse, split_items, split_path
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 M = TypeVar("M")
 T = TypeVar("T")

@@ -7,8 +7,8 @@ builder raises `InvalidIdError` for a bad id and ValueError for another bad argu
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping  # noqa: TC003  # the public signature of Call names it
-from typing import TYPE_CHECKING, Any, Final, Literal, SupportsIndex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, SupportsIndex
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -25,9 +25,6 @@ from modellab_async.models import (
     RunArtifacts,
     RunFilter,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 FacetType = Literal["parameter", "attribute", "tag", "metric"]
 

@@ -26,15 +26,13 @@ No message, repr or attribute of these holds a key or a token.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from modellab_async.models import Run
-    from modellab_async.ratelimit import RateLimit
+from modellab_async.models import Run
+from modellab_async.ratelimit import RateLimit
 
 
 class ModelLabError(Exception):
@@ -210,7 +208,7 @@ class StatusError(_CallError):
         status: the HTTP status.
         errors: the parsed ``errors`` of the body, empty where it held none.
         method: the request's method.
-        url: the request's address (the client never puts secrets in an address).
+        url: the request's address, without secrets; a long list of ids is shortened.
         attempts: how many times the request was sent.
         budget_empty: whether it was not sent again only for want of retry budget.
         body: the first 2 KB of the answer's body, as text.

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import attrs
 
-from modellab_async.errors import ConfigError
+from modellab_async.clock import Clock
+from modellab_async.errors import ConfigError, ModelLabError
+from modellab_async.ratelimit import RateLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
-
-    from modellab_async.clock import Clock
-    from modellab_async.errors import ModelLabError
     from modellab_async.limiter import PermitRequest
-    from modellab_async.ratelimit import RateLimit
     from modellab_async.retry import CallState
 
 T = TypeVar("T")
@@ -32,7 +29,7 @@ class CallInfo:
     Attributes:
         operation: its name, such as ``runs.get``.
         method: the HTTP method.
-        url: the whole address, without any key or token.
+        url: the address, without secrets; a long list of ids is shortened.
         started: when it began, in seconds since the epoch.
     """
 
@@ -58,7 +55,7 @@ class _Event:
 
     @property
     def url(self) -> str:
-        """The whole address, without any key or token."""
+        """The address, see `CallInfo.url`."""
         return self.call.url
 
 

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
 
 import attrs
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from modellab_async.clock import Clock, Timer
-    from modellab_async.ratelimit import RateLimit
+from modellab_async.clock import Clock, Timer
+from modellab_async.ratelimit import RateLimit
 
 SLOW_START: Final = 8
 """Requests of an operation in flight before its first success.

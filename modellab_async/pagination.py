@@ -11,22 +11,18 @@ import asyncio
 import functools
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeVar, cast
+from collections.abc import Callable, Generator, Sequence
+from datetime import datetime
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar, cast
 
 import attrs
 
+from modellab_async.bulk import Perform
 from modellab_async.closing import BackgroundIterator
-from modellab_async.endpoints import MAX_PAGE_SIZE
+from modellab_async.endpoints import MAX_PAGE_SIZE, Call
 from modellab_async.errors import DecodeError
 from modellab_async.idset import IdSet
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
-    from datetime import datetime
-
-    from modellab_async.bulk import Perform
-    from modellab_async.endpoints import Call
-    from modellab_async.models import Page
+from modellab_async.models import Page
 
 
 class _Listed(Protocol):

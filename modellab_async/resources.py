@@ -8,35 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from modellab_async import bulk, endpoints
-from modellab_async.errors import DecodeError
-from modellab_async.pagination import Pager
+from modellab_async.clock import Clock
+from modellab_async.errors import DecodeError, ModelLabError
+from modellab_async.limiter import Limiter
+from modellab_async.models import (
+    FacetKeys,
+    FacetValues,
+    Project,
+    ProjectArtifacts,
+    ProjectFilter,
+    Run,
+    RunArtifacts,
+    RunFilter,
+)
+from modellab_async.pagination import Pager, Verify
+from modellab_async.retry import RetryPolicy
+from modellab_async.run_list import RunList
+from modellab_async.transport import Stream
 from modellab_async.waiting import Poller, RunWatcher
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable
-    from pathlib import Path
-
-    from modellab_async.clock import Clock
     from modellab_async.downloads import Downloads
-    from modellab_async.limiter import Limiter
-    from modellab_async.models import (
-        FacetKeys,
-        FacetValues,
-        Project,
-        ProjectArtifacts,
-        ProjectFilter,
-        Run,
-        RunArtifacts,
-        RunFilter,
-    )
-    from modellab_async.pagination import Verify
-    from modellab_async.retry import RetryPolicy
-    from modellab_async.run_list import RunList
-    from modellab_async.transport import Stream
 
 
 class Runs:
@@ -447,7 +445,10 @@ class Artifacts:
             DownloadError: if it keeps breaking off, has another size than the server announced
                 (``Content-Length``), or cannot be written.
         """
-        return await self._downloads.file(project_id, artifact_path, destination, on_progress)
+        try:
+            return await self._downloads.file(project_id, artifact_path, destination, on_progress)
+        except ModelLabError as error:
+            raise error.with_traceback(None)  # noqa: B904  # it is the same error
 
     async def download_run(
         self,
@@ -478,7 +479,10 @@ class Artifacts:
                 over a symbolic link or differs from another only in case, or if the run has more
                 than 100,000 artifacts or 64 levels of directories.
         """
-        return await self._downloads.run(run_id, directory, on_progress)
+        try:
+            return await self._downloads.run(run_id, directory, on_progress)
+        except ModelLabError as error:
+            raise error.with_traceback(None)  # noqa: B904  # it is the same error
 
 
 def _verified_order(sort: str | None, *, verify: bool) -> tuple[str | None, Verify | None]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Mapping  # noqa: TC003  # public signatures name them
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import attrs
 import msgspec
 
+from modellab_async.endpoints import Call
 from modellab_async.errors import (
     AuthenticationError,
     BadRequestError,
@@ -21,14 +23,12 @@ from modellab_async.errors import (
     ServerError,
     StatusError,
 )
-from modellab_async.ratelimit import parse_retry_after
-
-if TYPE_CHECKING:
-    from modellab_async.endpoints import Call
-    from modellab_async.ratelimit import RateLimit
+from modellab_async.ratelimit import RateLimit, parse_retry_after
 
 BODY_KEPT: Final = 2048
 """Bytes of a failed response's body that its error carries."""
+
+_LONG_ID_LIST: Final = re.compile(r"(?<=filter%5Bid%5D=)(\d+,\d+)(?:,\d+){2,}")
 
 _LONGEST_ERROR: Final = 65_536
 """A failed response longer than this is not searched for ``errors``."""
@@ -41,6 +41,11 @@ class Response:
     status: int
     headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
+
+
+def shorten_ids(url: str) -> str:
+    """A URL whose list of ids, if it is long, shows the first two and how many there are."""
+    return _LONG_ID_LIST.sub(lambda ids: f"{ids[1]},…({ids[0].count(',') + 1} ids)", url)
 
 
 def status_error(

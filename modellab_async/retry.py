@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import enum
 import math
-from typing import TYPE_CHECKING, Final, Literal, Self
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Literal, Self
 
 import attrs
 from tenacity import AsyncRetrying, RetryCallState
@@ -19,6 +20,8 @@ from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
+from modellab_async.clock import Clock, Timer
+from modellab_async.endpoints import Call, Idempotency
 from modellab_async.errors import (
     DecodeError,
     ModelLabError,
@@ -28,13 +31,7 @@ from modellab_async.errors import (
     StatusError,
     TransportError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from modellab_async.clock import Clock, Timer
-    from modellab_async.endpoints import Call, Idempotency
-    from modellab_async.hooks import CallObserver
+from modellab_async.hooks import CallObserver
 
 RETRYABLE_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504, 512})
 """408 is RFC 9110's (section 15.5.9); 512 is undocumented, and seen on deep pages."""

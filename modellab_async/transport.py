@@ -9,15 +9,19 @@ import re
 import sys
 import weakref
 import zlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final, Self
+from ssl import SSLContext
+from typing import Final, Self
 
 import aiohttp
 from aiohttp import hdrs
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from modellab_async._version import __version__
-from modellab_async.config import API_PREFIX
+from modellab_async.config import API_PREFIX, Credentials
+from modellab_async.endpoints import Call
 from modellab_async.errors import (
     ClientClosedError,
     ConfigError,
@@ -27,16 +31,7 @@ from modellab_async.errors import (
     TransportError,
 )
 from modellab_async.responses import Response
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
-    from ssl import SSLContext
-
-    from aiohttp.client_proto import ResponseHandler
-
-    from modellab_async.config import Credentials
-    from modellab_async.endpoints import Call
-    from modellab_async.stats import Counters
+from modellab_async.stats import Counters
 
 USER_AGENT: Final = (
     f"modellab_async/{__version__} (python {platform.python_version()};"

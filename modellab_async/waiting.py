@@ -9,24 +9,19 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Final, Self
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final, Self
 
 import attrs
 
-from modellab_async.bulk import BulkFetcher, Fetch, Outcome, refuse_lone_id
+from modellab_async.bulk import BulkFetcher, Fetch, Outcome, Perform, refuse_lone_id
+from modellab_async.clock import Clock
 from modellab_async.closing import Closing
 from modellab_async.endpoints import MAX_PAGE_SIZE, parse_id
 from modellab_async.errors import ModelLabError, WaitTimeoutError
+from modellab_async.models import Run
 from modellab_async.retry import is_transient
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
-    from datetime import datetime
-
-    from modellab_async.bulk import Perform
-    from modellab_async.clock import Clock
-    from modellab_async.models import Run
 
 FIRST_INTERVAL: Final = 1.0
 """Seconds between the first poll and the second."""
@@ -137,7 +132,7 @@ class Poller:
             return {run_id: Outcome(run_id, error=error) for run_id in run_ids}
 
 
-class RunWatcher(Closing, AsyncIterator["Run"]):
+class RunWatcher(Closing, AsyncIterator[Run]):
     """Each change of several runs, until all have ended.
 
     Iterate over it, best inside ``async with``. Requests are made only while the next change is

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import heapq
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
-import aiohttp
 import attrs
 import cattrs
 import pytest
-from aioresponses import aioresponses
 from payloads import hooked
 
 from modellab_async import Clock, MetricSummary, ModelLabClient, Run, RunStatus, make_converter
@@ -198,16 +194,6 @@ async def shell() -> AsyncIterator[Shell]:
     started = Shell()
     yield started
     await started.close()
-
-
-@pytest.fixture
-def canned() -> Iterator[aioresponses]:
-    """aioresponses, made to fit aiohttp 3.14: https://github.com/pnuckowski/aioresponses/issues/289."""
-    response_class = functools.partial(
-        aiohttp.ClientResponse, stream_writer=mock.Mock(output_size=0)
-    )
-    with mock.patch("aioresponses.core.ClientResponse", response_class), aioresponses() as mocked:
-        yield mocked
 
 
 def make_run(**changes: object) -> Run:

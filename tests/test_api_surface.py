@@ -44,6 +44,7 @@ EXPORTED = [
     "Page",
     "Pager",
     "Param",
+    "PauseInfo",
     "PermissionDeniedError",
     "Project",
     "ProjectArtifacts",

@@ -14,6 +14,7 @@ import pytest
 from conftest import eventually
 from shells import COLOUR, CURSOR, Shell, environment, finish, first_line, on_terminal
 
+from modellab_async import ModelLabClient
 from modellab_async.simulator import Fault, Simulator
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
@@ -172,8 +173,8 @@ async def test_a_reader_that_leaves_early_causes_no_trace(shell: Shell, sim: Sim
     assert stderr == ""
 
 
-async def test_simulate_tells_how_to_use_it(shell: Shell) -> None:
-    """What it prints is an environment in which another process gets runs; Ctrl-C ends it."""
+async def test_simulate_tells_how_to_use_it(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the environment that it prints, the command and the client get runs; Ctrl-C ends it."""
     server = await shell.modellab("simulate", "--runs", 50, "--rate-limit", "100/1")
     lines = [await first_line(server.stdout) for _ in range(3)]
     remarks = [await first_line(server.stderr) for _ in range(4)]
@@ -187,6 +188,11 @@ async def test_simulate_tells_how_to_use_it(shell: Shell) -> None:
     code, stdout, _ = await finish(client)
     assert code == 0
     assert [json.loads(line)["id"] for line in stdout.splitlines()] == command[2:]
+
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    async with ModelLabClient() as lab:
+        assert [str(run.id) for run in await lab.runs.get_many(command[2:])] == command[2:]
 
     server.send_signal(signal.SIGINT)
     assert await finish(server) == (130, "", "")

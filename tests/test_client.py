@@ -12,12 +12,10 @@ import aiohttp
 import cattrs
 import pytest
 from aiohttp import web
-from aioresponses import aioresponses
 from conftest import client_for, eventually
 
 from modellab_async import (
     AuthenticationError,
-    BadRequestError,
     ClientClosedError,
     ConfigError,
     DecodeError,
@@ -62,26 +60,6 @@ async def test_credentials_and_site_come_from_the_environment(monkeypatch: pytes
         assert repr(lab) == "<ModelLabClient https://api.datadoghq.eu (key pair)>"
 
 
-async def test_a_canned_answer_can_stand_in(canned: aioresponses):
-    """A canned answer sees the documented address and the authentication headers."""
-    url = "https://api.us5.datadoghq.com/api/v2/model-lab-api/runs/7"
-    attributes = {
-        "name": "r",
-        "project_id": 1,
-        "status": "running",
-        "created_at": "2026-01-01T00:00:00Z",
-    }
-    canned.get(url, payload={"data": {"id": "7", "type": "runs", "attributes": attributes}})
-    async with ModelLabClient(site="us5", **KEYS) as lab:
-        assert (await lab.runs.get(7)).name == "r"
-        assert lab.stats.attempts == 1
-    ((_, calls),) = canned.requests.items()
-    headers = calls[0].kwargs["headers"]
-    assert headers["DD-API-KEY"] == "an-api-key"
-    assert headers["DD-APPLICATION-KEY"] == "an-app-key"
-    assert headers["User-Agent"].startswith("modellab_async/")
-
-
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -105,6 +83,37 @@ def test_what_cannot_work_is_refused_at_construction(options, says):
     """The error names what to give instead."""
     with pytest.raises(ConfigError, match=says):
         ModelLabClient(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "origin"),
+    [
+        ({}, {}, LOCAL),
+        ({}, {"DD_SITE": "eu1"}, LOCAL),
+        ({"site": "eu1"}, {}, "https://api.datadoghq.eu"),
+        ({"base_url": "https://gateway.example"}, {}, "https://gateway.example"),
+        ({"base_url": "https://gateway.example", "site": "eu1"}, {}, "https://gateway.example"),
+        ({}, {"MODELLAB_BASE_URL": "", "DD_SITE": "eu1"}, "https://api.datadoghq.eu"),
+    ],
+)
+def test_the_address_of_the_environment(
+    options: dict[str, str],
+    environment: dict[str, str],
+    origin: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """``MODELLAB_BASE_URL`` precedes ``DD_SITE``; arguments precede both."""
+    monkeypatch.setenv("MODELLAB_BASE_URL", LOCAL)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert repr(ModelLabClient(**KEYS, **options)) == f"<ModelLabClient {origin} (key pair)>"
+
+
+def test_a_wrong_address_of_the_environment(monkeypatch: pytest.MonkeyPatch):
+    """An address that cannot work is named by the variable that holds it."""
+    monkeypatch.setenv("MODELLAB_BASE_URL", "gateway.example")
+    with pytest.raises(ConfigError, match="MODELLAB_BASE_URL"):
+        ModelLabClient(**KEYS)
 
 
 async def test_a_bearer_token_goes_out_instead_of_keys():
@@ -253,36 +262,6 @@ async def test_bad_ids_are_refused_before_any_request(
     assert sim.counts.requests == 0
 
 
-@pytest.mark.parametrize(
-    ("status", "error"),
-    [
-        (400, BadRequestError),
-        (401, AuthenticationError),
-        (403, PermissionDeniedError),
-        (404, NotFoundError),
-        (409, StatusError),
-    ],
-)
-@pytest.mark.parametrize("body", ["json", "strings", "html", "empty", b'{"errors": [', b"\xff{"])
-async def test_each_status_has_its_error_whatever_the_body(
-    sim: Simulator, lab: ModelLabClient, status: int, error: type[StatusError], body
-):
-    """Both wire forms are parsed; HTML, empty and cut bodies leave the status to speak."""
-    sim.faults.next(Fault.status(status, body=body))
-    with pytest.raises(error, match=str(status)) as caught:
-        await lab.runs.get(sim.run_ids[0])
-    assert type(caught.value) is error
-    assert caught.value.method == "GET"
-    assert caught.value.url.endswith(f"/runs/{sim.run_ids[0]}")
-    assert len(caught.value.body.encode()) <= 2048
-    if body in {"json", "strings"}:
-        assert "injected" in str(caught.value.errors[0])
-        assert "injected" in str(caught.value)
-    else:
-        assert caught.value.errors == ()
-    assert sim.counts.requests == 1
-
-
 async def test_a_redirect_is_never_followed(sim: Simulator, lab: ModelLabClient):
     """It could carry the keys to another host; the error says so."""
     async with Simulator(runs=10) as other:
@@ -302,17 +281,6 @@ async def test_a_response_about_another_run_is_refused(sim: Simulator, lab: Mode
     once = lab.with_options(retry=RetryPolicy.none())
     with pytest.raises(DecodeError, match=rf"id {sim.run_ids[0]}.*got {sim.run_ids[1]}"):
         await once.runs.get(sim.run_ids[0])
-
-
-async def test_no_content_where_there_must_be_some_is_not_asked_for_again(
-    sim: Simulator, lab: ModelLabClient
-):
-    """A 204 is said on purpose: an error about that id, and no fault that may pass."""
-    sim.faults.next(Fault.status(204, body="empty"))
-    with pytest.raises(DecodeError, match="204 No Content") as caught:
-        await lab.runs.get(sim.run_ids[0])
-    assert caught.value.resource_id == sim.run_ids[0]
-    assert sim.counts.requests == 1
 
 
 async def test_a_body_over_the_cap_is_not_read_to_its_end(sim: Simulator):

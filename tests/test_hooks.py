@@ -23,6 +23,7 @@ from modellab_async import (
     RequestTimeoutError,
     RetryInfo,
     RetryPolicy,
+    RunFilter,
     ServerError,
     TransportError,
     WaitInfo,
@@ -347,6 +348,26 @@ class TestHarm:
 
 
 class TestLog:
+    async def test_long_lists_of_ids_are_shortened(
+        self, sim: Simulator, fake: FakeClock, caplog: pytest.LogCaptureFixture
+    ):
+        """A request for 100 runs does not show 100 ids: not in a log line, error or event."""
+        caplog.set_level(logging.INFO, "modellab_async")
+        record = Record()
+        ids = sim.run_ids[:100]
+        sim.faults.always(Fault.status(500))
+        retry = RetryPolicy(attempts=2)
+        async with client_for(sim, clock=fake.clock(), hooks=record, retry=retry) as lab:
+            with pytest.raises(ServerError) as caught:
+                await lab.runs.list(RunFilter(ids=ids))
+            with pytest.raises(ServerError, match=f"={ids[0]},{ids[1]},{ids[2]}:"):
+                await lab.runs.list(RunFilter(ids=ids[:3]))
+        shown = f"filter%5Bid%5D={ids[0]},{ids[1]},…(100 ids)"
+        assert caught.value.url.endswith(shown)
+        for text in (str(caught.value), caplog.messages[0], record.of("call")[0].url):
+            assert shown in text
+            assert str(ids[2]) not in text
+
     async def test_one_line_per_retry(
         self, sim: Simulator, fake: FakeClock, caplog: pytest.LogCaptureFixture
     ):

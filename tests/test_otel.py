@@ -115,6 +115,14 @@ class TestSpans:
         assert call.status.status_code == attempt.status.status_code == StatusCode.UNSET
         assert call.start_time <= attempt.start_time <= attempt.end_time <= call.end_time
 
+    async def test_long_lists_of_ids_are_shortened(self, sim: Simulator, telemetry: Telemetry):
+        """The address of a request for 100 runs shows two of their ids."""
+        async with client_for(sim, hooks=telemetry.hooks) as lab:
+            await lab.runs.get_many(sim.run_ids[:100])
+        (attempt,) = telemetry.attempts
+        first, second = sim.run_ids[:2]
+        assert f"filter%5Bid%5D={first},{second},…(100 ids)&" in attempt.attributes["url.full"]
+
     async def test_retries(self, sim: Simulator, telemetry: Telemetry, fake: FakeClock):
         """Each attempt has a span, and each retry is an event that names reason and pause."""
         sim.faults.next(Fault.status(503), Fault.reset())

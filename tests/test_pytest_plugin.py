@@ -37,12 +37,12 @@ def installed(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pyt
     return pytester
 
 
-def test_the_example_of_the_docs_runs(installed: pytest.Pytester) -> None:
-    """As it stands; what is declared there is served, and what is to fail fails."""
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
-    installed.makepyfile(example)
+def test_the_examples_of_the_docs_run(installed: pytest.Pytester) -> None:
+    """As they stand: what is declared there is served, and mocks and canned answers work."""
+    examples = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
+    installed.makepyfile("\n".join(examples))
     result = installed.runpytest_subprocess(*AUTO)
-    result.assert_outcomes(passed=example.count("async def test_"))
+    result.assert_outcomes(passed="".join(examples).count("async def test_"))
 
 
 def test_strict_mode(installed: pytest.Pytester) -> None:
@@ -78,7 +78,8 @@ def test_faults_and_retries(installed: pytest.Pytester) -> None:
             assert (await modellab.runs.get(1)).id == 1
             assert modellab.stats.retries == 1
             assert modellab_sim.counts.requests == 2
-            assert modellab.stats.backoff_wait_s == modellab.stats.rate_limit_wait_s == 0
+            assert modellab.stats.backoff_wait_s == 0
+            assert modellab.stats.rate_limit_wait_s < 0.5
 
         @pytest.mark.parametrize("fault", ["stall", "drip"])
         async def test_slow(modellab, modellab_fail, fault):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path  # noqa: TC003 - typer reads the signatures
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import typer
 
-from modellab_async import ModelLabClient, RunFile  # noqa: TC001 - typer reads the signatures
+from modellab_async import ModelLabClient, RunFile
 from modellab_async.cli.common import ExitCode, command, new_group
 from modellab_async.cli.output import Output, is_watched, note, progress_of, write_line
 from modellab_async.cli.render import byte_size, file_table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import ExitStack
-from pathlib import Path  # noqa: TC003 - typer reads the hints
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self, get_args
 
 import attrs

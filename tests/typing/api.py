@@ -53,6 +53,7 @@ from modellab_async import (
     Page,
     Pager,
     Param,
+    PauseInfo,
     PermissionDeniedError,
     Project,
     ProjectArtifacts,
@@ -504,6 +505,10 @@ class Mine(Hooks):
     def on_wait(self, wait: WaitInfo) -> None:
         assert_type((wait.seconds, wait.for_quota), tuple[float, bool])
 
+    def on_pause(self, pause: PauseInfo) -> None:
+        assert_type((pause.operation, pause.rate_limit), tuple[str, RateLimit | None])
+        assert_type((pause.seconds, pause.until), tuple[float, float])
+
     def on_done(self, done: DoneInfo) -> None:
         assert_type((done.attempts, done.seconds), tuple[int, float])
 
@@ -513,7 +518,8 @@ def typed_hooks() -> None:
     traced: Hooks = OpenTelemetryHooks()
     hooks: list[Hooks] = [told, traced]
     for each in hooks:
-        print(each.on_call, each.on_attempt, each.on_retry, each.on_wait, each.on_done)
+        print(each.on_call, each.on_attempt, each.on_retry, each.on_wait, each.on_pause)
+        print(each.on_done)
     ModelLabClient(hooks=told).with_options(hooks=hooks)
 
 
