@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from ssl import SSLContext
 from typing import Any, Final, NoReturn, Self, cast
