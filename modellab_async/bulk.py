@@ -411,7 +411,7 @@ class BulkFetcher:
         if len(rest) == 1:
             await self._get(rest[0], on_retry=on_retry)
         else:
-            for entry in rest:  # their number is bounded by the room for outcomes
+            for entry in rest:  # their number is bounded, as that of outcomes is
                 self._spawn(self._get(entry))
 
     async def _get(self, asked: Asked, on_retry: Callable[[], object] | None = None) -> None:

@@ -60,7 +60,7 @@ class Pager(Generic[T]):
     """A listing that has not been requested yet.
 
     ``await pager`` requests the first page; ``async for item in pager`` yields every item of every
-    page, once; ``async for page in pager.pages()`` yields the pages. Each of them starts anew.
+    page, once; ``async for page in pager.pages()`` yields the pages. Each of these starts over.
 
     Attributes:
         complete: what is known after the last iteration that reached the end. True: no item that

@@ -288,13 +288,13 @@ class RetryBudget:
 
 @attrs.define
 class CallState:
-    """Where a call stands between its attempts.
+    """The state of a call between its attempts.
 
     Attributes:
         call: the call.
         attempts: how many were sent.
         deadline: when it gives up (monotonic); it counts from the first admission.
-        answer_lost: whether the server may have acted on an attempt without our knowing.
+        answer_lost: whether the server may have acted on an attempt without the client knowing.
         failure: what the last attempt that is repeated failed with.
         sent_at: when the last attempt was sent (monotonic).
         status: the status of its response.
@@ -374,7 +374,7 @@ def retrying(
     """The retries of one call.
 
     Args:
-        state: where the call stands.
+        state: the call's state.
         policy: how often, and after how long.
         clock: the source of time and jitter.
         sleep: pauses for that many seconds, or raises if the call has no future.

@@ -78,7 +78,8 @@ def built_calls() -> dict[str, Call]:
             if parameter.default is inspect.Parameter.empty
         ]
         call = builder(*(values.get(parameter.name, 7) for parameter in required))
-        calls[call.operation] = call
+        if isinstance(call, Call):  # parse_id is no builder
+            calls[call.operation] = call
     return calls
 
 

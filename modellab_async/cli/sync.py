@@ -1,4 +1,4 @@
-"""``modellab sync`` and ``modellab sql``: runs in a database, and questions to it."""
+"""``modellab sync`` and ``modellab sql``: runs in a database, and queries of it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def sync(
     full: Annotated[
         bool,
         typer.Option(
-            "--full", help="Read the whole listing, and look for runs that it no longer shows."
+            "--full", help="Read the whole listing, and find runs that it no longer shows."
         ),
     ] = False,
     chosen: RunFilter,
@@ -111,7 +111,7 @@ def _sum_up(store: Store, done: Sync, *, as_json: bool) -> None:
     if done.failed:
         complain(f"{done.failed:,} could not be fetched, see the table failures")
     if done.complete is False:
-        note("Some runs may be missing: the listing kept changing. --full looks for them.")
+        note("Some runs may be missing: the listing kept changing. --full finds them.")
 
 
 def ids_in(path: Path) -> Iterable[str] | AsyncIterable[str]:
@@ -128,7 +128,7 @@ def ids_in(path: Path) -> Iterable[str] | AsyncIterable[str]:
 
 
 class _IdFile:
-    """The ids in a file, counted first so that the time that remains can be told."""
+    """The ids in a file, counted first so that the remaining time can be shown."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -156,7 +156,7 @@ def sql(
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a database of runs a question in SQL. It is only read, and no other file is.
+    """Query a database of runs in SQL. The query can read that file only, and writes nothing.
 
     The tables are runs, failures and syncs; the views are params, tags, metrics and runs_wide.
     """

@@ -156,7 +156,7 @@ class Store:
         return [Sync(**row) for row in rows]
 
     def write(self, sync: Sync, runs: Sequence[Run], failures: Sequence[Failure] = ()) -> None:
-        """Write runs and failures, and where the sync stands, in one transaction.
+        """Write runs and failures, and the position of the sync, in one transaction.
 
         A run that cannot be stored, such as one with an integer beyond 64 bits, is a failure. A
         404 of a run that is in the database is no failure: the run has vanished.

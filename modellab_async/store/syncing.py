@@ -1,8 +1,8 @@
 """Bringing a store up to date: which runs to ask for, and when to stop.
 
-Three kinds of sync share the way into the database:
+There are three kinds of sync:
 
-- ``listing`` reads every page, sorted by creation, so that new runs come last. Where it stands is
+- ``listing`` reads every page, sorted by creation, so that new runs come last. Its position is
   written with the runs; an interrupted one resumes at the last page whose first run it has. A full
   sync reads overlapping pages instead (``Runs.list(verify=True)``), from the beginning.
 - ``update`` reads pages sorted by ``updated_at``, newest first, until a page has nothing new and
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int | None], object]
 
 OVERLAP: Final = timedelta(minutes=1)
-"""How much further back an update looks than it has to, for servers whose clocks differ."""
+"""How much further back an update reads than it has to, for servers whose clocks differ."""
 
 _ORDER: Final = "created_at"
 _NEWEST_FIRST: Final = "-updated_at"
@@ -86,7 +86,7 @@ async def sync(
     Args:
         lab: the client.
         store: an open store.
-        filter: which runs; all by default. Each filter has updates of its own.
+        filter: which runs; all by default. Each filter has its own updates.
         run_ids: fetch these runs instead of a listing; an interrupted sync by ids resumes if it
             began less than a day ago.
         full: read the whole listing, and verify by id what it does not show.
