@@ -36,6 +36,7 @@ from modellab_async import (
     TransportError,
 )
 from modellab_async.bulk import Fetch
+from modellab_async.limiter import AdaptiveLimiter
 
 CAP = 6
 POLICY = RetryPolicy(attempts=3, deadline=None)
@@ -78,11 +79,8 @@ WRONG: dict[str, tuple[Any, type[ModelLabError]]] = {
 }
 """What does not pass: the call ends in it."""
 
-STALL = "stall"
-
 ACTS = PASSING | CUT | LASTING | WRONG
 plans = st.lists(st.sampled_from(sorted(ACTS)), max_size=4)
-slow_plans = plans.map(lambda plan: [STALL, *plan])
 bare_plans = st.lists(st.sampled_from(sorted(PASSING | LASTING)), max_size=4)
 
 
@@ -138,15 +136,17 @@ class ClientAndServer(RuleBasedStateMachine):
     async def begin(self) -> None:
         await self.server.__aenter__()
         self.server.default = self.answer
+        clock = self.fake.clock()
+        self.limiter = AdaptiveLimiter(CAP, clock)
         self.lab = ModelLabClient(
             base_url=self.server.base_url,
             api_key="ak",
             app_key="pk",
-            max_concurrency=CAP,
             retry=POLICY,
-            clock=self.fake.clock(),
+            clock=clock,
+            limiter=self.limiter,
         )
-        self.fake.busy = lambda: self.lab._limiter.in_flight > 0
+        self.fake.busy = lambda: self.limiter.in_flight > 0
 
     async def answer(self, exchange: Exchange) -> None:
         """What the plan of the id asked for says; the API's own answer where it ends."""
@@ -157,11 +157,6 @@ class ClientAndServer(RuleBasedStateMachine):
             self.first_seen.setdefault(run_id, self.fake.now)
             plan = self.plans[run_id]
         act = plan.popleft() if plan else None
-        if act == STALL:
-            await exchange.write(GOOD[:-9])
-            await asyncio.sleep(0)
-            self.lab._transport.deadlines.expire_all()  # as if its time had come
-            await exchange.end("stall")
         await (well_behaved if act is None else ACTS[act][0])(exchange)
 
     def plan(self, plans: Sequence[Plan]) -> dict[int, Plan]:
@@ -182,12 +177,6 @@ class ClientAndServer(RuleBasedStateMachine):
         else:
             assert type(error) is expected
             assert error.attempts == attempts  # type: ignore[attr-defined]
-
-    @precondition(lambda self: not self.opened)
-    @rule(plan=slow_plans)
-    def get_slowly(self, plan: Plan) -> None:
-        """The same of a run whose first answer never comes to its end."""
-        self.get(plan)
 
     @rule(plan=plans)
     def get(self, plan: Plan) -> None:
@@ -276,7 +265,7 @@ class ClientAndServer(RuleBasedStateMachine):
             return
         if how == "cancel":
             await self.cancel(anext(opened.fetch, None), steps)
-        self.unseen += self.lab._limiter.in_flight
+        self.unseen += self.limiter.in_flight
         if how == "close":
             await opened.fetch.aclose()
         del opened
@@ -292,7 +281,7 @@ class ClientAndServer(RuleBasedStateMachine):
         task = asyncio.ensure_future(call)
         for _ in range(steps):
             await asyncio.sleep(0)
-        self.unseen += self.lab._limiter.in_flight
+        self.unseen += self.limiter.in_flight
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
@@ -317,8 +306,7 @@ class ClientAndServer(RuleBasedStateMachine):
     @invariant()
     def permits_are_conserved(self) -> None:
         """All given back when nothing is under way, never more than there are before."""
-        limiter = self.lab._limiter
-        assert limiter.in_flight == sum(quota.in_flight for quota in limiter._queues)
+        limiter = self.limiter
         assert 0 <= limiter.in_flight <= CAP
         if not self.opened:
             self.run(eventually(lambda: limiter.in_flight == 0))
