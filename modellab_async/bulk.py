@@ -158,8 +158,8 @@ class IdSource:
                 "run_ids must be an iterable or async iterable of ids,"
                 f" not {type(run_ids).__name__}"
             )
-        self.total = _length(run_ids)
-        self.read = 0
+        self.total: int | None = _length(run_ids)
+        self.read: int = 0
         self.error: BaseException | None = None
         self._stopped = False
         self._iterator: Iterator[Any] | None = None

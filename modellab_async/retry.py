@@ -320,7 +320,7 @@ class retry_if_rules_allow(retry_base):  # noqa: N801  # named like tenacity's o
     """Retries what `RETRY_RULES` repeats for a call."""
 
     def __init__(self, call: Call) -> None:
-        self._idempotency = call.idempotency
+        self._idempotency: Idempotency = call.idempotency
 
     def __call__(self, retry_state: RetryCallState) -> bool:
         """Decide on the attempt that just ended."""
