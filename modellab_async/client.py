@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from ssl import SSLContext
 from typing import Any, Final, NoReturn, Self, cast
@@ -64,7 +64,7 @@ from modellab_async.retry import (
     waits_for_quota,
 )
 from modellab_async.stats import Counters, Stats
-from modellab_async.transport import Stream, Transport
+from modellab_async.transport import Transport
 
 DEFAULT_TIMEOUT: Final = 30.0
 """Seconds for one attempt: connecting, headers and body together."""
@@ -275,8 +275,13 @@ class ModelLabClient(Closing):
     async def _perform(self, state: CallState) -> Any:
         __tracebackhide__ = True  # in pytest and IPython
         self._counters.calls += 1
+        attempt = self._attempt if state.observer is None else self._observed_attempt
         try:
-            return await self._perform_with_retries(state)
+            try:
+                return await attempt(state)
+            except ModelLabError as error:
+                failure: ModelLabError | None = error
+            return await self._retry_call(state, attempt, failure)
         except ModelLabError as error:
             if isinstance(error, StatusError | TransportError | DecodeError):
                 kind = classify(error, answer_lost=state.answer_lost)
@@ -286,14 +291,15 @@ class ModelLabClient(Closing):
             # Without the frames below this one: the message says what failed.
             raise error.with_traceback(None)  # noqa: B904  # it is the same error
         finally:
-            state.failure = None
+            failure = state.failure = None  # its traceback holds this frame
 
-    async def _perform_with_retries(self, state: CallState) -> Any:
-        try:
-            return await self._attempt(state)
-        except ModelLabError as error:
-            failure: ModelLabError | None = error
-        # Only a call that fails pays for tenacity, whose first attempt is the one that failed.
+    async def _retry_call(
+        self,
+        state: CallState,
+        attempt_call: Callable[[CallState], Awaitable[Any]],
+        failure: ModelLabError | None,
+    ) -> Any:
+        """Go on after the first failure; only a call that fails pays for tenacity."""
         retries = retrying(
             state,
             self._retry,
@@ -303,18 +309,17 @@ class ModelLabClient(Closing):
         )
         async for attempt in retries:
             with attempt:
-                if failure is not None:
+                if failure is not None:  # tenacity's first attempt is the one that failed
                     first, failure = failure, None
                     raise first
-                return await self._attempt(state)
-        return None
+                return await attempt_call(state)
+        return None  # not reached: an attempt returns, or tenacity raises its error
+
+    async def _observed_attempt(self, state: CallState) -> Any:
+        assert state.observer is not None
+        return await state.observer.attempt(self._attempt(state))
 
     async def _attempt(self, state: CallState) -> Any:
-        if state.observer is None:
-            return await self._attempt_once(state)
-        return await state.observer.attempt(self._attempt_once(state))
-
-    async def _attempt_once(self, state: CallState) -> Any:
         """One attempt: wait for admission, send, learn from the response, decode it."""
         call, transport = state.call, self._transport
         transport.check_usable()
@@ -344,27 +349,40 @@ class ModelLabClient(Closing):
         finally:
             # A stream returns its permit as well: however long it is read, it holds up no call.
             permit.release(overloaded=overloaded)
-        if response.status == 429:
-            self._counters.rate_limited += 1
-        if not 200 <= response.status < 300:
-            if response.status not in RETRYABLE_STATUSES:
-                self._budget.credit(repeated=state.attempts > 1)  # a missing run is an answer too
-            raise status_error(
-                call,
-                self._shown(call),
-                response,
-                rate_limit,
-                self._credentials.redact,
-                now=self._clock.time,
-            )
-        try:
-            result = await self._decode(call, response, stream)
-        except DecodeError as error:
-            if error.mismatched:
-                transport.drop_connection()
-            raise
+        result = await self._result(state, response, rate_limit) if stream is None else stream
         self._budget.credit(repeated=state.attempts > 1)
         return result
+
+    async def _result(
+        self, state: CallState, response: Response, rate_limit: RateLimit | None
+    ) -> Any:
+        """What a response means: a model, or the error that its status stands for."""
+        call, status = state.call, response.status
+        if not 200 <= status < 300:
+            self._counters.rate_limited += status == 429
+            if status not in RETRYABLE_STATUSES:
+                self._budget.credit(repeated=state.attempts > 1)  # a missing run is an answer too
+            redact = self._credentials.redact
+            raise status_error(
+                call, self._shown(call), response, rate_limit, redact, now=self._clock.time
+            )
+        if call.returns is None:
+            return None
+        if call.returns is bytes:
+            if status != 200:
+                raise DecodeError(f"{status} for {call.operation}, which is not the whole content")
+            return response.body
+        if status == 204:  # said on purpose, unlike an empty 200: no repeat would help
+            said = f"204 No Content for {call.operation}, which has content"
+            raise DecodeError(said, resource_id=call.expects)
+        try:
+            if call.paged:
+                return await decode_page(response.body, call.returns, self._converter)
+            return decode(response.body, call.returns, self._converter, expects=call.expects)
+        except DecodeError as error:
+            if error.mismatched:
+                self._transport.drop_connection()
+            raise
 
     async def _pay_for_retry(self, state: CallState) -> None:
         """Wait for retry budget."""
@@ -428,25 +446,6 @@ class ModelLabClient(Closing):
             return permit
         assert refusal is not None  # only a retry is late, and it has failed before
         raise refusal
-
-    async def _decode(self, call: Call, response: Response, stream: Stream | None) -> Any:
-        if call.returns is None:
-            return None
-        if call.returns is bytes:
-            if stream is not None:
-                return stream
-            if response.status != 200:
-                raise DecodeError(
-                    f"{response.status} for {call.operation}, which is not the whole content"
-                )
-            return response.body
-        if response.status == 204:  # said on purpose, unlike an empty 200: no repeat would help
-            raise DecodeError(
-                f"204 No Content for {call.operation}, which has content", resource_id=call.expects
-            )
-        if call.paged:
-            return await decode_page(response.body, call.returns, self._converter)
-        return decode(response.body, call.returns, self._converter, expects=call.expects)
 
     def _shown(self, call: Call) -> str:
         """A call's address for people: without keys and most of its ids."""

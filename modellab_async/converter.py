@@ -357,21 +357,20 @@ class Interner:
             DecodeError: with a path from the resource's root.
         """
         known, decode = self._known, self._decode
-        try:
-            return tuple(map(known.__getitem__, map(bytes, slices)))
-        except KeyError:
-            pass  # some are new
         keys = list(map(bytes, slices))
         models = list(map(known.get, keys))
+        if all(models):
+            return tuple(models)
         if len(known) > INTERNED:
             known.clear()
         index = 0
         try:
-            for index, key in enumerate(keys):
-                if models[index] is None:
-                    models[index] = model = known.get(key) or decode(key)
+            for index, model in enumerate(models):
+                if model is None:
+                    key = keys[index]
+                    models[index] = new = decode(key)
                     if len(key) <= LONGEST_INTERNED:
-                        known[key] = model
+                        known[key] = new
         except PARSE_ERRORS as error:
             wrong = decode_error(error)
         else:

@@ -46,6 +46,12 @@ OVERLAP: Final = 3
 FEW_ROWS: Final = 10
 """Rows that even tiny pages may repeat one after the other."""
 
+SPARE_PAGES: Final = 200
+"""Pages with new items beyond twice those that the total explains."""
+
+UNCOUNTED_ITEMS: Final = 5_000_000
+"""What counts as the total if the server names none."""
+
 Verify = Literal["created_at", "-created_at"]
 """The sort order that verification relies on: by a field that never changes."""
 
@@ -83,24 +89,18 @@ class Pager(Generic[T]):
         return self.load(self._page_size, None).__await__()
 
     def __aiter__(self) -> BackgroundIterator[T]:
-        reader = self._read(None)
+        reader = self._reader()
         return BackgroundIterator(reader, reader.next_item)
 
-    def pages(self, start: int | None = None) -> BackgroundIterator[Page[T]]:
-        """The pages, without items that an earlier page had.
-
-        Args:
-            start: the number of the page to begin with, if those before it are known; `complete`
-                then stays None. The first page by default.
-        """
-        reader = self._read(start)
+    def pages(self) -> BackgroundIterator[Page[T]]:
+        """The pages, without items that an earlier page had."""
+        reader = self._reader()
         return BackgroundIterator(reader, reader.next_page)
 
-    def _read(self, start: int | None) -> ListingReader[T]:
+    def _reader(self) -> ListingReader[T]:
         if self._verify is not None:
-            return ListingReader(self, OverlappingPages(self._verify), PageRequest(MAX_PAGE_SIZE))
-        size = MAX_PAGE_SIZE if self._page_size is None else self._page_size
-        return ListingReader(self, ConsecutivePages(), PageRequest(size, start))
+            return ListingReader(self, OverlappingPages(self._verify), MAX_PAGE_SIZE)
+        return ListingReader(self, ConsecutivePages(), self._page_size or MAX_PAGE_SIZE)
 
     async def load(self, size: int | None, number: int | None) -> Page[T]:
         """One page by its number, or the first one.
@@ -278,17 +278,16 @@ class ListingReader(Generic[T]):
     A page that cannot be read is requested again when the iteration is continued.
     """
 
-    def __init__(self, pager: Pager[T], plan: PagePlan, first: PageRequest) -> None:
+    def __init__(self, pager: Pager[T], plan: PagePlan, size: int) -> None:
         self._pager = pager
         self._plan = plan
-        self._upcoming = [first]
+        self._upcoming = [PageRequest(size)]
         self._ahead: dict[PageRequest, asyncio.Task[Page[T]]] = {}
         self._tasks: set[asyncio.Task[Page[T]]] = set()
         self._turn = asyncio.Lock()
         self._items: deque[T] = deque()
         self._seen = IdSet()
-        self._from_start = first.number is None
-        self._pages = self._repeated = 0
+        self._pages = self._new_pages = self._repeated = 0
         self._total: int | None = None
         self._total_of_new: int | None = None
         self._least_total: float = math.inf
@@ -383,9 +382,16 @@ class ListingReader(Generic[T]):
                 self._start(request)
 
     def _check_progress(self, page: Page[T], new: Sequence[T], *, last: bool) -> None:
-        """Refuse a listing that repeats its items without end."""
+        """Refuse a listing without end: one that repeats its items, or exceeds its own total."""
         if new or last:
             self._repeated, self._total_of_new = 0, page.total
+            self._new_pages += 1
+            total = UNCOUNTED_ITEMS if page.total is None else page.total
+            if not last and self._new_pages > SPARE_PAGES + 2 * total // len(page.items):
+                raise DecodeError(
+                    f"{self._new_pages} pages of {page.total} items, and still a next one",
+                    path="$.meta.page.next_number",
+                )
             return
         self._repeated += len(page.items)
         allowed = max(FEW_ROWS, 2 * len(page.items)) + 2 * self._plan.stepped_back
@@ -399,8 +405,6 @@ class ListingReader(Generic[T]):
 
     def _complete(self, last: Page[T]) -> bool | None:
         """What can be known at the end of the listing; see `Pager`."""
-        if not self._from_start:
-            return None
         whole = last.total is not None and last.total <= len(last.items)
         if whole if self._pages == 1 else self._plan.proved:
             return True

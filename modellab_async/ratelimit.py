@@ -95,11 +95,13 @@ def _number(text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        if len(text) < 16 and text.isdigit():  # as it nearly always is
-            return float(text)
-        return max(number for number in map(float, text.split(",")) if math.isfinite(number))
+        numbers = [float(text)]
     except ValueError:
-        return None
+        try:
+            numbers = list(map(float, text.split(",")))
+        except ValueError:
+            return None
+    return max(filter(math.isfinite, numbers), default=None)
 
 
 def _seconds_until(

@@ -208,7 +208,7 @@ async def typed_listings(lab: ModelLabClient) -> None:
     assert_type(lab.projects.list(verify=True), Pager[Project])
     verified = lab.runs.list(verify=True)
     assert_type(verified, Pager[Run])
-    async with pager.pages(3) as pages:
+    async with pager.pages() as pages:
         assert_type(await anext(pages), Page[Run])
     assert_type(pager.complete, bool | None)
     assert_type([run.name async for run in lab.runs.list()], list[str])
