@@ -68,7 +68,7 @@ async def modellab(
 def modellab_fail(modellab_sim: Simulator) -> Callable[..., None]:
     """Have the next requests meet a fault: ``modellab_fail(503, 429, "reset")``, one each.
 
-    With ``run=70158`` it is the next requests for that run by itself. A number is a status; the
+    With ``run=70158`` it is the next requests for that run alone. A number is a status; the
     names are those of `Fault`: close, cut, drip, lost, reset, stall. All of them fail a request,
     but for ``"drip"``, which only slows its answer down. Another name is a `ValueError`.
     """

@@ -24,6 +24,11 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
 EXTRAS = ("cli", "duckdb", "otel", "speed")
 IN_PLACE = ("-e", f".[{','.join(EXTRAS)}]")  # for coverage and pyright to see it
+PROSE = (  # with docstrings, errors and --help
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "examples"),
+    *("modellab_async", "_modellab_async_cli.py", "_modellab_async_pytest.py"),
+    "docs/_build/html/reference/command-line.html",
+)
 PARALLEL = ("-n", "auto", "--maxprocesses", "4")
 
 
@@ -107,10 +112,11 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The site, with warnings as errors and every link inside it checked."""
+    """The site, with warnings as errors, every link inside it checked, and its wording."""
     session.install(*IN_PLACE, *group("docs"))
     session.run("sphinx-build", "-W", "--keep-going", "-E", "-q", "docs", "docs/_build/html")
     session.run("python", "docs/check_links.py", "docs/_build/html")
+    session.run("codespell", "--dictionary=-", "--dictionary=docs/words.txt", *PROSE)
 
 
 @nox.session

@@ -55,7 +55,7 @@ SECTIONS: dict[str, Callable[[Settings], Section]] = {
 }
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGE = Path("explanation/performance-results.md")
+PAGE = Path("explanation/measurements/speed.md")
 IMAGES = Path("_static")
 PACKAGES = (
     "aiohttp",
@@ -68,7 +68,7 @@ PACKAGES = (
     "datadog-api-client",
     "aiosonic",
 )
-INTRODUCTION = """# Performance: the measured results
+INTRODUCTION = """# Measurements: speed and memory
 
 `python -m benchmarks.bench` writes this page.
 Client and server are two processes of one machine, over loopback;
@@ -122,7 +122,7 @@ def markdown(section: Section) -> str:
     lines = [f"## {section.title}\n", *section.text.replace(". ", ".\n").splitlines(), ""]
     for name, svg in section.plots.items():
         title = svg.partition("<title>")[2].partition("</title>")[0]
-        lines.append(f"![{title}](../_static/performance-{name}.svg)\n")
+        lines.append(f"![{title}](../../_static/performance-{name}.svg)\n")
     return "\n".join([*lines, table(section.head, section.rows), ""])
 
 

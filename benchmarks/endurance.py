@@ -43,10 +43,11 @@ class Scale:
     asked: int
     policy: RetryPolicy
     kills: int
+    synced: int
 
 
-FULL = Scale(65_614, 1_000_000, 60.0, 200, 200, 10, 1_000, RetryPolicy(), 30)
-SHORT = Scale(300, 4_000, 1.5, 200, 50, 2, 100, RetryPolicy(base=0.02, cap=0.2), 3)
+FULL = Scale(65_614, 1_000_000, 60.0, 200, 200, 10, 1_000, RetryPolicy(), 30, 20_000)
+SHORT = Scale(300, 4_000, 1.5, 200, 50, 2, 100, RetryPolicy(base=0.02, cap=0.2), 3, 1_000)
 
 
 @frozen
@@ -342,7 +343,7 @@ async def unreachable(_: Scale) -> list[Figure]:
 async def kills(scale: Scale) -> list[Figure]:
     """`modellab sync` killed at random moments, then once left to finish."""
     chance = random.Random(30)
-    async with running_simulator(runs=scale.many // 20, latency=LATENCY) as sim:
+    async with running_simulator(runs=scale.synced, latency=LATENCY) as sim:
         with tempfile.TemporaryDirectory() as directory:
             calm, killed = Path(directory, "calm.duckdb"), Path(directory, "killed.duckdb")
             started = time.perf_counter()
@@ -356,7 +357,7 @@ async def kills(scale: Scale) -> list[Figure]:
                 await process.wait()
             assert await (await _sync(sim, killed)).wait() == 0
             different = _differences(calm, killed)
-    row = f"{scale.kills} kills of a sync of {scale.many // 20:,} runs"
+    row = f"{scale.kills} kills of a sync of {scale.synced:,} runs"
     return [Figure(row, f"rows of {name} lost, repeated or different", count, 0, 0)
             for name, count in different.items()]  # fmt: skip
 

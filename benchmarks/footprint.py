@@ -217,7 +217,7 @@ def keep(settings: Settings) -> Section:
     )
     return Section(
         "Keeping runs",
-        "Runs of 8.9 KB, all kept, 10 requests in flight; each client in a process of its own.",
+        "Runs of 8.9 KB, all kept, 10 requests in flight; each client in a separate process.",
         [
             "values",
             "client",

@@ -1,4 +1,4 @@
-"""The whole soak: every row at full size, into docs/explanation/soak-results.md.
+"""The whole soak: every row at full size, into docs/explanation/measurements/soak.md.
 
 ``python -m benchmarks.soak`` takes some fifteen minutes. ``--short`` only shows that all works;
 ``--only storm,processes`` runs those rows and leaves the others of the published page as they are.
@@ -16,8 +16,8 @@ from endurance import FULL, ROWS, SHORT, Figure
 from harness import table
 from sections import publish, published
 
-PAGE = Path(__file__).parent.parent / "docs/explanation/soak-results.md"
-INTRODUCTION = """# Soak: what the client survives
+PAGE = Path(__file__).parent.parent / "docs/explanation/measurements/soak.md"
+INTRODUCTION = """# Measurements: the soak
 
 `nox -s soak` writes this page: `benchmarks/endurance.py` holds the rows, all seeded.
 Client and simulator are processes of one machine, over loopback.

@@ -21,7 +21,7 @@ extensions = [
     "docstrings",
     "help_pages",
 ]
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "**/_*.md"]  # the last are included by other pages
 
 html_theme = "furo"
 html_title = "modellab_async"
@@ -52,6 +52,7 @@ napoleon_use_rtype = False
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!modellab_async).*"),
-    (r"py:class", r"modellab_async\..*\.(T|M|T_co|Answer)"),
+    (r"py:class", r"modellab_async\..*\.(T|M|T_co|_\w+)"),
+    (r"py:class", r"modellab_async\.simulator\.responses\.Response"),
 ]
 suppress_warnings = ["config.cache"]

@@ -1,6 +1,6 @@
 """``modellab demo`` in a terminal, as a picture: ``python docs/demo_picture.py`` takes a new one.
 
-A real run writes to a real (pseudo) terminal; what stands on it at the end is drawn by rich.
+A run writes to a pseudo terminal, and rich draws what it shows at the end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OTHER_CONTROL = re.compile(r"\x1b\[\?25[lh]|\x1b\[2K|\r(?!\n)")
 
 
 def written() -> str:
-    """All that the command wrote to its terminal."""
+    """All that the command writes to its terminal."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (LINES, COLUMNS))
     environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
@@ -44,7 +44,7 @@ def written() -> str:
 
 
 def last_screen(text: str) -> list[str]:
-    """The lines that stand at the end: each redrawing goes up and clears what it replaces."""
+    """The lines at the end; each redrawing goes up and clears what it replaces."""
     lines = [""]
     position = 0
     for match in UP_AND_CLEAR.finditer(text):
@@ -61,14 +61,15 @@ def _add(lines: list[str], text: str) -> list[str]:
 
 
 def main() -> None:
-    """Run, draw, keep."""
+    """Run the demo and write its picture."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), color_system="truecolor")
     console.print(Text("$ modellab demo", style="bold"))
     for line in last_screen(written().rstrip()):
         console.print(Text.from_ansi(line))
+    console.print()  # the frame would cut the last line
     console.save_svg(str(PICTURE), title="modellab demo", unique_id="demo")
     text = PICTURE.read_text("utf-8")
-    # rich names fonts of another host; the picture is to need none.
+    # rich refers to fonts on another host.
     text = re.sub(r"\s*@font-face \{.*?\}", "", text, flags=re.DOTALL)
     PICTURE.write_text(text, "utf-8")
 

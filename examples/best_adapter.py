@@ -1,4 +1,4 @@
-"""Pick the best run of a project by a metric, and download its adapter, or else its model.
+"""Find the best run of a project by a metric, and download its adapter or else its model.
 
     python examples/best_adapter.py 2387 eval_loss out/
 
@@ -21,7 +21,7 @@ FOLDERS = ("adapter/", "model/")
 
 
 async def by_metric(lab: ModelLabClient, project_id: int, metric: str) -> list[tuple[float, Run]]:
-    """The completed runs of a project that have a metric, those with its lowest value first."""
+    """The completed runs of a project that have a metric, the lowest value first."""
     found = []
     completed = RunFilter(project_id=project_id, status=RunStatus.COMPLETED)
     async for run in lab.runs.list(completed, sort="created_at"):
@@ -32,14 +32,14 @@ async def by_metric(lab: ModelLabClient, project_id: int, metric: str) -> list[t
 
 
 async def weights_of(lab: ModelLabClient, run: Run) -> str | None:
-    """The folder with what a run has learned; None if it kept nothing of it."""
+    """The folder that holds the weights of a run; None if there is none."""
     listing = await lab.runs.artifacts(run.id)
     folders = {file.path for file in listing.files if file.is_dir}
     return next((folder for folder in FOLDERS if folder in folders), None)
 
 
 async def download(lab: ModelLabClient, run: Run, folder: str, directory: str) -> Sequence[Path]:
-    """The files of one folder of a run, without the gigabytes of checkpoints beside it."""
+    """Download one folder of a run, without the checkpoints beside it."""
     listing = await lab.runs.artifacts(run.id, folder)
     paths = [f"{listing.path_in_project}/{file.path}" for file in listing.files if not file.is_dir]
     return await asyncio.gather(
@@ -48,7 +48,7 @@ async def download(lab: ModelLabClient, run: Run, folder: str, directory: str) -
 
 
 async def main() -> None:
-    """Do both, and say what was found."""
+    """Print the best run and the paths of its files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("project_id", type=int)
     parser.add_argument("metric")

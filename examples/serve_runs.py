@@ -4,8 +4,8 @@
     curl localhost:8080/runs/70158
     curl 'localhost:8080/runs?ids=70158,71354'
 
-All requests of the service share the client's connections and its knowledge of the rate limit.
-The client is opened when the service starts, on its event loop, and closed when it stops.
+All requests of the service share the connections and the limiter of one client. It is opened when
+the service starts, on its event loop, and closed when it stops.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ async def one_run(request: web.Request) -> web.Response:
 
 @routes.get("/runs")
 async def many_runs(request: web.Request) -> web.Response:
-    """Up to 1,000 runs in the order asked, with an error in place of each that failed."""
+    """Up to 1,000 runs in the order of the ids, with an error in place of each that failed."""
     run_ids = request.query.get("ids", "").split(",")[:1_000]
     answers: list[dict[str, Any]] = []
-    # A request that is dropped cancels this handler, and with it what it fetches.
+    # If the caller disconnects, this handler is cancelled, and with it all that it fetches.
     async with request.app[LAB].runs.fetch(run_ids, ordered=True) as outcomes:
         async for outcome in outcomes:
             if outcome.run is not None:
@@ -60,7 +60,7 @@ async def many_runs(request: web.Request) -> web.Response:
 
 @web.middleware
 async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """What the client raises, in the terms of this service."""
+    """Turn the errors of the client into responses of this service."""
     try:
         return await handler(request)
     except InvalidIdError as error:
@@ -81,10 +81,10 @@ def _failure(
 
 
 def make_app(**options: Any) -> web.Application:
-    """The service; the options are those of the client."""
+    """The service; the options are those of `ModelLabClient`."""
 
     async def lifespan(app: web.Application) -> AsyncIterator[None]:
-        # Whoever waits for this service would not wait two minutes for it.
+        # Callers of a web service do not wait two minutes, the default deadline of a call.
         options.setdefault("retry", RetryPolicy(attempts=4, deadline=10, max_rate_limit_wait=10))
         async with ModelLabClient(**options) as lab:
             app[LAB] = lab
@@ -100,5 +100,5 @@ if __name__ == "__main__":
     web.run_app(
         make_app(base_url=os.environ.get("MODELLAB_BASE_URL")),
         port=int(os.environ.get("PORT", "8080")),
-        handler_cancellation=True,  # or work would go on for callers who have hung up
+        handler_cancellation=True,  # stop working for callers that have disconnected
     )

@@ -9,21 +9,21 @@ Example:
     ```
 """
 
-# The rooms, from facts to edges; each imports only rooms above it:
-#   display, notebook, pydantic_schema          how values look to a person, and to pydantic
-#   models, errors                              what the API's resources and failures are
-#   clock, closing, collector, stats, idset     small things that all rooms share
+# The modules by layer, lowest first; a module imports only from its own layer and lower ones:
+#   display, notebook, pydantic_schema          how values are shown, and their pydantic schemas
+#   models, errors                              the API's resources and failures
+#   clock, closing, collector, stats, idset     helpers that all layers share
 #   comparison, frames, run_list                pure: runs side by side, as tables, and in a list
 #   ratelimit, config, endpoints, responses     pure: settings, HTTP, the operations
 #   parsing, converter                          pure: JSON to models and back
-#   hooks                                       what is told of calls, and to whom
-#   quota, limiter, budget, retry, deadlines, transport    a request in motion
-#   bulk, pagination, waiting, downloads            many requests as one piece of work
-#   resources, client                           what users hold
+#   hooks                                       events of calls, for observers
+#   limiter, retry, transport                   one request: admission, repeats, HTTP
+#   bulk, pagination, waiting, downloads        many requests as one piece of work
+#   resources, client                           the public API
 #   store, export, raydata                      runs as databases, files and datasets
 #   otel                                        calls as spans and metrics
-#   speed                                       uvloop and isal, by choice
-#   cli, simulator                              edges; the simulator imports nothing of ours
+#   speed                                       uvloop and isal, opt-in
+#   cli, simulator                              on top; the simulator imports nothing of the package
 
 import sys
 from typing import TYPE_CHECKING
@@ -181,7 +181,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import what few programs need only where it is asked for (PEP 562)."""
+    """Import what few programs need only when it is used (PEP 562)."""
     if name in {"Comparison", "compare"}:
         from modellab_async import comparison  # noqa: PLC0415 - see above
 

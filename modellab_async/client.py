@@ -90,7 +90,7 @@ class ModelLabClient(Closing):
         bearer_token: ``DD_BEARER_TOKEN`` by default; wins over keys. A function, sync or async,
             is asked for a token before each attempt, since tokens expire.
         site: a site, its short name, or a pasted UI or API address; ``DD_SITE`` by default, and
-            ``datadoghq.com`` where that is not set either.
+            ``datadoghq.com`` if that is not set either.
         base_url: another address to ask, which overrides ``site``; ``MODELLAB_BASE_URL`` by
             default, unless ``site`` is given.
         retry: how failed calls are repeated; :class:`RetryPolicy` by default.
@@ -100,13 +100,13 @@ class ModelLabClient(Closing):
         proxy: an http(s) proxy; by default the environment's (``HTTPS_PROXY``, ``NO_PROXY``),
             looked up once. Pass an empty string for none.
         ssl: as in aiohttp: a context, a fingerprint, or False to check nothing.
-        max_body_bytes: the largest answer that is read into memory, after decompression.
+        max_body_bytes: the largest response that is read into memory, after decompression.
         allow_http: allow a plain-HTTP ``base_url`` that is not this machine's own.
         converter: the cattrs converter to use, see :func:`make_converter`.
         limiter: decides when requests may be sent, in place of the default `AdaptiveLimiter`;
             any object with the methods of :class:`~modellab_async.limiter.Limiter`.
         clock: the source of time, sleep and randomness, for tests.
-        hooks: what is told of calls, attempts, retries and waits: an object with methods of
+        hooks: observers of calls, attempts, retries and waits: an object with methods of
             :class:`Hooks`, or a sequence of such.
 
     Attributes:
@@ -115,7 +115,7 @@ class ModelLabClient(Closing):
         artifacts: the content of files.
 
     Raises:
-        ConfigError: where credentials, site or another option cannot work.
+        ConfigError: if credentials, site or another option cannot work.
     """
 
     # Each client has its own. The classes stand in for them on this class, so that
@@ -158,7 +158,7 @@ class ModelLabClient(Closing):
         else:
             url = URL(f"https://api.{resolve_site(site or os.environ.get('DD_SITE') or 'us1')}")
         if session is not None and session.auth is not None:
-            raise ConfigError("the session given has credentials of its own; take its auth away")
+            raise ConfigError("the session given has its own credentials; remove its auth")
         proxy = hidden(environment_proxy(url) if proxy is None else proxy)
         counters = Counters()
         self._clock = clock or Clock()
@@ -207,10 +207,10 @@ class ModelLabClient(Closing):
     ) -> ModelLabClient:
         """A view of this client with other options; what is not given stays (``hooks=()``: none).
 
-        It shares connections, limiter, retry budget and counters, and is not closed by itself.
+        It shares connections, limiter, retry budget and counters, and needs no closing.
 
         Raises:
-            ConfigError: where an option cannot work.
+            ConfigError: if an option cannot work.
         """
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
@@ -492,7 +492,7 @@ class ModelLabClient(Closing):
             operation=pause.operation, rate_limit=limit, seconds=pause.seconds, until=until
         )
         for listeners in self._all_listeners:
-            listeners.tell("on_pause", info)
+            listeners.emit("on_pause", info)
 
 
 def _concurrency(asked: int | None, session: aiohttp.ClientSession | None) -> int:

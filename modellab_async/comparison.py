@@ -16,9 +16,9 @@ Statistic = Literal["latest", "min", "max", "mean", "stddev"]
 
 @attrs.frozen
 class ParamRow:
-    """A param and what each run has for it, in the order of the runs; None where one lacks it.
+    """A param and what each run has for it, in the order of the runs; None if one lacks it.
 
-    Where a run has the same param more than once, its values are joined by ``, ``.
+    If a run has the same param more than once, its values are joined by commas.
     """
 
     key: str
@@ -32,7 +32,7 @@ class ParamRow:
 
 @attrs.frozen
 class MetricRow:
-    """A metric and its statistic in each run, in the order of the runs; None where one lacks it."""
+    """A metric and its statistic in each run, in the order of the runs; None if one lacks it."""
 
     key: str
     values: tuple[float | None, ...]

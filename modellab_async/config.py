@@ -35,7 +35,7 @@ SITES: Final[dict[str, str]] = {
 """Datadog's sites by their short names."""
 
 Token = str | Callable[[], str | Awaitable[str]]
-"""A bearer token, or a function (sync or async) that gives a current one for each attempt."""
+"""A bearer token, or a function (sync or async) that returns a current one for each attempt."""
 
 
 _ISSUED_KEPT: Final = 256
@@ -65,15 +65,15 @@ def hidden(value: T) -> T:
 
 
 _SITE_HOST: Final = re.compile(r"^(https?://)?((app|api)\.)?|[/?#:].*$", re.DOTALL)
-"""What may stand around a site: scheme and service before it; port, path and query after it."""
+"""What may surround a site: scheme and service before it; port, path and query after it."""
 
 
 def resolve_site(text: str) -> str:
-    """The site that a site's name, short name or pasted UI or API address stands for.
+    """The site that a name, a short name, or a pasted UI or API address means.
 
     Raises:
-        ConfigError: where it names none of the nine; not showing it, since it may be a key that
-            was put in the wrong place.
+        ConfigError: if it names none of the nine; the message does not show it, since it may be a
+            key that was put in the wrong place.
     """
     text = hidden(text)
     host = hidden(_SITE_HOST.sub("", text.strip().lower()))
@@ -88,7 +88,7 @@ def resolve_base_url(base_url: str, *, allow_http: bool) -> URL:
     """Check an explicit base URL; ``http`` is for loopback, unless ``allow_http``.
 
     Raises:
-        ConfigError: where it is not an absolute http(s) address, or carries user or query.
+        ConfigError: if it is not an absolute http(s) address, or carries user or query.
     """
     try:
         url = URL(str(base_url).strip().rstrip("/"))
@@ -149,12 +149,12 @@ class Credentials:
         app_key: str | None,
         bearer_token: Token | None,
     ) -> Credentials:
-        """Credentials from arguments, where given, or from the environment.
+        """Credentials from arguments, if given, or from the environment.
 
         A token wins over a key pair, and arguments win over the environment.
 
         Raises:
-            ConfigError: where neither is complete, or one could not stand in a header.
+            ConfigError: if neither is complete, or one cannot be sent in a header.
         """
         if bearer_token is None and api_key is None and app_key is None:
             bearer_token = environ.get("DD_BEARER_TOKEN") or None
@@ -190,7 +190,7 @@ class Credentials:
         return callable(self._bearer_token)
 
     def headers(self) -> dict[str, str]:
-        """The authentication headers, where they never change."""
+        """The authentication headers, if they never change."""
         if self._api_key is not None and self._app_key is not None:
             return {"DD-API-KEY": self._api_key, "DD-APPLICATION-KEY": self._app_key}
         if isinstance(self._bearer_token, _Secret):
@@ -201,7 +201,7 @@ class Credentials:
         """The authentication headers of this moment: asks a token function for its token.
 
         Raises:
-            ConfigError: where the function gives nothing that can stand in a header.
+            ConfigError: if the function returns nothing that can be sent in a header.
         """
         if isinstance(self._bearer_token, str) or self._bearer_token is None:
             return self.headers()
@@ -239,7 +239,7 @@ def _bearer(token: _Secret) -> dict[str, str]:
 
 
 def _secret(name: str, value: object) -> _Secret:
-    """Check that a value can stand in a header (RFC 9110, section 5.5) without showing it."""
+    """Check that a value can be sent in a header (RFC 9110, section 5.5) without showing it."""
     if not isinstance(value, str):
         raise ConfigError(f"{name} must be a string, not {type(value).__name__}")
     text = _Secret(value.strip(" "))
@@ -285,7 +285,7 @@ def check_proxy(proxy: Any, base_url: URL, *, allow_http: bool) -> URL:
     """Check a proxy's address.
 
     Raises:
-        ConfigError: where it is not an http(s) address, or would see the keys in the clear.
+        ConfigError: if it is not an http(s) address, or would see the keys in the clear.
     """
     try:
         url = URL(str(proxy) if "://" in str(proxy) else f"http://{proxy}")
@@ -308,7 +308,7 @@ def positive(value: Any, name: str) -> float:
     """An option that must be a positive number.
 
     Raises:
-        ConfigError: where it is not.
+        ConfigError: if it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ConfigError(f"{name} must be a positive number, not {value!r}")
@@ -319,7 +319,7 @@ def positive_int(value: Any, name: str) -> int:
     """An option that must be a positive integer.
 
     Raises:
-        ConfigError: where it is not.
+        ConfigError: if it is not.
     """
     if not isinstance(value, int):
         raise ConfigError(f"{name} must be a positive integer, not {value!r}")

@@ -226,7 +226,7 @@ class ResourceHook(Generic[M]):
     """
 
     def __init__(self, model: type[M], converter: cattrs.Converter) -> None:
-        self.wire = (
+        self.wire: Any = (
             None if _has_user_hook_within(model, converter) else wire_model(cast("Any", model))
         )
         self._model = model
@@ -418,7 +418,7 @@ def _text_id(value: object) -> str:
 
 
 class PageNumbers(msgspec.Struct, gc=False):
-    """Where a page stands in its listing; see `Page`."""
+    """The position of a page in its listing; see `Page`."""
 
     number: int | None = None
     size: int | None = None
@@ -471,7 +471,7 @@ class DecodedPage:
 
     Attributes:
         items: the model of each item, or the `DecodeError` that it led to.
-        numbers: where the page stands in its listing.
+        numbers: the position of the page in its listing.
     """
 
     items: list[Any]

@@ -78,7 +78,7 @@ def common_metrics(runs: Iterable[Any], most: int) -> list[str]:
 def shares(values: Sequence[float | None]) -> list[float | None]:
     """Each value's magnitude as a share of the largest, 0 to 1, to draw bars by.
 
-    None stands for a value that is absent or not finite.
+    None is a value that is absent or not finite.
     """
     sizes = [None if v is None or not math.isfinite(v) else abs(v) for v in values]
     largest = max((size for size in sizes if size), default=1.0)

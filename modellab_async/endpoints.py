@@ -1,6 +1,6 @@
-"""The whole API on one page: a pure builder per operation, each giving a `Call`.
+"""The whole API on one page: a pure builder per operation, each returning a `Call`.
 
-Source: Datadog API v2, Model Lab (preview). Paths stand below ``/api/v2/model-lab-api``. Every
+Source: Datadog API v2, Model Lab (preview). Paths are below ``/api/v2/model-lab-api``. Every
 builder raises `InvalidIdError` for a bad id and ValueError for another bad argument.
 """
 
@@ -253,9 +253,9 @@ def list_project_artifacts(project_id: object) -> Call:
 def artifact_content(
     project_id: object, artifact_path: str, *, streamed: bool = False, offset: int = 0
 ) -> Call:
-    """``GET /artifacts/content``: a file's bytes, from ``offset`` on where the server can.
+    """``GET /artifacts/content``: a file's bytes, from ``offset`` on if the server can.
 
-    The content is asked for as it is stored: compressed on the way, its length and ranges (RFC
+    The content is requested as it is stored: compressed on the way, its length and ranges (RFC
     9110, section 14) would not be the file's.
     """
     if not artifact_path:
@@ -322,7 +322,7 @@ def project_facet_values(facet_type: Literal["tag"], facet_name: str) -> Call:
 
 
 def _query(*pairs: tuple[str, object]) -> str:
-    """A query string of the pairs that have a value; commas and colons stand as they are."""
+    """A query string of the pairs that have a value; commas and colons are not escaped."""
     return urlencode(
         [(name, _plain(value)) for name, value in pairs if value is not None],
         quote_via=quote,

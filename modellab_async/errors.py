@@ -5,15 +5,15 @@
     │   └── MissingExtraError       also an ImportError; names the extra to install
     ├── InvalidIdError              also a ValueError; raised before any request
     ├── ClientClosedError           used after closing, or from another event loop
-    ├── TransportError              no answer: refused, dropped, cut short
+    ├── TransportError              no response: refused, dropped, cut short
     │   └── RequestTimeoutError     also a TimeoutError
-    ├── DecodeError                 an answer that is not what the API promises
+    ├── DecodeError                 a response that is not what the API promises
     ├── WaitTimeoutError            also a TimeoutError; carries the last run seen
-    ├── DownloadError               a file that could not be brought to disk safely
+    ├── DownloadError               a file that could not be written to disk safely
     ├── ExportError                 a file of runs that could not be written or resumed
     ├── StoreError                  a database of runs that could not be opened or written
     ├── BulkError                   some of many failed; carries all that succeeded
-    └── StatusError                 an answer with a status that is not 2xx
+    └── StatusError                 a response with a status that is not 2xx
         ├── BadRequestError         400
         ├── AuthenticationError     401
         ├── PermissionDeniedError   403
@@ -55,11 +55,11 @@ class _CallError(ModelLabError):
 
 
 class ConfigError(ModelLabError):
-    """The client cannot work as it was set up; the message names what to give instead."""
+    """The client cannot work as configured; the message says what to pass instead."""
 
 
 class MissingExtraError(ConfigError, ImportError):
-    """Something needs a package that is installed with one of this package's extras only."""
+    """A package is missing that one of this package's extras installs."""
 
 
 class InvalidIdError(ModelLabError, ValueError):
@@ -71,14 +71,14 @@ class ClientClosedError(ModelLabError):
 
 
 class TransportError(_CallError):
-    """The request got no complete answer: refused, reset, cut short, no such host.
+    """The request got no complete response: refused, reset, cut short, no such host.
 
     Attributes:
-        answer_lost: whether the server may have acted on a request whose answer never came.
+        answer_lost: whether the server may have acted on a request whose response never came.
         permanent: whether another attempt would end the same way, such as with a bad certificate.
         unresolved: whether the host's name did not resolve; it is looked up three times at most.
         attempts: how many times the request was sent.
-        budget_empty: whether it was not sent again only for want of retry budget.
+        budget_empty: whether it was not repeated only because the retry budget was empty.
     """
 
     def __init__(
@@ -100,11 +100,11 @@ class RequestTimeoutError(TransportError, TimeoutError):
 
 
 class DecodeError(_CallError):
-    """An answer arrived whole but does not have the promised form.
+    """A response arrived whole but does not have the promised form.
 
     Attributes:
-        path: where in the answer, as a JSON path such as ``$.data.attributes.status``.
-        resource_id: the id of the run or project the answer was about, where known.
+        path: where in the response, as a JSON path such as ``$.data.attributes.status``.
+        resource_id: the id of the run or project, if known.
         cut_short: whether it looks cut, or is not from the API at all; another attempt may help.
         mismatched: whether it belongs to another request: it has another id or type than asked
             for. Such a connection is closed, and the call is repeated.
@@ -130,7 +130,7 @@ class WaitTimeoutError(ModelLabError, TimeoutError):
     """A run did not reach an end state in the time given.
 
     Attributes:
-        run: the last run seen, or None where none was.
+        run: the last run seen, or None.
     """
 
     def __init__(self, message: str, *, run: Run | None = None) -> None:
@@ -142,7 +142,7 @@ class WaitTimeoutError(ModelLabError, TimeoutError):
 
 
 class DownloadError(ModelLabError):
-    """A file could not be brought to disk whole, or its path would leave the directory."""
+    """A file could not be written to disk whole, or its path would leave the directory."""
 
 
 class ExportError(ModelLabError):
@@ -187,7 +187,7 @@ class ErrorSource:
 
 @attrs.frozen
 class ErrorDetail:
-    """One entry of an answer's ``errors``; a plain string on the wire becomes its ``title``."""
+    """One entry of a response's ``errors``; a plain string on the wire becomes its ``title``."""
 
     title: str | None = None
     detail: str | None = None
@@ -206,13 +206,13 @@ class StatusError(_CallError):
 
     Attributes:
         status: the HTTP status.
-        errors: the parsed ``errors`` of the body, empty where it held none.
+        errors: the parsed ``errors`` of the body; empty if it has none.
         method: the request's method.
         url: the request's address, without secrets; a long list of ids is shortened.
         attempts: how many times the request was sent.
-        budget_empty: whether it was not sent again only for want of retry budget.
-        body: the first 2 KB of the answer's body, as text.
-        retry_after: seconds the server asked to wait before the next try, where it did.
+        budget_empty: whether it was not repeated only because the retry budget was empty.
+        body: the first 2 KB of the response's body, as text.
+        retry_after: seconds that the server asked to wait before the next attempt, or None.
     """
 
     def __init__(
@@ -248,15 +248,15 @@ class PermissionDeniedError(StatusError):
 
 
 class NotFoundError(StatusError):
-    """404: there is no such thing, or not for these keys."""
+    """404: there is no such run, project or file, or these keys cannot see it."""
 
 
 class RateLimitedError(StatusError):
     """429: the organization's quota is used up, for longer than this call may wait.
 
     Attributes:
-        rate_limit: what the server said of its limit, or None where it said nothing.
-        too_late: whether the client did not wait, since quota comes back later than it may.
+        rate_limit: what the server said about the limit, or None.
+        too_late: whether the client did not wait, because the quota is restored too late.
     """
 
     rate_limit: RateLimit | None = None
@@ -284,7 +284,7 @@ class RateLimitedError(StatusError):
 
     @property
     def reset(self) -> float | None:
-        """Seconds until the period ends, as of the answer."""
+        """Seconds until the period ends, as of the response."""
         return self.rate_limit.reset if self.rate_limit else None
 
 
@@ -295,7 +295,7 @@ class ServerError(StatusError):
 def _rebuild(
     cls: type[ModelLabError], args: tuple[Any, ...], state: dict[str, Any]
 ) -> ModelLabError:
-    """Pickle's way back: required keyword arguments live in the state, not in ``args``."""
+    """Unpickle an error: required keyword arguments live in the state, not in ``args``."""
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)

@@ -1,4 +1,4 @@
-"""What happens to calls, told to whoever wants to know: hooks, and the events they are given."""
+"""Hooks: observers of what happens to calls, and the events that they receive."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from modellab_async.errors import ConfigError, ModelLabError
 from modellab_async.ratelimit import RateLimit
 
 if TYPE_CHECKING:
+    from modellab_async.endpoints import Call
     from modellab_async.limiter import PermitRequest
-    from modellab_async.retry import CallState
 
 T = TypeVar("T")
 
@@ -66,10 +66,10 @@ class AttemptInfo(_Event):
     Attributes:
         call: the call that it belongs to.
         number: which of the call's attempts it was, from 1.
-        started: when it was let out, in seconds since the epoch.
+        started: when it was admitted, in seconds since the epoch.
         seconds: how long it took from there, its body included.
-        status: the answer's HTTP status; None where there was no answer.
-        error: what it raised, also a cancellation; None where all went well.
+        status: the response's HTTP status; None without a response.
+        error: what it raised, also a cancellation; None after a success.
     """
 
     number: int
@@ -87,7 +87,7 @@ class RetryInfo(_Event):
         call: the call.
         number: the attempt that failed, from 1.
         at: the moment of this event, in seconds since the epoch.
-        pause: seconds of back-off before the next attempt; 0 where only a rate limit is waited for.
+        pause: seconds of back-off before the next attempt; 0 if it only waits for quota.
         error: what the attempt raised.
     """
 
@@ -99,18 +99,18 @@ class RetryInfo(_Event):
 
 @attrs.frozen(kw_only=True)
 class WaitInfo(_Event):
-    """A call has waited in the client's line before an attempt, until let out or cancelled.
+    """A call has waited in the limiter's queue before an attempt, until admitted or cancelled.
 
-    Calls that are let out at once, or turned away, have none.
+    Calls that are admitted or refused at once have none.
 
     Attributes:
         call: the call.
-        started: when it got in line, in seconds since the epoch.
+        started: when it entered the queue, in seconds since the epoch.
         seconds: how long it waited.
         for_quota: whether the server's quota was used up meanwhile; else it waited for one of the
             client's own places (``max_concurrency``).
-        rate_limit: what the server last said of that quota; None where it said nothing, or where
-            the wait was not for quota.
+        rate_limit: what the server last said about that quota; None if it said nothing, or if the
+            wait was not for quota.
     """
 
     started: float
@@ -121,11 +121,11 @@ class WaitInfo(_Event):
 
 @attrs.frozen(kw_only=True)
 class PauseInfo:
-    """A quota is used up, and calls of the client wait for it; told once per pause.
+    """A quota is used up, and calls of the client wait for it; reported once per pause.
 
     Attributes:
         operation: the operation that waits, such as ``runs.list``.
-        rate_limit: what the server last said of the limit; None if it said nothing.
+        rate_limit: what the server last said about the limit; None if it said nothing.
         seconds: how long the pause lasts.
         until: its end, in seconds since the epoch.
     """
@@ -144,7 +144,7 @@ class DoneInfo(_Event):
         call: the call.
         attempts: how many requests it took.
         seconds: how long it took, waits included.
-        error: what it raised, also a cancellation; None where all went well.
+        error: what it raised, also a cancellation; None after a success.
     """
 
     attempts: int
@@ -153,7 +153,7 @@ class DoneInfo(_Event):
 
 
 class Hooks:
-    """What can be heard of a client's calls: ``ModelLabClient(hooks=...)``.
+    """What can be observed of a client's calls: ``ModelLabClient(hooks=...)``.
 
     Override what you need; an object that merely has one of these methods will do as well. They
     are plain functions, called on the event loop within the task that makes the call (for streams,
@@ -207,12 +207,12 @@ class Listeners:
         several: Sequence[object] = hooks if isinstance(hooks, Sequence) else [hooks]
         return cls(several) if several else None
 
-    def tell(self, event: str, info: object) -> None:
+    def emit(self, event: str, info: object) -> None:
         """Call that method of every hook; their errors are logged and go no further."""
         for hook, method in self._methods[event]:
             try:
                 method(info)
-            except Exception:  # noqa: BLE001 - whatever it is, the call is not to blame
+            except Exception:  # noqa: BLE001 - whatever it is, it must not fail the call
                 if id(hook) not in self._failed:
                     self._failed.add(id(hook))
                     _log.exception(
@@ -247,12 +247,22 @@ class Closable(Protocol):
         """Have a function called when it is closed, with what it broke off with."""
 
 
+class Progress(Protocol):
+    """How far a call has come: see `modellab_async.retry.CallState`."""
+
+    call: Call
+    attempts: int
+    sent_at: float
+    status: int | None
+    observer: CallObserver | None
+
+
 class CallObserver:
     """Tells hooks of one call; only calls of a client with hooks have one.
 
     Args:
         listeners: the hooks.
-        state: the call, and where it stands.
+        state: the call, and its progress.
         url: its URL, without secrets.
         clock: the source of time.
         redact: removes secrets from a text.
@@ -261,13 +271,13 @@ class CallObserver:
     def __init__(
         self,
         listeners: Listeners,
-        state: CallState,
+        state: Progress,
         url: str,
         *,
         clock: Clock,
         redact: Callable[[str], str],
     ) -> None:
-        self._tell = listeners.tell
+        self._emit = listeners.emit
         self._state = state
         self._clock = clock
         self._redact = redact
@@ -279,7 +289,7 @@ class CallObserver:
 
     async def call(self, work: Awaitable[T]) -> T:
         """Await the whole call between ``on_call`` and ``on_done``."""
-        self._tell("on_call", self._info)
+        self._emit("on_call", self._info)
         try:
             result = await work
         except BaseException as error:
@@ -289,7 +299,7 @@ class CallObserver:
         return result
 
     async def attempt(self, work: Awaitable[T]) -> T:
-        """Await one attempt, and tell of it if it was sent."""
+        """Await one attempt, and report it if it was sent."""
         before, self._state.status = self._state.attempts, None
         try:
             result = await work
@@ -301,9 +311,9 @@ class CallObserver:
         return result
 
     def retry(self, error: ModelLabError, pause: float) -> None:
-        """Tell that the call is repeated after a pause."""
+        """Report that the call is repeated after a pause."""
         at = self._epoch(self._clock.monotonic())
-        self._tell(
+        self._emit(
             "on_retry",
             RetryInfo(
                 call=self._info, number=self._state.attempts, at=at, pause=pause, error=error
@@ -311,9 +321,9 @@ class CallObserver:
         )
 
     def waited(self, request: PermitRequest, since: float) -> None:
-        """Tell that the call waited for admission since then (monotonic)."""
+        """Report that the call waited for admission since then (monotonic)."""
         limit = request.paused_by
-        self._tell(
+        self._emit(
             "on_wait",
             WaitInfo(
                 call=self._info,
@@ -332,7 +342,7 @@ class CallObserver:
             tell(None)
 
     def _attempted(self, error: BaseException | None) -> None:
-        self._tell(
+        self._emit(
             "on_attempt",
             AttemptInfo(
                 call=self._info,
@@ -346,7 +356,7 @@ class CallObserver:
 
     def _done(self, error: BaseException | None) -> None:
         seconds = self._clock.monotonic() - self._since
-        self._tell(
+        self._emit(
             "on_done",
             DoneInfo(call=self._info, attempts=self._state.attempts, seconds=seconds, error=error),
         )

@@ -8,9 +8,9 @@ _BLOCK: Final = 512
 
 
 class IdSet:
-    """A set of ids that only grows: a bit for each id where they are dense.
+    """A set of ids that only grows: one bit per id if they are dense.
 
-    A million ids in a row take a quarter of a megabyte, where a set takes 60.
+    A million ids in a row take a quarter of a megabyte, a set takes 60.
     """
 
     def __init__(self) -> None:

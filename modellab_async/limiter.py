@@ -711,7 +711,7 @@ class AdaptiveLimiter:
         return False
 
     def _announce(self, operation: _Operation, pause: float, now: float) -> None:
-        """Tell of a pause that begins or grows; turn away those that cannot wait so long."""
+        """Announce a pause that begins or grows; refuse those that cannot wait so long."""
         if now + pause <= operation.paused_until + 0.001:
             return
         operation.paused_until = now + pause

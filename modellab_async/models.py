@@ -24,10 +24,10 @@ FilterValue: TypeAlias = str | float | bool
 
 
 class RunStatus(PydanticEnum, StrEnum):
-    """Where a run stands. A status that this version does not know survives as itself.
+    """The status of a run. One that this version does not know is kept as it is.
 
     Compare with ``==``, also with plain strings; an unknown status is equal to its own text
-    and to nothing else, and is never one of the members that iteration gives.
+    and to nothing else, and is never one of the members that iteration yields.
     """
 
     PENDING = "pending"
@@ -97,7 +97,7 @@ class MetricSummary(PydanticModel):
     """What the API keeps of one metric's history in a run.
 
     ``count`` values were recorded between ``first_step`` and ``last_step``; the statistics are
-    floats, or None where the server left them out (it always leaves out ``stddev`` today).
+    floats, or None if the server left them out (it always leaves out ``stddev`` today).
     """
 
     key: str
@@ -116,8 +116,8 @@ class Run(PydanticModel):
     """One training run.
 
     ``params``, ``tags`` and ``metric_summaries`` keep the server's order and repeats, and are
-    empty where the server sends null. ``duration`` is in seconds. ``deleted_at`` is set on a run
-    that was deleted but is still answered.
+    empty if the server sends null. ``duration`` is in seconds. ``deleted_at`` is set on a run
+    that was deleted but is still returned.
     """
 
     id: int
@@ -267,10 +267,10 @@ class FacetValues(PydanticModel):
 
 @attrs.frozen(kw_only=True)
 class Page(PydanticModel, Sequence[T_co]):
-    """One page of a listing: a sequence of its items, and where it stands.
+    """One page of a listing: a sequence of its items, and its position.
 
     ``number`` is the server's own count (it starts at 0 or at 1, see ``first_number``);
-    ``next_number`` is None on the last page. ``total`` counts all pages' items, where known.
+    ``next_number`` is None on the last page. ``total`` counts all pages' items, if known.
     """
 
     items: tuple[T_co, ...] = attrs.field(default=(), repr=count_of)
@@ -325,7 +325,7 @@ def _plain_pairs(
             if isinstance(part, str) and ("," in part or ":" in part):
                 raise ValueError(
                     f"{attribute.name} cannot hold {part!r}: commas and colons separate filters"
-                    " on the wire; filter by another key, or filter what the listing gives"
+                    " on the wire; filter by another key, or filter what the listing returns"
                 )
         if not isinstance(entry, str | int | float) or not key:
             raise ValueError(
@@ -363,7 +363,7 @@ def _values(value: Mapping[str, FilterValue] | None) -> dict[str, FilterValue] |
 
 @attrs.frozen
 class RunFilter(PydanticModel):
-    """Which runs a listing gives; what is None is not asked for, and all that is given must hold.
+    """Which runs a listing returns; None means any, and a run must match all that is given.
 
     Args:
         ids: these runs only.
@@ -402,7 +402,7 @@ class RunFilter(PydanticModel):
 
 @attrs.frozen
 class ProjectFilter(PydanticModel):
-    """Which projects a listing gives; what is None is not asked for.
+    """Which projects a listing returns; None means any.
 
     Args:
         text: text in the name or the description.

@@ -164,7 +164,7 @@ class OpenTelemetryHooks(Hooks):
         )
 
     def on_wait(self, wait: WaitInfo) -> None:
-        """Note the wait on the call's span, and measure it where it was for quota."""
+        """Note the wait on the call's span, and measure it if it was for quota."""
         opened = self._open[wait.call]
         attributes: dict[str, Any] = {"modellab.wait": wait.seconds}
         limit = wait.rate_limit

@@ -18,7 +18,7 @@ _LONGEST_PERIOD: Final = 86_400.0
 """A reset further away than a day is not believed: no documented period is longer."""
 
 _LONGEST_RETRY_AFTER: Final = 30 * 86_400.0
-"""A ``Retry-After`` further away than a month is not believed."""
+"""A ``Retry-After`` further away than a month is ignored."""
 
 _EPOCH: Final = 1e9
 """A reset this large is a date (seconds since 1970), not a duration."""
@@ -26,14 +26,14 @@ _EPOCH: Final = 1e9
 
 @attrs.frozen
 class RateLimit:
-    """What the server says of a limit, on every answer.
+    """What the server says about a limit, in the headers of every response.
 
     Attributes:
         name: the limit's name; operations with the same name share it.
         limit: requests allowed in a period.
         period: the period's length in seconds.
         remaining: requests left in this period.
-        reset: seconds until the period ends; None where the server named no believable time.
+        reset: seconds until the period ends; None if the server named no plausible time.
     """
 
     name: str | None = attrs.field(default=None, repr=False)  # the server may echo a key in it

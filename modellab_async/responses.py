@@ -1,4 +1,4 @@
-"""A response, and the error that its status stands for; no I/O."""
+"""A response, and the error for its status; no I/O."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def status_error(
     *,
     now: Callable[[], float] = time.time,
 ) -> StatusError:
-    """The error that a response's status stands for, which is not 2xx."""
+    """The error for a response whose status is not 2xx."""
     status = response.status
     text = redact(response.body.decode("utf-8", "replace"))
     errors = _parse_errors(text)

@@ -10,16 +10,16 @@ class Stats:
     """A snapshot of a client's counters, all of them since it was made.
 
     Attributes:
-        calls: operations asked for, however often each was sent.
-        attempts: requests let out; the server saw them all, but for those that found no connection
-            or one that was closing.
+        calls: operations requested, however often each was sent.
+        attempts: requests sent; the server saw them all, except those that found no connection or
+            one that was closing.
         retries: attempts beyond the first of their call.
-        retries_refused: repeats that were not made, since the client's retry budget was empty.
-        rate_limited: answers with status 429.
+        retries_refused: repeats that were not made because the client's retry budget was empty.
+        rate_limited: responses with status 429.
         rate_limit_wait_s: seconds during which requests were held back for quota; many tasks
             that wait out one pause count it once.
         backoff_wait_s: seconds of back-off, summed over all calls.
-        bytes_received: bytes of answers' bodies, after decompression.
+        bytes_received: bytes of response bodies, after decompression.
     """
 
     calls: int = 0
@@ -34,7 +34,7 @@ class Stats:
 
 @attrs.define
 class Counters:
-    """The same, as the client's rooms count them."""
+    """The counters that the client updates."""
 
     calls: int = 0
     attempts: int = 0
@@ -44,7 +44,7 @@ class Counters:
     bytes_received: int = 0
 
     def snapshot(self, *, rate_limit_wait_s: float, retries_refused: int) -> Stats:
-        """The counters of this moment, with those that other rooms keep."""
+        """The current counters, with those that other modules keep."""
         return Stats(
             rate_limit_wait_s=rate_limit_wait_s,
             retries_refused=retries_refused,

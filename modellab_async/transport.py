@@ -80,7 +80,7 @@ class Transport:
     """Sends calls to one base URL, with one set of credentials.
 
     Args:
-        base_url: scheme, host and perhaps a path that the API's own stands below.
+        base_url: scheme, host and perhaps a path that the API's own is below.
         credentials: who asks.
         counters: where attempts and bytes are counted.
         session: the user's; if None, one is made when first needed, and closed at the end.

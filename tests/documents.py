@@ -102,14 +102,15 @@ class Examples:
         return f"exit {answer.returncode}: {answer.stderr}" if answer.returncode else None
 
 
-def evaluate(path: Path, examples: Examples, namespace: dict[str, Any]) -> None:
-    """Run every example of a page or of a module's docstrings."""
+def evaluate(path: Path, examples: Examples, namespace: dict[str, Any]) -> dict[str, Any]:
+    """Run every example of a page or of a module's docstrings; returns the final namespace."""
     kind = PythonDocStringDocument if path.suffix == ".py" else Document
     document = kind.parse(str(path), examples.parse)
     document.evaluators.clear()  # Sybil would import a module once more, by its path
     document.namespace.update(namespace)
     for example in document.examples():
         example.evaluate()
+    return document.namespace
 
 
 @contextlib.contextmanager

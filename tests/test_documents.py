@@ -60,7 +60,10 @@ def test_the_examples_run(
     with asyncio.Runner() as runner:
         lab = ModelLabClient()
         try:
-            evaluate(path, Examples(runner, tmp_path), {"lab": lab, "sim": sim})
+            names = evaluate(path, Examples(runner, tmp_path), {"lab": lab, "sim": sim})
+            if names["sim"] is not sim:  # the set-up block leaves both open
+                runner.run(names["lab"].aclose())
+                runner.run(names["sim"].close())
         finally:
             runner.run(lab.aclose())
 

@@ -23,7 +23,7 @@ __all__ = ["app"]
 
 app: typer.Typer = typer.Typer(
     name="modellab",
-    help="Look after Datadog Model Lab runs: many at a time, within the rate limit.\n\n"
+    help="Work with Datadog Model Lab runs: many at a time, within the rate limit.\n\n"
     "Keys come from the environment only: DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN.",
     epilog=examples(
         "modellab demo",

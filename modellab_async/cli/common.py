@@ -80,7 +80,7 @@ BaseUrl = Annotated[
     typer.Option(
         "--base-url",
         metavar="URL",
-        help="Where the API is, such as at `modellab simulate`."
+        help="Address of the API, such as that of `modellab simulate`."
         " By default MODELLAB_BASE_URL, else the site's address.",
         rich_help_panel="Connection",
     ),
@@ -257,7 +257,7 @@ def count_of(ids: list[str]) -> int | None:
 
 
 async def each_id(arguments: Iterable[str]) -> AsyncIterator[str]:
-    """The ids named on the command line, with ``-`` standing for those on standard input."""
+    """The ids named on the command line, with ``-`` for those on standard input."""
     for argument in arguments:
         if argument == "-":
             async for word in _stdin_words():
@@ -286,7 +286,7 @@ async def _stdin_words() -> AsyncIterator[str]:
                 chunk = b""
             try:
                 loop.call_soon_threadsafe(chunks.put_nowait, chunk)
-            except RuntimeError:  # the loop is closed: nobody asks any more
+            except RuntimeError:  # the loop is closed: nobody waits for them any more
                 return
 
     threading.Thread(target=read, name="stdin", daemon=True).start()

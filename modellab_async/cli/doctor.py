@@ -433,7 +433,7 @@ def _reason(error: Exception) -> str:
             return reason
         case socket.gaierror(strerror=str(said)):
             return said
-        case OSError(errno=int(number)):  # asyncio puts words of its own beside the number
+        case OSError(errno=int(number)):  # asyncio adds its own words to the number
             return os.strerror(number)
         case _:
             return str(error) or type(error).__name__

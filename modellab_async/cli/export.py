@@ -65,16 +65,14 @@ def export(
         typer.Argument(
             metavar="[ID]...",
             help="Run ids; `-` reads them from standard input. By default all runs,"
-            " or those that the options ask for.",
+            " or those that match the options.",
             show_default=False,
         ),
     ] = None,
     *,
     output: Annotated[
         Path,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="The file; .jsonl, .csv and .parquet name it."
-        ),
+        typer.Option("--output", "-o", metavar="FILE", help="The file: .jsonl, .csv or .parquet."),
     ],
     ids_from: IdsFrom = None,
     source: Annotated[
@@ -87,7 +85,7 @@ def export(
     ] = None,
     file_format: Annotated[
         str | None,
-        typer.Option("--format", help=f"{', '.join(get_args(Format))}; by default by the name."),
+        typer.Option("--format", help=f"{', '.join(get_args(Format))}; else by the suffix."),
     ] = None,
     shape: Annotated[
         str, typer.Option("--shape", help="wide: a row for each run; long: run, key, value.")
@@ -104,7 +102,8 @@ def export(
     statistic: Annotated[
         str,
         typer.Option(
-            "--statistic", help=f"Of metrics that name none: {', '.join(get_args(Statistic))}."
+            "--statistic",
+            help=f"For metrics without one: {', '.join(get_args(Statistic))}.",
         ),
     ] = "latest",
     project: Project = None,

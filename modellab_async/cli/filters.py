@@ -59,7 +59,7 @@ def run_filter(
     parent: Parent = None,
     roots: Roots = False,
 ) -> RunFilter:
-    """The runs that the options ask for.
+    """The filter that the options describe.
 
     Raises:
         typer.BadParameter: for options that are not of their form, that exclude each other, or
@@ -84,7 +84,7 @@ def run_filter(
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Make an error of the command line of what the library refuses as an argument."""
+    """Turn an argument that the library refuses into an error of the command line."""
     try:
         yield
     except ModelLabError:

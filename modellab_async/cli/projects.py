@@ -1,4 +1,4 @@
-"""``modellab projects``: look at projects."""
+"""``modellab projects``: list and show projects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from modellab_async.cli.render import project_table
 from modellab_async.endpoints import PROJECT_SORT_FIELDS
 
 app: typer.Typer = new_group(
-    "projects", "Look at projects.", "modellab projects list --text ranking"
+    "projects", "List and show projects.", "modellab projects list --text ranking"
 )
 
 
@@ -43,7 +43,7 @@ async def list_projects(
         str | None,
         typer.Option(
             "--sort",
-            help="name, created_at or updated_at; -name and so on descend.",
+            help="name, created_at or updated_at; with a leading -, descending.",
             autocompletion=sort_choices(*PROJECT_SORT_FIELDS),
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""``modellab runs``: look at runs, compare them, wait for them, change them."""
+"""``modellab runs``: list, compare, wait for and change runs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _NAMED = 3
 
 app: typer.Typer = new_group(
     "runs",
-    "Look at runs, wait for them, change them.",
+    "List, compare, wait for and change runs.",
     "modellab runs list --project 2387 --status completed",
     "modellab runs compare 70158 71354",
 )
@@ -107,7 +107,7 @@ async def get(
     """Fetch runs by id, many at a time, and show them in the order asked.
 
     A run that cannot be fetched is named on standard error.
-    The exit code is 0 when all are well, 1 when some failed, 4 when none of them exists.
+    The exit code is 0 if all were fetched, 1 if some failed, 4 if none of them exists.
     """
 
     def render(runs: Sequence[Run]) -> RenderableType:
@@ -150,7 +150,7 @@ async def list_runs(
         str | None,
         typer.Option(
             "--sort",
-            help="name, created_at, updated_at or duration; -name and so on descend.",
+            help="name, created_at, updated_at or duration; with a leading -, descending.",
             autocompletion=sort_choices(*RUN_SORT_FIELDS),
         ),
     ] = None,
@@ -161,14 +161,14 @@ async def list_runs(
             "--columns",
             metavar="NAME,NAME",
             help="Columns of the table, such as id,name,params.lr,tags.team,metrics.loss.min."
-            " JSON lines have all of a run.",
+            " JSON lines hold whole runs.",
             autocompletion=_complete_columns,
         ),
     ] = None,
     metric: Metrics = None,
     as_json: bool,
 ) -> ExitCode:
-    """List runs; all that the options ask for must hold."""
+    """List the runs that match all options."""
     with refusals():
         wanted = None if columns is None else parse_columns(map(str.strip, columns.split(",")))
         pager = lab.runs.list(chosen, sort=sort, page_size=page_size(limit, as_json=as_json))
@@ -198,7 +198,7 @@ async def compare(
         typer.Option("--metric", metavar="NAME", help="Only this metric; may be repeated."),
     ] = None,
     statistic: Annotated[
-        Statistic, typer.Option("--statistic", help="Which statistic of the metrics.")
+        Statistic, typer.Option("--statistic", help="Statistic of the metrics to compare.")
     ] = "latest",
     as_json: bool,
 ) -> ExitCode:
@@ -233,7 +233,7 @@ async def wait(
     *,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", metavar="SECONDS", min=0.0, help="By default none."),
+        typer.Option("--timeout", metavar="SECONDS", min=0.0, help="No limit by default."),
     ] = None,
     as_json: bool,
 ) -> ExitCode:
@@ -315,7 +315,7 @@ async def unpin(lab: ModelLabClient, ids: RunIds, *, as_json: bool) -> ExitCode:
 def delete(
     ids: RunIds,
     *,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: Json = False,
     base_url: BaseUrl = None,
     site: Site = None,

@@ -1,4 +1,4 @@
-"""``modellab simulate`` and ``modellab demo``: a Model Lab on this machine, to try things on."""
+"""``modellab simulate`` and ``modellab demo``: a Model Lab on this machine, without an account."""
 
 from __future__ import annotations
 
@@ -57,12 +57,10 @@ Quota = Annotated[
     typer.Option(
         "--rate-limit",
         metavar="LIMIT/PERIOD",
-        help="Requests in each period of so many seconds, such as 100/10, or `none`.",
+        help="Rate limit, as requests/seconds, such as 100/10; or `none`.",
     ),
 ]
-Seed = Annotated[
-    int | None, typer.Option("--seed", help="Another seed, other runs and other faults.")
-]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the runs and faults.")]
 
 
 @app.command(
@@ -73,20 +71,21 @@ Seed = Annotated[
 )
 def simulate(
     *,
-    runs: Annotated[int, typer.Option("--runs", min=1, help="How many runs there are.")] = 65_614,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Number of runs.")] = 65_614,
     port: Annotated[
         int, typer.Option("--port", min=0, max=65_535, help="Port to listen on; 0 for a free one.")
     ] = 0,
     faults: FaultRate = 0.0,
     rate_limit: Quota = _UNLIMITED,
     latency: Annotated[
-        float, typer.Option("--latency", metavar="SECONDS", min=0.0, help="Delay of every answer.")
+        float,
+        typer.Option("--latency", metavar="SECONDS", min=0.0, help="Delay of each response."),
     ] = 0.0,
     seed: Seed = None,
 ) -> NoReturn:
     """Run a simulated Model Lab on this machine until Ctrl-C.
 
-    Standard output holds the environment to use it with, ready for a shell to read.
+    Standard output is a shell script that sets the environment to use it.
     """
     simulator = new_simulator(
         runs=runs, port=port, faults=faults, rate_limit=rate_limit, latency=latency, seed=seed
@@ -169,16 +168,16 @@ def _introduce(simulator: Simulator) -> None:
 )
 def demo(
     *,
-    runs: Annotated[int, typer.Option("--runs", min=1, help="How many runs to fetch.")] = 2_000,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Number of runs to fetch.")] = 2_000,
     faults: FaultRate = 0.05,
     rate_limit: Quota = "500/1",
     seed: Seed = None,
     as_json: Json = False,
 ) -> NoReturn:
-    """Fetch runs from a simulated Model Lab that fails and limits; needs no account.
+    """Fetch runs from a simulated Model Lab with faults and a rate limit; needs no account.
 
     The simulator listens inside this process, on a free port of the loopback interface.
-    A few ids that do not exist are asked for on purpose.
+    A few ids that do not exist are requested on purpose.
     """
     simulator = new_simulator(runs=runs, faults=faults, rate_limit=rate_limit, seed=seed)
     as_json = wants_json(as_json)

@@ -1,4 +1,4 @@
-"""``modellab sync`` and ``modellab sql``: runs in a database, and questions to it."""
+"""``modellab sync`` and ``modellab sql``: runs in a database, and queries of it."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from modellab_async.cli.output import (
 )
 from modellab_async.cli.render import plain_table, stdout
 from modellab_async.display import clean
+from modellab_async.frames.sql import quoted
 from modellab_async.store import open_store
 from modellab_async.store import sync as sync_store
 from modellab_async.store.database import refusals
@@ -66,7 +67,7 @@ async def sync(
     full: Annotated[
         bool,
         typer.Option(
-            "--full", help="Read the whole listing, and look for runs that it no longer shows."
+            "--full", help="Read the whole listing, and find runs that it no longer shows."
         ),
     ] = False,
     chosen: RunFilter,
@@ -110,7 +111,7 @@ def _sum_up(store: Store, done: Sync, *, as_json: bool) -> None:
     if done.failed:
         complain(f"{done.failed:,} could not be fetched, see the table failures")
     if done.complete is False:
-        note("Some runs may be missing: the listing kept changing. --full looks for them.")
+        note("Some runs may be missing: the listing kept changing. --full finds them.")
 
 
 def ids_in(path: Path) -> Iterable[str] | AsyncIterable[str]:
@@ -127,7 +128,7 @@ def ids_in(path: Path) -> Iterable[str] | AsyncIterable[str]:
 
 
 class _IdFile:
-    """The ids in a file, counted first so that the time that remains can be told."""
+    """The ids in a file, counted first so that the remaining time can be shown."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -155,7 +156,7 @@ def sql(
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a database of runs a question in SQL. It is only read, and no other file is.
+    """Query a database of runs in SQL. The query can read that file only, and writes nothing.
 
     The tables are runs, failures and syncs; the views are params, tags, metrics and runs_wide.
     """
@@ -181,9 +182,10 @@ def sql(
 
 def _lines(file: Path, result: Any) -> Iterator[str]:
     """The rows of a query as JSON, made as they are asked for."""
+    names = [quoted(name, '"') for name in result.columns]
+    row = f"to_json(struct_pack({', '.join(f'{name} := {name}' for name in names)}))"
     with refusals(file):
-        lines = result.query("result", "SELECT to_json(result)::VARCHAR FROM result")
-        for batch in lines.to_arrow_reader(1_000):
+        for batch in result.project(f"{row}::VARCHAR").to_arrow_reader(1_000):
             yield from batch.column(0).to_pylist()
 
 

@@ -89,7 +89,7 @@ class Version:
 
     @property
     def validator(self) -> str | None:
-        """What may stand in ``If-Range``, which takes no weak tag (RFC 9110, section 13.1.5)."""
+        """What may be sent in ``If-Range``, which takes no weak tag (RFC 9110, section 13.1.5)."""
         strong = self.etag is not None and _STRONG_ETAG.fullmatch(self.etag)
         return self.etag if strong else None
 

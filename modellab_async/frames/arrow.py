@@ -1,6 +1,6 @@
 """Models as Arrow data: the one place that decides which type a field has in tables and databases.
 
-Types follow from the models' type hints, so that a new field needs no line here.
+Types follow from the models' type hints, so a new field needs no change here.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _column(items: Sequence[Any], field: pa.Field) -> pa.Array:
         else:
             continue
         raise ValueError(f"run {item.id}: {field.name} has {problem}")
-    raise AssertionError("every value is fine by itself")
+    raise AssertionError("every value is valid individually")
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:

@@ -66,7 +66,7 @@ class Column:
 
 
 def parse_columns(names: Iterable[str] | None, statistic: Statistic = "latest") -> list[Column]:
-    """The columns that names such as ``status`` or ``metrics.eval_loss.min`` stand for.
+    """The columns that names such as ``status`` or ``metrics.eval_loss.min`` mean.
 
     Args:
         names: all fields and maps by default.

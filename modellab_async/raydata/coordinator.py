@@ -41,7 +41,7 @@ class Grant:
 
 
 class QuotaCoordinator:
-    """The actor: a limiter that all workers share. Runs on an event loop of its own.
+    """The actor: a limiter that all workers share. Runs on its own event loop.
 
     A permit lapses after `LEASE` seconds, in case the worker that holds it has died. If the actor
     dies, Ray starts another one, which learns the quota from the next response.
@@ -96,7 +96,7 @@ class QuotaCoordinator:
 
 @attrs.define(eq=False)
 class WorkerPermit:
-    """A `Permit` of a `WorkerLimiter`: one of its own, and one of the coordinator's."""
+    """A `Permit` of a `WorkerLimiter`: one from the worker, and one from the coordinator."""
 
     _own: Permit
     _coordinator: Any

@@ -174,7 +174,7 @@ class BlockFormat:
 def read_block(
     runs: RunIds | ListingPages, form: BlockFormat, coordinator: Any, options: Mapping[str, Any]
 ) -> pa.Table:
-    """Fetch the runs of one task on an event loop of its own, as one block.
+    """Fetch the runs of one task on its own event loop, as one block.
 
     Args:
         runs: which runs.

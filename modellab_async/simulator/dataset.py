@@ -1,4 +1,4 @@
-"""Runs and projects as they stand, in an SQLite database in memory.
+"""The current runs and projects, in an SQLite database in memory.
 
 A table holds what runs are filtered and sorted by. The rest of a made-up run is generated when it
 is asked for; its params and tags enter the database key by key, as filters ask about them.

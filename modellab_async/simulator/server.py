@@ -279,8 +279,8 @@ class Simulator:
         """Add a run, before the start or while the server runs.
 
         Args:
-            run: its id; or a whole run: a resource as the API writes it, `{"id": ..., "attributes":
-                {...}}`, whose attributes are served as they are, or a `Run`.
+            run: its id; or a whole run: a `Run`, or a resource as the API writes it, with ``id``
+                and ``attributes``, which are served unchanged.
             run_id: its id, whatever `run` says; by default one above all others.
             parent_run_id: the run that it is a child of.
             timeline: the statuses it goes through, as `(seconds from now, status)`, by the

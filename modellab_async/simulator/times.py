@@ -43,10 +43,10 @@ class ManualClock:
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Let that many seconds pass."""
+        """Advance the time by that many seconds."""
         self.now += seconds
 
     async def sleep(self, seconds: float) -> None:
-        """Let that many seconds pass at once, giving other tasks a turn."""
+        """Let that many seconds pass at once, and let other tasks run."""
         self.advance(seconds)
         await asyncio.sleep(0)

@@ -29,6 +29,9 @@ IDS_STAY_FRESH: Final = timedelta(days=1)
 """How old an interrupted sync by ids may be to be resumed; what it fetched is not fetched again."""
 
 
+_TIME: Final = "TIMESTAMP WITH TIME ZONE"
+
+
 @attrs.frozen(kw_only=True)
 class Failure:
     """A run that could not be fetched: a row of ``failures``, until it is.
@@ -65,8 +68,9 @@ class Sync:
         runs: how many runs it wrote, new and changed ones in an update.
         failed: how many runs could not be fetched when it ended, whichever sync asked for them.
         vanished: how many runs it found to be gone.
-        complete: whether it saw every run of its listing that existed throughout: True if one
-            page held them all, False if runs moved while it read, None if that cannot be known.
+        complete: whether it saw every run that its listing held throughout: True if one page held
+            them all or a full sync proved it, False if runs left the listing to the end, None if
+            that cannot be known. None for updates and ids.
     """
 
     id: int
@@ -113,8 +117,16 @@ class Store:
             relation: Any = self._own.sql(query, params=list(parameters))
             if relation is None:  # a statement that has no rows to return
                 return []
-            rows: list[dict[str, Any]] = relation.to_arrow_table().to_pylist()
-            return rows
+            kinds = dict(zip(relation.columns, map(str, relation.types), strict=True))
+            times = [name for name, kind in kinds.items() if kind == _TIME]
+            if times:  # older versions of DuckDB need pytz to return times with a zone
+                quoted = [sql.quoted(name, '"') for name in times]
+                plain = ", ".join(f"{name}::TIMESTAMP AS {name}" for name in quoted)
+                relation = relation.project(f"* REPLACE ({plain})")
+            rows = [dict(zip(kinds, row, strict=True)) for row in relation.fetchall()]
+        for row in rows:
+            row.update({name: row[name].replace(tzinfo=UTC) for name in times if row[name]})
+        return rows
 
     def column(self, query: str, parameters: Sequence[object] = ()) -> list[Any]:
         """The first value of each row of a query."""
@@ -144,7 +156,7 @@ class Store:
         return [Sync(**row) for row in rows]
 
     def write(self, sync: Sync, runs: Sequence[Run], failures: Sequence[Failure] = ()) -> None:
-        """Write runs and failures, and where the sync stands, in one transaction.
+        """Write runs and failures, and the position of the sync, in one transaction.
 
         A run that cannot be stored, such as one with an integer beyond 64 bits, is a failure. A
         404 of a run that is in the database is no failure: the run has vanished.
