@@ -20,7 +20,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import attrs
 
@@ -44,7 +44,17 @@ from modellab_async.notebook import render
 from modellab_async.pydantic_schema import PydanticModel
 from modellab_async.run_list import RunList
 
-Perform = Callable[[Call], Awaitable[Any]]
+
+class Perform(Protocol):
+    """Sends a call, as `ModelLabClient.perform` does."""
+
+    def __call__(
+        self, call: Call, /, *, on_retry: Callable[[], object] | None = None
+    ) -> Awaitable[Any]:
+        """Send it, repeating it as the retry policy says; on_retry is called before each wait."""
+        ...
+
+
 Progress = Callable[[int, int | None], object]
 Route = Literal["auto", "batch", "single"]
 
@@ -53,6 +63,9 @@ PAGES_IN_FLIGHT: Final = 10
 
 SPARE_PAGES: Final = 4
 """Pages of outcomes that may wait to be taken while all workers continue."""
+
+MOST_RETRYING: Final = 10
+"""Workers whose calls are retried, at most, for each worker that sends first attempts."""
 
 SLOW_START: Final = 16
 """Requests that may be sent before the first success. If all are refused, no more are sent.
@@ -145,8 +158,8 @@ class IdSource:
                 "run_ids must be an iterable or async iterable of ids,"
                 f" not {type(run_ids).__name__}"
             )
-        self.total = _length(run_ids)
-        self.read = 0
+        self.total: int | None = _length(run_ids)
+        self.read: int = 0
         self.error: BaseException | None = None
         self._stopped = False
         self._iterator: Iterator[Any] | None = None
@@ -224,12 +237,16 @@ Wanted = dict[int, list[Asked]]
 class BulkFetcher:
     """Fetches runs with a fixed number of workers until there are no more ids.
 
+    A worker whose call has to be retried is replaced by another one, so that ids which fail again
+    and again do not hold up those behind them.
+
     Args:
         run_ids: an iterable or async iterable of ids.
         perform: sends a call.
         concurrency: how many single requests there may be at once.
         route: see `Runs.fetch`.
         ordered: whether outcomes keep the order of the ids.
+        keep_all: whether outcomes may wait to be returned however many they are.
         on_progress: called with the number of outcomes returned and of all ids, if known.
         skip_slow_start: whether the credentials are known to be good.
 
@@ -245,6 +262,7 @@ class BulkFetcher:
         *,
         route: Route = "auto",
         ordered: bool = False,
+        keep_all: bool = False,
         on_progress: Progress | None = None,
         skip_slow_start: bool = False,
     ) -> None:
@@ -254,14 +272,16 @@ class BulkFetcher:
         self._workers = min(PAGES_IN_FLIGHT, concurrency) if self._paged else concurrency
         spare = SPARE_PAGES if self._paged else concurrency
         self._most_unread = (self._workers + spare) * self._chunk
+        self._retrying = 0
         self._source = IdSource(run_ids, ahead=self._chunk)
         self._perform = perform
         self._ordered = ordered
+        self._keep_all = keep_all
         self._on_progress = on_progress
 
         self._ready: deque[Outcome] = deque()
         self._early: dict[int, Outcome] = {}
-        self._returned = self._sorted = 0
+        self._delivered = self._returned = self._sorted = 0
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -290,8 +310,7 @@ class BulkFetcher:
             self._on_progress(self._returned + 1, self._source.total)
         outcome = self._ready.popleft()
         self._returned += 1
-        if not self._room.is_set() and self._has_room():
-            self._room.set()
+        self._check_room()
         return outcome
 
     def cancel(self) -> None:
@@ -341,21 +360,41 @@ class BulkFetcher:
             self._arrived.set()
 
     async def _work(self) -> None:
-        while True:
-            while not self._has_room():
-                self._room.clear()
-                await self._room.wait()
-            ids = await self._source.take(self._chunk)
-            if not ids:
-                return
-            first = self._source.read - len(ids)
-            await self._fetch_chunk(list(enumerate(ids, start=first)))
+        """Fetch chunk after chunk, until there are no more or another worker takes over."""
+        replaced = False
+
+        def replace() -> None:
+            nonlocal replaced
+            if not replaced and self._retrying < MOST_RETRYING * self._workers:
+                replaced = True
+                self._retrying += 1
+                self._spawn(self._work())
+
+        try:
+            while not replaced:
+                while not self._has_room():
+                    self._room.clear()
+                    await self._room.wait()
+                ids = await self._source.take(self._chunk)
+                if not ids:
+                    return
+                first = self._source.read - len(ids)
+                await self._fetch_chunk(list(enumerate(ids, start=first)), on_retry=replace)
+        finally:
+            self._retrying -= replaced
 
     def _has_room(self) -> bool:
         """Whether another chunk may be read before more outcomes are taken."""
-        return self._source.read - self._returned + self._chunk <= self._most_unread
+        done = self._delivered if self._keep_all else self._returned
+        unread = self._source.read - done - self._retrying * self._chunk
+        return unread + self._chunk <= self._most_unread
 
-    async def _fetch_chunk(self, asked: Sequence[Asked]) -> None:
+    def _check_room(self) -> None:
+        """Wake the workers that wait for room if there is any."""
+        if not self._room.is_set() and self._has_room():
+            self._room.set()
+
+    async def _fetch_chunk(self, asked: Sequence[Asked], *, on_retry: Callable[[], object]) -> None:
         """Fetch ids by one listing call, and individually those that it does not settle."""
         if self._refusal is not None:
             self._fail(asked, self._refusal)
@@ -367,30 +406,31 @@ class BulkFetcher:
             except InvalidIdError as error:
                 self._fail([entry], error)
         if self._paged and len(wanted) > 1:
-            await self._list(wanted)
+            await self._list(wanted, on_retry=on_retry)
         rest = list(itertools.chain(*wanted.values()))
         if len(rest) == 1:
-            await self._get(rest[0])
+            await self._get(rest[0], on_retry=on_retry)
         else:
             for entry in rest:  # their number is bounded, as that of outcomes is
                 self._spawn(self._get(entry))
 
-    async def _get(self, asked: Asked) -> None:
+    async def _get(self, asked: Asked, on_retry: Callable[[], object] | None = None) -> None:
+        call = endpoints.get_run(asked[1], wait_for_quota=True)
         try:
-            run = await self._send(endpoints.get_run(asked[1], wait_for_quota=True))
+            run = await self._send(call, on_retry)
         except _ID_ERRORS as error:
             self._fail([asked], error)
         else:
             self._deliver([(asked[0], Outcome(asked[1], run))])
 
-    async def _list(self, wanted: Wanted) -> None:
+    async def _list(self, wanted: Wanted, *, on_retry: Callable[[], object]) -> None:
         """Take the ids out of ``wanted`` that listing calls settle."""
         numbers = list(wanted)
         size = min(MAX_PAGE_SIZE, LONGEST_ID_LIST // (len(str(max(numbers))) + 1))
         for start in range(0, len(numbers), size):
             ids = numbers[start : start + size]
             try:
-                await self._list_some(ids, wanted)
+                await self._list_some(ids, wanted, on_retry=on_retry)
             except _ID_ERRORS as error:
                 if self._only_paged or not _refuses_listing(error):
                     for number in ids:
@@ -400,15 +440,16 @@ class BulkFetcher:
             if not self._paged:
                 return
 
-    async def _list_some(self, ids: Sequence[int], wanted: Wanted) -> None:
+    async def _list_some(
+        self, ids: Sequence[int], wanted: Wanted, *, on_retry: Callable[[], object]
+    ) -> None:
         run_filter = RunFilter(ids=tuple(ids))
         number: int | None = None
         while True:
-            page = await self._send(
-                endpoints.list_runs(
-                    run_filter, page_size=len(ids), page_number=number, wait_for_quota=True
-                )
+            call = endpoints.list_runs(
+                run_filter, page_size=len(ids), page_number=number, wait_for_quota=True
             )
+            page = await self._send(call, on_retry)
             if not self._take_items(page.items, frozenset(ids), wanted):
                 self._paged = self._only_paged  # this server ignores the filter
                 return
@@ -438,7 +479,7 @@ class BulkFetcher:
 
     # Credentials
 
-    async def _send(self, call: Call) -> Any:
+    async def _send(self, call: Call, on_retry: Callable[[], object] | None = None) -> Any:
         """Perform a call, once it is clear that the credentials are not refused."""
         if not self._accepted:
             await self._slow_start.acquire()
@@ -447,7 +488,7 @@ class BulkFetcher:
             if self._refusal is not None:
                 raise self._refusal
         try:
-            response = await self._perform(call)
+            response = await self._perform(call, on_retry=on_retry)
         except NotFoundError:
             self._accept()
             raise
@@ -489,6 +530,8 @@ class BulkFetcher:
         """Hand outcomes to the consumers, each with the position of its id."""
         if self._stopped:
             return
+        self._delivered += len(outcomes)
+        self._check_room()
         if self._ordered:
             self._early.update(outcomes)
             while (outcome := self._early.pop(self._sorted, None)) is not None:

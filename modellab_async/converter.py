@@ -226,7 +226,7 @@ class ResourceHook(Generic[M]):
     """
 
     def __init__(self, model: type[M], converter: cattrs.Converter) -> None:
-        self.wire = (
+        self.wire: Any = (
             None if _has_user_hook_within(model, converter) else wire_model(cast("Any", model))
         )
         self._model = model

@@ -14,8 +14,8 @@ from modellab_async.errors import ConfigError, ModelLabError
 from modellab_async.ratelimit import RateLimit
 
 if TYPE_CHECKING:
+    from modellab_async.endpoints import Call
     from modellab_async.limiter import PermitRequest
-    from modellab_async.retry import CallState
 
 T = TypeVar("T")
 
@@ -247,6 +247,16 @@ class Closable(Protocol):
         """Have a function called when it is closed, with what it broke off with."""
 
 
+class Progress(Protocol):
+    """How far a call has come: see `modellab_async.retry.CallState`."""
+
+    call: Call
+    attempts: int
+    sent_at: float
+    status: int | None
+    observer: CallObserver | None
+
+
 class CallObserver:
     """Tells hooks of one call; only calls of a client with hooks have one.
 
@@ -261,7 +271,7 @@ class CallObserver:
     def __init__(
         self,
         listeners: Listeners,
-        state: CallState,
+        state: Progress,
         url: str,
         *,
         clock: Clock,

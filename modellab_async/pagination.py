@@ -83,7 +83,7 @@ class Pager(Generic[T]):
         self._build = build
         self._perform = perform
         self._page_size = page_size
-        self._verify = verify
+        self._verify: Verify | None = verify
 
     def __await__(self) -> Generator[Any, None, Page[T]]:
         return self.load(self._page_size, None).__await__()
@@ -141,9 +141,9 @@ class PagePlan:
     """
 
     in_order = True
-    accepted = True
-    proved = False
-    stepped_back = 0
+    accepted: bool = True
+    proved: bool = False
+    stepped_back: int = 0
 
     def following(self, request: PageRequest, page: Page[Any]) -> list[PageRequest]:
         """The pages to read after this one, in order; none at the end.
@@ -196,7 +196,7 @@ class OverlappingPages(PagePlan):
     """
 
     in_order = False
-    proved = True
+    proved: bool = True
 
     def __init__(self, verify: Verify) -> None:
         self._descending = verify.startswith("-")
@@ -260,7 +260,9 @@ class OverlappingPages(PagePlan):
 
     def _give_up(self, request: PageRequest, page: Page[Any]) -> list[PageRequest]:
         """Read on without proof."""
-        self.accepted, self.proved, self.stepped_back = True, False, 0
+        self.accepted = True
+        self.proved = False
+        self.stepped_back = 0
         if request.number is None or self._base is None:
             return self._fallback.following(request, page)
         return [PageRequest(self._largest, self._base + self._end // self._largest)]

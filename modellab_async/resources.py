@@ -11,7 +11,7 @@ import functools
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from modellab_async import bulk, endpoints
 from modellab_async.clock import Clock
@@ -69,7 +69,7 @@ class Runs:
             BulkError: if any id failed; it carries every run fetched and every error.
             TypeError: for a lone string or bytes.
         """
-        return await bulk.collect(self.fetch(run_ids, route=route, ordered=True))
+        return await bulk.collect(self._fetch(run_ids, route, ordered=True, keep_all=True))
 
     def fetch(
         self,
@@ -102,6 +102,14 @@ class Runs:
             TypeError: for a lone string or bytes.
             ValueError: for an unknown route.
         """
+        return self._fetch(run_ids, route, ordered=ordered, on_progress=on_progress)
+
+    def _fetch(
+        self,
+        run_ids: Iterable[int | str] | AsyncIterable[int | str],
+        route: bulk.Route,
+        **options: Any,
+    ) -> bulk.Fetch:
         if route not in {"auto", "batch", "single"}:
             raise ValueError(f"route must be 'auto', 'batch' or 'single', not {route!r}")
         return bulk.Fetch(
@@ -110,9 +118,8 @@ class Runs:
                 self._perform,
                 self._limiter.max_concurrency,
                 route=route,
-                ordered=ordered,
-                on_progress=on_progress,
                 skip_slow_start=self._limiter.warmed_up("runs.get"),
+                **options,
             )
         )
 

@@ -270,15 +270,15 @@ class RetryBudget:
 
     def _watch_for_silence(self) -> None:
         if self._timer is None and self._waiters:
-            quiet_at = max(self.last_sent, self._clock.monotonic() - SILENCE) + SILENCE
-            delay = quiet_at - self._clock.monotonic()
-            self._timer = self._clock.call_later(max(0.0, delay), self._probe)
+            last_sent = self.last_sent
+            quiet_in = max(0.0, last_sent + SILENCE - self._clock.monotonic())
+            self._timer = self._clock.call_later(quiet_in, lambda: self._probe(last_sent))
 
-    def _probe(self) -> None:
+    def _probe(self, last_sent: float) -> None:
+        """Let one repeat go for free, unless something was sent meanwhile."""
         self._timer = None
-        now = self._clock.monotonic()
-        if self._waiters and now - self.last_sent >= SILENCE:
-            self.last_sent = now
+        if self._waiters and self.last_sent == last_sent:
+            self.last_sent = self._clock.monotonic()
             self._wake_one(cost=0.0)
         self._watch_for_silence()
 
@@ -295,7 +295,7 @@ class CallState:
         attempts: how many were sent.
         deadline: when it gives up (monotonic); it counts from the first admission.
         answer_lost: whether the server may have acted on an attempt without the client knowing.
-        failure: what the last attempt that is repeated failed with.
+        failure: what the last attempt failed with, while the call goes on.
         sent_at: when the last attempt was sent (monotonic).
         status: the status of its response.
         on_retry: called before the call waits for its next attempt.
@@ -320,7 +320,7 @@ class retry_if_rules_allow(retry_base):  # noqa: N801  # named like tenacity's o
     """Retries what `RETRY_RULES` repeats for a call."""
 
     def __init__(self, call: Call) -> None:
-        self._idempotency = call.idempotency
+        self._idempotency: Idempotency = call.idempotency
 
     def __call__(self, retry_state: RetryCallState) -> bool:
         """Decide on the attempt that just ended."""

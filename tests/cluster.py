@@ -28,7 +28,7 @@ from conftest import FakeClock, client_for
 
 import modellab_async
 from modellab_async import ModelLabClient, RetryPolicy, RunFilter, frames, raydata
-from modellab_async.raydata.datasource import RunsDatasource
+from modellab_async.raydata._datasource import RunsDatasource
 from modellab_async.raydata.reading import ListingPages
 from modellab_async.simulator import Fault, RateLimit, Simulator
 

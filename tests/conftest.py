@@ -17,6 +17,9 @@ import pytest
 from payloads import hooked
 
 from modellab_async import Clock, MetricSummary, ModelLabClient, Run, RunStatus, make_converter
+from modellab_async.client import DEFAULT_CONCURRENCY
+from modellab_async.clock import Timer
+from modellab_async.limiter import AdaptiveLimiter
 from modellab_async.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -63,7 +66,7 @@ def converter(request: pytest.FixtureRequest) -> cattrs.Converter:
 class _Alarm:
     """Something that a fake clock will do; cancelling it is as with a timer handle."""
 
-    callback: Callable[[], None] | None
+    callback: Callable[[], object] | None
 
     def cancel(self) -> None:
         self.callback = None
@@ -92,7 +95,7 @@ class FakeClock:
     def time(self) -> float:
         return EPOCH + self.now
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> _Alarm:
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         alarm = _Alarm(callback)
         heapq.heappush(self._due, (self.now + max(0.0, seconds), next(self._order), alarm))
         if not self._turning:
@@ -124,6 +127,11 @@ class FakeClock:
         self._turning = bool(self._due)
         if self._turning:
             asyncio.get_running_loop().call_later(self.settle, self._turn)
+
+    @property
+    def timers(self) -> int:
+        """How many calls and wake-ups are due that nobody cancelled."""
+        return sum(alarm.callback is not None for _, _, alarm in self._due)
 
     def clock(self) -> Clock:
         return Clock(
@@ -180,9 +188,15 @@ def client_for(simulator: Simulator, **options: Any) -> ModelLabClient:
 
 
 @pytest.fixture
-async def lab(sim: Simulator) -> AsyncIterator[ModelLabClient]:
+def limiter() -> AdaptiveLimiter:
+    """The limiter of ``lab``, which tells how many requests are in flight."""
+    return AdaptiveLimiter(DEFAULT_CONCURRENCY, Clock())
+
+
+@pytest.fixture
+async def lab(sim: Simulator, limiter: AdaptiveLimiter) -> AsyncIterator[ModelLabClient]:
     """A client on ``sim``, on real time."""
-    async with client_for(sim) as client:
+    async with client_for(sim, limiter=limiter) as client:
         yield client
 
 

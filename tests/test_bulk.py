@@ -25,6 +25,7 @@ from modellab_async import (
     ServerError,
 )
 from modellab_async.bulk import SLOW_START
+from modellab_async.limiter import AdaptiveLimiter
 from modellab_async.simulator import Fault, Faults, Simulator
 
 pytestmark = pytest.mark.usefixtures("task_factory")
@@ -162,7 +163,9 @@ async def test_an_error_of_the_iterable_comes_last(
     assert set(seen) == set(sim.run_ids[:25])
 
 
-async def test_breaking_out_leaves_nothing(sim: Simulator, lab: ModelLabClient):
+async def test_breaking_out_leaves_nothing(
+    sim: Simulator, lab: ModelLabClient, limiter: AdaptiveLimiter
+):
     """After 3 of 100,000 ids: no task, no further request, no busy socket, no permit."""
     before = tasks_of_the_client()
     ids = (sim.run_ids[number % 2_000] for number in range(100_000))
@@ -176,24 +179,28 @@ async def test_breaking_out_leaves_nothing(sim: Simulator, lab: ModelLabClient):
     await asyncio.sleep(0.1)
     assert sim.counts.requests == seen < 300
     assert tasks_of_the_client() == before
-    assert lab._limiter.in_flight == 0
+    assert limiter.in_flight == 0
     assert (await lab.runs.get(sim.run_ids[0])).id == sim.run_ids[0]
     await lab.aclose()
     await eventually(lambda: sim.counts.connections == 0)
 
 
-async def test_closing_waits_until_all_is_released(sim: Simulator, lab: ModelLabClient):
+async def test_closing_waits_until_all_is_released(
+    sim: Simulator, lab: ModelLabClient, limiter: AdaptiveLimiter
+):
     """After ``aclose`` or ``async with`` not even a finished task is left."""
     before = tasks_of_the_client()
     async with lab.runs.fetch(sim.run_ids) as outcomes:
         await anext(outcomes)
     assert tasks_of_the_client() == before
-    assert lab._limiter.in_flight == 0
+    assert limiter.in_flight == 0
     with pytest.raises(StopAsyncIteration):
         await anext(outcomes)
 
 
-async def test_dropping_the_iterator_cancels_at_once(sim: Simulator, lab: ModelLabClient):
+async def test_dropping_the_iterator_cancels_at_once(
+    sim: Simulator, lab: ModelLabClient, limiter: AdaptiveLimiter
+):
     """Nothing asynchronous is left to a finalizer."""
     before = tasks_of_the_client()
     outcomes = lab.runs.fetch(sim.run_ids, route="single")
@@ -203,10 +210,12 @@ async def test_dropping_the_iterator_cancels_at_once(sim: Simulator, lab: ModelL
     del outcomes
     assert all(task.cancelling() for task in workers)
     await asyncio.wait(workers)
-    assert lab._limiter.in_flight == 0
+    assert limiter.in_flight == 0
 
 
-async def test_cancelling_the_consumer_stops_the_work(sim: Simulator, lab: ModelLabClient):
+async def test_cancelling_the_consumer_stops_the_work(
+    sim: Simulator, lab: ModelLabClient, limiter: AdaptiveLimiter
+):
     """A cancelled task takes its requests with it."""
     sim.faults.always(Fault.stall())
 
@@ -220,7 +229,7 @@ async def test_cancelling_the_consumer_stops_the_work(sim: Simulator, lab: Model
     with pytest.raises(asyncio.CancelledError):
         await consumer
     await settled()
-    assert lab._limiter.in_flight == 0
+    assert limiter.in_flight == 0
     await eventually(lambda: sim.counts.in_flight == 0)
 
 
@@ -387,11 +396,10 @@ async def test_what_is_equal_to_an_id_is_not_that_id(sim: Simulator, lab: ModelL
 
 
 @pytest.mark.parametrize("route", ["single", "batch"])
-async def test_a_time_out_of_anext_loses_nothing(sim: Simulator, route: Any):
+async def test_a_timeout_of_anext_loses_nothing(route: Any):
     """Iterating by ``wait_for`` ends with one outcome for each id, however often it times out."""
-    sim.latency = 0.01
-    asked = [*sim.run_ids[:150], 1, 2, "x"]
-    async with client_for(sim, max_concurrency=4) as lab:
+    async with Simulator(runs=150, latency=0.01) as sim, client_for(sim, max_concurrency=4) as lab:
+        asked: list[int | str] = [*sim.run_ids, 1, 2, "x"]
         outcomes = lab.runs.fetch(asked, route=route)
         seen: list[Any] = []
         timeouts = 0
@@ -469,7 +477,7 @@ async def consume_in_time(lab: ModelLabClient, ids: Any) -> None:
     "consume", [consume_inline, consume_a_variable, consume_into_a_list, consume_in_time]
 )
 async def test_a_cancelled_task_takes_its_fetch_with_it(
-    sim: Simulator, lab: ModelLabClient, consume: Any
+    sim: Simulator, lab: ModelLabClient, limiter: AdaptiveLimiter, consume: Any
 ):
     """Without ``async with``, a garbage collection, or anybody who awaits the cancelled task."""
     sim.faults.always(Fault.stall())
@@ -484,7 +492,7 @@ async def test_a_cancelled_task_takes_its_fetch_with_it(
         assert all(other.cancelling() for other in left)
         await settled()
         assert tasks_of_the_client() == before
-        assert lab._limiter.in_flight == 0
+        assert limiter.in_flight == 0
     finally:
         gc.enable()
 

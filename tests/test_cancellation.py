@@ -19,6 +19,7 @@ from conftest import TASK_FACTORIES, FakeClock, client_for, eventually, settled
 
 from modellab_async import ModelLabClient, RetryPolicy
 from modellab_async.bulk import Route
+from modellab_async.limiter import AdaptiveLimiter
 from modellab_async.simulator import Fault, RateLimit, Simulator
 
 MOST_STEPS = 2_000
@@ -67,7 +68,8 @@ async def begin_and_cancel(
         sim.insert_run(RUN, project_id=PROJECT, artifacts=FILES)
         for run_id, seconds in ((SLOW, 2), (SLOWER, 4)):
             sim.insert_run(run_id, timeline=[(0, "running"), (seconds, "completed")])
-        async with client_for(sim, clock=fake.clock(), max_concurrency=8) as lab:
+        limiter = AdaptiveLimiter(8, fake.clock())
+        async with client_for(sim, clock=fake.clock(), limiter=limiter) as lab:
             before = tasks_of_ours()
             task: asyncio.Task[Any] = asyncio.ensure_future(work(lab, sim, directory))
             steps.cancel_after(after, task, times=times)
@@ -80,12 +82,7 @@ async def begin_and_cancel(
             assert [task for task in left if not task.cancelling()] == []
             await settled(5)
             assert tasks_of_ours() == before
-            limiter, transport = lab._limiter, lab._transport
             assert limiter.in_flight == 0
-            assert not transport._streams
-            assert not lab._pauses
-            if transport._session is not None:
-                assert not transport._session.connector._acquired  # type: ignore[union-attr]
             await eventually(lambda: sim.counts.in_flight == 0)
             sim.faults.clear()
             assert (await lab.runs.get(RUN)).id == RUN
@@ -254,7 +251,7 @@ ITERATORS: dict[str, Callable[[ModelLabClient, Simulator], AsyncIterator[Any]]] 
 @pytest.mark.usefixtures("task_factory")
 @pytest.mark.parametrize("kind", ITERATORS)
 async def test_dropping_an_iterator_cancels_synchronously(
-    sim: Simulator, lab: ModelLabClient, kind: str
+    sim: Simulator, lab: ModelLabClient, limiter: AdaptiveLimiter, kind: str
 ) -> None:
     """In the finalizer itself, without a task to do it; then nothing is left."""
     before = tasks_of_ours()
@@ -267,7 +264,7 @@ async def test_dropping_an_iterator_cancels_synchronously(
     assert all(task.cancelling() for task in working)
     await settled(5)
     assert tasks_of_ours() == before
-    assert lab._limiter.in_flight == 0
+    assert limiter.in_flight == 0
     await eventually(lambda: sim.counts.in_flight == 0)
 
 

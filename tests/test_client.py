@@ -410,7 +410,7 @@ async def test_closing_ends_a_call_that_backs_off(sim: Simulator):
     sim.faults.always(Fault.status(503, retry_after=60))
     lab = client_for(sim)
     call = asyncio.create_task(lab.runs.get(sim.run_ids[0]))
-    await eventually(lambda: bool(lab._pauses))
+    await eventually(lambda: lab.stats.backoff_wait_s > 0)
     await lab.aclose()
     async with asyncio.timeout(5):
         with pytest.raises(ClientClosedError):

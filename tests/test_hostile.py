@@ -26,6 +26,7 @@ from faultserver import (
 )
 
 from modellab_async import (
+    Clock,
     DecodeError,
     ModelLabClient,
     ModelLabError,
@@ -36,6 +37,7 @@ from modellab_async import (
     StatusError,
     TransportError,
 )
+from modellab_async.limiter import AdaptiveLimiter
 
 MEGABYTE = 1_000_000
 CHUNKED = "Transfer-Encoding: chunked"
@@ -53,10 +55,12 @@ async def server() -> AsyncIterator[FaultServer]:
 @pytest.fixture
 async def lab(server: FaultServer) -> AsyncIterator[ModelLabClient]:
     """A client that reads a megabyte at the most; idle and right in its counts at the end."""
+    limiter = AdaptiveLimiter(100, Clock())
     async with ModelLabClient(
         base_url=server.base_url,
         api_key="an-api-key",
         app_key="an-app-key",
+        limiter=limiter,
         timeout=1.0,
         max_body_bytes=MEGABYTE,
         retry=RetryPolicy(attempts=2, base=0),
@@ -64,7 +68,7 @@ async def lab(server: FaultServer) -> AsyncIterator[ModelLabClient]:
         yield lab
         server.forget()
         assert (await lab.runs.get(8)).id == 8
-        assert lab._limiter.in_flight == 0
+        assert limiter.in_flight == 0
         assert lab.stats.attempts == len(server.seen)
 
 

@@ -23,6 +23,7 @@ from modellab_async import (
 )
 from modellab_async.converter import decode_page, make_converter
 from modellab_async.endpoints import Call
+from modellab_async.limiter import AdaptiveLimiter
 from modellab_async.pagination import PAGES_AHEAD, Pager
 from modellab_async.simulator import Fault, Simulator
 
@@ -108,7 +109,9 @@ async def test_pages_are_requested_ahead():
         assert sim.counts.peak_in_flight > 8
 
 
-async def test_leaving_early_leaves_nothing(sim: Simulator, lab: ModelLabClient):
+async def test_leaving_early_leaves_nothing(
+    sim: Simulator, lab: ModelLabClient, limiter: AdaptiveLimiter
+):
     """Breaking out, dropping or closing stops what was asked for ahead."""
     before = asyncio.all_tasks()
     async for _ in lab.runs.list(page_size=10):
@@ -121,7 +124,7 @@ async def test_leaving_early_leaves_nothing(sim: Simulator, lab: ModelLabClient)
     await eventually(lambda: sim.counts.in_flight == 0)
     mine = [task for task in asyncio.all_tasks() - before if "load" in repr(task)]
     assert mine == []
-    assert lab._limiter.in_flight == 0
+    assert limiter.in_flight == 0
     with pytest.raises(StopAsyncIteration):
         await anext(again)
 
@@ -157,7 +160,7 @@ def pager_on(answer: Answer, *, size: int | None = None) -> Pager[Run]:
     """A pager whose pages come from a function of number and size; no socket."""
     converter = make_converter()
 
-    async def perform(call: Call) -> Any:
+    async def perform(call: Call, **_: Any) -> Any:
         asked = json.loads(call.query)
         await asyncio.sleep(0)
         return await decode_page(answer(asked["number"], asked["size"]), Run, converter)
@@ -215,10 +218,9 @@ async def test_numbers_that_jump_are_followed():
     assert [run.id async for run in pager_on(answer)] == [1, 10, 20, 35]
 
 
-async def test_a_cancelled_anext_loses_nothing(sim: Simulator, lab: ModelLabClient):
+async def test_a_cancelled_anext_loses_nothing():
     """An iteration by ``wait_for`` that often times out yields every item once."""
-    sim.latency = 0.01
-    async with client_for(sim) as lab:
+    async with Simulator(runs=2_000, latency=0.01) as sim, client_for(sim) as lab:
         items = aiter(lab.runs.list(page_size=100))
         ids: list[int] = []
         timeouts = 0

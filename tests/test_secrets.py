@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import copy
+import gc
 import logging
 import pickle
 import traceback
@@ -27,6 +28,7 @@ from modellab_async import (
     RetryPolicy,
     RunFilter,
 )
+from modellab_async.config import Credentials
 from modellab_async.simulator import DEFAULT_FAULTS, Fault, Simulator
 
 KEYS: dict[str, Any] = {"api_key": "SECRET-api/0123", "app_key": 'SECRET-app"4567'}
@@ -104,12 +106,12 @@ async def test_the_objects_of_a_session_show_no_secret(own: Simulator, kind: str
         things = [
             *(lab, lab.stats, lab.runs, lab.projects, lab.artifacts, lab.with_options(timeout=1)),
             *(lab.runs.list(), lab.runs.fetch([1]), lab.runs.watch([1]), await lab.runs.list()),
-            *(lab._transport, lab._credentials, lab._limiter, lab._transport._session),
-            *(vars(lab), vars(lab._transport), vars(lab._transport._session)),
+            *vars(lab).values(),
+            *(vars(part) for part in (lab, *vars(lab).values()) if hasattr(part, "__dict__")),
         ]
         for thing in things:
             assert_hidden(repr(thing), str(thing))
-        for thing in (lab, lab._credentials):
+        for thing in (lab, *(part for part in things if isinstance(part, Credentials))):
             with pytest.raises(TypeError, match="not pickled") as caught:
                 pickle.dumps(thing)
             assert_hidden(*told(caught.value))
@@ -358,12 +360,16 @@ async def test_a_stranger_would_have_been_heard(stranger: Stranger) -> None:
 async def test_a_site_is_asked_over_https(site: str) -> None:
     """However its address was pasted."""
     async with ModelLabClient(**KEYS, site=site) as lab:
-        assert lab._transport.origin.startswith("https://api.")
+        assert "https://api." in repr(lab)
 
 
 async def test_our_session_is_traced_by_nobody(own: Simulator) -> None:
     """It has no aiohttp traces, which would see the headers."""
     async with ModelLabClient(base_url=own.base_url, **KEYS) as lab:
         await lab.runs.get(own.run_ids[0])
-        assert lab._transport._session is not None
-        assert lab._transport._session.trace_configs == []
+        sessions = [
+            found
+            for found in gc.get_objects()
+            if isinstance(found, aiohttp.ClientSession) and not found.closed
+        ]
+        assert [session.trace_configs for session in sessions] == [[]]

@@ -249,7 +249,10 @@ async def test_a_run_can_be_updated(inserted: bool) -> None:
         assert (await ask("/runs", path)).ids == [run_id]
         old = before["params"] and before["params"][0]
         if old:
-            gone = {"filter[params]": f"{old['key']}:{old['value']}", "filter[id]": run_id}
+            gone: dict[str, str | int] = {
+                "filter[params]": f"{old['key']}:{old['value']}",
+                "filter[id]": run_id,
+            }
             assert (await ask("/runs", gone)).ids == []
         assert (await ask(f"/runs/{run_id}/artifacts")).json == files
     del before["description"]

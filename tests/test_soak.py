@@ -47,6 +47,7 @@ def gathered(
     """Calls of some clients that all start at once: seconds taken, and how each ended."""
 
     async def main() -> tuple[float, list[Any]]:
+        assert server.limit is not None
         await asyncio.sleep((phase - virtual.EPOCH) % server.limit.period)
         began = virtual.now()
         labs = [server.client() for _ in range(processes)]

@@ -347,10 +347,38 @@ async def test_a_full_sync_finds_what_vanished(sim: Simulator, lab: ModelLabClie
     done = await sync(lab, store, full=True)
 
     assert (done.kind, done.runs, done.vanished, done.failed) == ("listing", 647, 3, 0)
+    assert done.complete is True
     assert ids_in(store, "vanished_at IS NOT NULL") == gone
     assert ids_in(store) == set(sim.run_ids)
     again = await sync(lab, store, full=True)
     assert (again.runs, again.vanished) == (647, 0)
+
+
+async def test_a_full_sync_misses_no_run_while_others_come_and_go(
+    sim: Simulator, lab: ModelLabClient, store: Store
+):
+    """For each run that is deleted, another is created, so that the count tells nothing."""
+    gone = iter(sim.run_ids[:40])
+    kept = set(sim.run_ids[40:])
+
+    def come_and_go(_done: int, _total: int | None) -> None:
+        if (run_id := next(gone, None)) is not None:
+            sim.delete_run(run_id)
+            sim.insert_run(name="new")
+
+    done = await sync(lab, store, full=True, on_progress=come_and_go)
+
+    assert done.complete is True
+    assert ids_in(store) >= kept
+
+
+async def test_a_broken_run_costs_a_full_sync_its_proof(
+    sim: Simulator, lab: ModelLabClient, store: Store
+):
+    """All other runs are stored, and whether one is missing is not known."""
+    sim.insert_run(name=None)
+    done = await sync(lab, store, full=True)
+    assert (done.runs, done.failed, done.complete) == (650, 1, None)
 
 
 async def test_a_full_sync_brings_up_to_date_what_the_listing_does_not_show(

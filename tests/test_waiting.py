@@ -30,6 +30,7 @@ from modellab_async import (
     waiting,
 )
 from modellab_async.endpoints import Call
+from modellab_async.limiter import AdaptiveLimiter
 from modellab_async.simulator import ABSENT, Fault, Simulator
 from modellab_async.waiting import Poller
 
@@ -45,6 +46,7 @@ class Stage:
 
     sim: Simulator
     lab: ModelLabClient
+    limiter: AdaptiveLimiter
     asked: list[float]
 
     def runs(self, number: int, *timeline: tuple[float, str]) -> list[int]:
@@ -60,13 +62,16 @@ async def staged(fake: FakeClock, **options: Any) -> AsyncIterator[Stage]:
     """Without jitter, unless a test brings chance back; failed requests are not repeated."""
     fake.chance = lambda: 0.0
     asked: list[float] = []
+    limiter = AdaptiveLimiter(100, fake.clock())
     async with (
         Simulator(
             runs=20, clock=fake.time, before_request=lambda *_: asked.append(fake.now)
         ) as sim,
-        client_for(sim, clock=fake.clock(), retry=RetryPolicy.none(), **options) as lab,
+        client_for(
+            sim, clock=fake.clock(), retry=RetryPolicy.none(), limiter=limiter, **options
+        ) as lab,
     ):
-        yield Stage(sim, lab, asked)
+        yield Stage(sim, lab, limiter, asked)
 
 
 def working() -> list[str]:
@@ -150,7 +155,7 @@ async def test_a_request_without_answer_is_abandoned(stage: Stage, monkeypatch: 
         await stage.lab.runs.wait(7, timeout=0.05)
     assert caught.value.run is None
     assert working() == []
-    assert stage.lab._limiter.in_flight == 0
+    assert stage.limiter.in_flight == 0
 
 
 @pytest.mark.parametrize("timeout", [-1, -0.001, math.nan, "10", True, [1]])
@@ -369,7 +374,7 @@ async def test_a_slow_answer_after_the_deadline_is_the_last(fake: FakeClock):
     )
     asked: list[Call] = []
 
-    async def perform(call: Call) -> Run:
+    async def perform(call: Call, **_: Any) -> Run:
         asked.append(call)
         fake.now += 5.0
         return answer
@@ -385,10 +390,10 @@ async def test_a_cancelled_wait_leaves_no_timer(fake: FakeClock, stage: Stage):
     fake.settle = 0.02
     (run_id,) = stage.runs(1, (0, "running"))
     wait = asyncio.create_task(stage.lab.runs.wait(run_id))
-    await eventually(lambda: stage.sim.counts.requests >= 1 and bool(fake._due))
+    await eventually(lambda: stage.sim.counts.requests >= 1 and fake.timers > 0)
     wait.cancel()
     await asyncio.wait([wait])
-    assert [alarm for _, _, alarm in fake._due if alarm.callback is not None] == []
+    assert fake.timers == 0
     assert working() == []
 
 
@@ -480,7 +485,7 @@ async def test_cancelling_a_watch_stops_its_requests(stage: Stage):
     await asyncio.wait([watcher])
     assert watcher.cancelled()
     assert working() == []
-    assert stage.lab._limiter.in_flight == 0
+    assert stage.limiter.in_flight == 0
     await eventually(lambda: stage.sim.counts.in_flight == 0)
 
 

@@ -10,7 +10,7 @@ import asyncio
 import random
 import selectors
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -25,7 +25,7 @@ from modellab_async.simulator.limits import Limits
 T = TypeVar("T")
 EPOCH = 1_779_000_000.0
 RUN = (
-    b'{"data":{"id":"1","type":"runs","attributes":{"name":"r","project_id":1,'
+    b'{"data":{"id":"%s","type":"runs","attributes":{"name":"r","project_id":1,'
     b'"status":"completed","created_at":"2026-01-01T00:00:00Z"}}}'
 )
 _PROTOCOL: Any = mock.NonCallableMock(_reading_paused=False)
@@ -89,7 +89,10 @@ class _Response:
 
 @attrs.define
 class Server:
-    """Returns a run after a while, or fails by chance, by quota, by rule or during an outage."""
+    """Returns a run after a while, or fails by chance, by quota, by rule or during an outage.
+
+    Requests for the runs in ``broken`` always fail.
+    """
 
     rate: float = 0.0
     limit: RateLimit | None = None
@@ -98,6 +101,7 @@ class Server:
     seed: int = 1
     rule: Callable[[float], tuple[int, Mapping[str, str]]] | None = None
     down: bool = False
+    broken: Collection[int] = ()
     log: list[tuple[float, int]] = attrs.field(factory=list)
     by_status: Counter[int] = attrs.field(factory=Counter)
     _random: random.Random = attrs.field(init=False)
@@ -128,9 +132,12 @@ class Server:
             status, headers = self._random.choice((500, 502, 504, 512, 0, 0)), ()
         if self.rule is not None:
             status, headers = self.rule(EPOCH + now())
+        run_id = str(url).rpartition("/")[2]
+        if self.broken and int(run_id) in self.broken:
+            status = 503
         self.log.append((now(), status))
         self.by_status[status] += 1
         await asyncio.sleep(half + self.jitter * self._random.random())
         if status == 0:
             raise aiohttp.ServerDisconnectedError
-        return _Response.of(status, headers, RUN)
+        return _Response.of(status, headers, RUN % run_id.encode())

@@ -20,14 +20,12 @@ from importlib import import_module
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-import attrs
-
 from modellab_async.frames import sql
 from modellab_async.frames.columns import ANY, Shape, Statistic, table_columns
 from modellab_async.models import Run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 
     import pyarrow as pa
 
@@ -114,9 +112,9 @@ def to_batches(
         MissingExtraError: without pyarrow or DuckDB.
         ValueError: for an unknown column, for ``rows`` below 1, and for an integer beyond 64 bits.
     """
-    plan = _batch_plan(columns, statistic, shape, rows)
+    make_batch = _batch_maker(columns, statistic, shape, rows)
     remaining = iter(runs)
-    return (plan.batch(some) for some in iter(lambda: list(islice(remaining, rows)), []))
+    return map(make_batch, iter(lambda: list(islice(remaining, rows)), []))
 
 
 def to_batches_async(
@@ -128,64 +126,36 @@ def to_batches_async(
     rows: int = ROWS,
 ) -> AsyncIterator[pa.RecordBatch]:
     """Like :func:`to_batches`, for an async iterable, such as ``lab.runs.list()``."""
-    plan = _batch_plan(columns, statistic, shape, rows)
+    make_batch = _batch_maker(columns, statistic, shape, rows)
 
     async def batches() -> AsyncIterator[pa.RecordBatch]:
         some: list[Run] = []
         async for run in runs:
             some.append(run)
             if len(some) == rows:
-                yield plan.batch(some)
+                yield make_batch(some)
                 some = []
         if some:
-            yield plan.batch(some)
+            yield make_batch(some)
 
     return batches()
 
 
-@attrs.frozen
-class BatchPlan:
-    """Makes batches of one schema; can be pickled.
-
-    Attributes:
-        columns: without stars.
-        shape: of the batches.
-    """
-
-    columns: tuple[Column, ...]
-    shape: Shape
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The schema of every batch."""
-        return self.batch([]).schema
-
-    def batch(self, runs: Sequence[Run]) -> pa.RecordBatch:
-        """Some runs as one batch."""
-        table = _select(runs, self.columns, self.shape, resolve=False)
-        structs = table.to_struct_array().combine_chunks()
-        return import_module("pyarrow").RecordBatch.from_struct_array(structs)
-
-
-def batch_plan(columns: Iterable[str] | None, statistic: Statistic, shape: Shape) -> BatchPlan:
-    """The plan of batches with these columns.
-
-    Raises:
-        ValueError: for ``*``, which needs all runs, and as `to_batches`.
-    """
-    wanted = table_columns(columns, statistic, shape)
-    if shape == "wide" and any(column.key == ANY for column in wanted):
-        raise ValueError("batches cannot have a column for every key (*): name the columns")
-    return BatchPlan(tuple(wanted), shape)
-
-
-def _batch_plan(
+def _batch_maker(
     columns: Iterable[str] | None, statistic: Statistic, shape: Shape, rows: int
-) -> BatchPlan:
+) -> Callable[[Sequence[Run]], pa.RecordBatch]:
     if rows < 1:
         raise ValueError(f"rows must be at least 1, not {rows}")
     sql.needed_by(__name__)
-    return batch_plan(columns, statistic, shape)
+    wanted = table_columns(columns, statistic, shape)
+    if shape == "wide" and any(column.key == ANY for column in wanted):
+        raise ValueError("batches cannot have a column for every key (*): name the columns")
+
+    def make_batch(runs: Sequence[Run]) -> pa.RecordBatch:
+        structs = _select(runs, wanted, shape, resolve=False).to_struct_array().combine_chunks()
+        return import_module("pyarrow").RecordBatch.from_struct_array(structs)
+
+    return make_batch
 
 
 def _table(runs: Iterable[Run], columns: Sequence[Column], shape: Shape) -> pa.Table:

@@ -77,7 +77,7 @@ def read_runs(
     """
     if find_spec("ray") is None or find_spec("pyarrow") is None:
         raise MissingExtraError(f"{__name__} needs ray: pip install 'modellab_async[ray]'")
-    datasource = import_module(f"{__name__}.datasource").RunsDatasource(
+    datasource = import_module(f"{__name__}._datasource").RunsDatasource(
         run_ids,
         filter=filter,
         columns=columns,

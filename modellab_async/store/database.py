@@ -68,8 +68,9 @@ class Sync:
         runs: how many runs it wrote, new and changed ones in an update.
         failed: how many runs could not be fetched when it ended, whichever sync asked for them.
         vanished: how many runs it found to be gone.
-        complete: whether it saw every run of its listing that existed throughout: True if one
-            page held them all, False if runs moved while it read, None if that cannot be known.
+        complete: whether it saw every run that its listing held throughout: True if one page held
+            them all or a full sync proved it, False if runs left the listing to the end, None if
+            that cannot be known. None for updates and ids.
     """
 
     id: int

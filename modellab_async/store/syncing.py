@@ -3,7 +3,8 @@
 There are three kinds of sync:
 
 - ``listing`` reads every page, sorted by creation, so that new runs come last. Its position is
-  written with the runs; an interrupted one resumes at the last page whose first run it has.
+  written with the runs; an interrupted one resumes at the last page whose first run it has. A full
+  sync reads overlapping pages instead (``Runs.list(verify=True)``), from the beginning.
 - ``update`` reads pages sorted by ``updated_at``, newest first, until a page has nothing new and
   reaches `OVERLAP` further back than the newest run that the last finished sync began with. That
   moment is taken from the runs themselves, so no clock of this machine matters.
@@ -76,8 +77,9 @@ async def sync(
     rows of ``failures``; every sync asks for those of earlier ones again.
 
     An update sees neither deletions nor what changes without a new ``updated_at``. ``full=True``
-    reads the whole listing again and then fetches, by id, every run of the store that was not
-    listed: those that exist are brought up to date, and the others get a ``vanished_at``.
+    reads the whole listing again, verified by overlapping pages, and then fetches, by id, every
+    run of the store that was not listed: those that exist are brought up to date, and the others
+    get a ``vanished_at``.
 
     Operations: ``GET /runs``, and ``GET /runs/{run_id}`` for what a listing does not show.
 
@@ -231,19 +233,40 @@ class Syncing:
         kind = "listing" if full or not earlier else "update"
         self.sync = await on_disk(self._store.begin, kind, key, mark)
         if kind == "listing":
-            await self._listing()
+            await self._listing(verify=full)
         else:
             self.sync = attrs.evolve(self.sync, mark=mark)
             await self._update(newest, max((s.mark for s in earlier if s.mark), default=None))
 
-    async def _listing(self) -> None:
-        """Read all pages, and again if runs left the listing meanwhile."""
+    async def _listing(self, *, verify: bool) -> None:
+        """Read all pages: overlapping ones, or again if runs left the listing meanwhile."""
+        try:
+            complete = await (self._verified() if verify else self._walk_until_still())
+        except DecodeError as error:  # a run that cannot be read, which only a walk gets past
+            if error.resource_id is None or not verify:
+                raise
+            complete = await self._walk_until_still()
+        self.sync = attrs.evolve(self.sync, complete=complete)
+
+    async def _verified(self) -> bool | None:
+        """Read overlapping pages; whether that proves that they showed every run."""
+        pager = self._lab.runs.list(self._filter, verify=True)
+        done = 0
+        async with pager.pages() as pages:
+            async for page in pages:
+                self._runs.extend(page.items)
+                await self._write_if_due()
+                done += len(page.items)
+                self._on_progress(done, page.total)
+        return pager.complete
+
+    async def _walk_until_still(self) -> bool | None:
         complete = await self._walk(await self._resumed_page())
         for _ in range(_REWALKS):
             if complete is not False:
                 break
             complete = await self._walk(None)
-        self.sync = attrs.evolve(self.sync, complete=complete)
+        return complete
 
     async def _walk(self, start: int | None) -> bool | None:
         """Read the pages from one on; whether they showed every run, see `Sync`."""
