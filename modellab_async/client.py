@@ -88,10 +88,10 @@ class ModelLabClient(Closing):
         api_key: ``DD_API_KEY`` by default.
         app_key: ``DD_APP_KEY`` by default.
         bearer_token: ``DD_BEARER_TOKEN`` by default; wins over keys. A function, sync or async,
-            is asked for a token before each attempt, since tokens expire.
+            is called before each attempt, since tokens expire.
         site: a site, its short name, or a pasted UI or API address; ``DD_SITE`` by default, and
             ``datadoghq.com`` if that is not set either.
-        base_url: another address to ask, which overrides ``site``; ``MODELLAB_BASE_URL`` by
+        base_url: another address, which overrides ``site``; ``MODELLAB_BASE_URL`` by
             default, unless ``site`` is given.
         retry: how failed calls are repeated; :class:`RetryPolicy` by default.
         timeout: seconds for one attempt: connecting, headers and body together; 30 by default.

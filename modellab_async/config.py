@@ -186,7 +186,7 @@ class Credentials:
 
     @property
     def changes(self) -> bool:
-        """Whether :meth:`current_headers` must be asked for every attempt."""
+        """Whether :meth:`current_headers` must be called for every attempt."""
         return callable(self._bearer_token)
 
     def headers(self) -> dict[str, str]:

@@ -192,7 +192,7 @@ class OpenTelemetryHooks(Hooks):
 
 
 def _error(error: BaseException | None) -> dict[str, str]:
-    """The attribute that names an error: an answer's status, or the class."""
+    """The attribute that names an error: a response's status, or the class."""
     if error is None:
         return {}
     if isinstance(error, StatusError):
