@@ -52,6 +52,17 @@ def test_a_list_of_runs_becomes_a_table():
     )
 
 
+async def test_get_many_returns_a_list_that_becomes_a_table(sim: Simulator, lab: ModelLabClient):
+    """Its runs, or a slice of them, become a table and HTML in one step; it is a list as well."""
+    runs = await lab.runs.get_many(sim.run_ids[:5])
+    assert isinstance(runs, list)
+    assert runs.to_table(["id"])["id"].to_pylist() == list(sim.run_ids[:5])
+    assert runs[1:3].to_table(["id"])["id"].to_pylist() == list(sim.run_ids[1:3])
+    html = runs._repr_html_()
+    assert html is not None
+    assert all(str(run.id) in html for run in runs)
+
+
 def params_table(*values: str | None) -> pa.ChunkedArray:
     """The column of a param that takes these values; None for a run that has it not."""
     runs = [
