@@ -113,9 +113,10 @@ def resolve_base_url(base_url: str, *, allow_http: bool) -> URL:
             "base_url (MODELLAB_BASE_URL) must end with its path; leave out query and fragment"
         )
     if url.scheme == "http" and not (allow_http or is_loopback(host)):
+        del url, base_url, host
         raise ConfigError(
-            f"base_url (MODELLAB_BASE_URL) would send the keys to {host} unencrypted: use https://,"
-            " or pass allow_http=True if you mean it"
+            "base_url (MODELLAB_BASE_URL) would send the keys unencrypted to another machine:"
+            " use https://, or pass allow_http=True if you mean it"
         )
     return url
 
