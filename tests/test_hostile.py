@@ -166,6 +166,18 @@ async def test_a_bomb_in_a_stream_is_read_bit_by_bit(server: FaultServer, lab: M
     assert size == 20 * MEGABYTE
 
 
+@pytest.mark.parametrize("piece", ["\\", "a", "&amp;", "%25", "\\u0026amp;"])
+async def test_an_error_that_is_slow_to_search_for_keys(
+    server: FaultServer, lab: ModelLabClient, piece: str
+):
+    """Whatever an error's body repeats, looking for echoed keys in it takes a moment."""
+    server.script(send(http(piece * (900_000 // len(piece)), 400)))
+    with bounded(megabytes=20, seconds=3):
+        caught = await failure(lab.runs.get(7))
+    assert isinstance(caught, StatusError)
+    assert caught.errors == ()
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_to_another_host(server: FaultServer, lab: ModelLabClient, status: int):
     """It is an error, and the other host is never contacted: no key could reach it."""
