@@ -136,6 +136,21 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def thorough(session: nox.Session) -> None:
+    """Every case where the default run takes a sample: cancellations, generated inputs, fuzzing."""
+    session.install(*IN_PLACE, *group("test"))
+    session.run("pytest", *PARALLEL, *session.posargs, env={"MODELLAB_THOROUGH": "1"})
+
+
+@nox.session(python=PYTHONS[0], default=False)
+def mutation(session: nox.Session) -> None:
+    """Which changes to the core no test notices, by mutmut; settings are in pyproject.toml."""
+    session.install(*IN_PLACE, *group("test", "mutation"))
+    session.run("mutmut", "run", *session.posargs, success_codes=[0, 1])
+    session.run("mutmut", "results")
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """What the client costs, against its peers; writes tables and plots into docs/."""
     session.install(".[cli,speed]", *group("bench"))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import cattrs
 import pytest
+from hypothesis import settings
 from payloads import hooked
 
 from modellab_async import Clock, MetricSummary, ModelLabClient, Run, RunStatus, make_converter
@@ -30,6 +31,10 @@ EPOCH = 1_779_000_000.0
 
 THOROUGH = bool(os.environ.get("MODELLAB_THOROUGH"))
 """Whether tests try every case instead of a sample; `nox -s thorough` sets it."""
+
+settings.register_profile("sample", max_examples=60, deadline=None, derandomize=True)
+settings.register_profile("thorough", max_examples=1_500, deadline=None)
+settings.load_profile("thorough" if THOROUGH else "sample")
 
 NEED_AN_EXTRA = {
     "rich": ("test_secrets.py",),

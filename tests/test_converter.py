@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from payloads import REQUIRED, body, failure, hooked, open_page, resource
 
@@ -253,7 +253,6 @@ runs = st.builds(
 HOOKED = hooked()
 
 
-@settings(max_examples=150, deadline=None)
 @given(runs)
 def test_round_trip(run: Run) -> None:
     """Any run is equal to itself after JSON, by either way."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from payloads import REQUIRED, body, failure, hooked, open_page, resource
 
@@ -184,7 +184,6 @@ def test_from_dict_of_something_else(converter: Converter, value: Any) -> None:
     failure(lambda: from_dict(value, Run, converter=converter))
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     st.binary(max_size=60)
     | st.recursive(st.none() | text, st.lists).map(json.dumps).map(str.encode)
@@ -233,7 +232,6 @@ def attempt(action: Callable[[], Any]) -> Any:
         return None
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(PLACES)), anything)
 def test_anything_anywhere(place: str, value: Any) -> None:
     """Whatever stands in a field's place, every way gives the same run or a DecodeError."""

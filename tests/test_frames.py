@@ -13,7 +13,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from modellab_async import (
@@ -107,7 +107,6 @@ def test_a_param_is_numeric_where_every_value_parses(values: list[str | None], k
     assert params_table(*values).type == kind
 
 
-@settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(-(2**70), 2**70) | st.floats(), min_size=1, max_size=5))
 def test_no_number_changes_its_value(numbers: list[int | float]):
     """Whatever type a column gets, its values are equal to those that the params were made from."""

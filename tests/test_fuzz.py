@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from fuzz import MODELS, fuzz
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from modellab_async import DecodeError, make_converter
@@ -38,7 +38,6 @@ def test_the_same_seed_makes_the_same_cases():
     assert fuzz(300, seed=5) == fuzz(300, seed=5) != fuzz(300, seed=6)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.sampled_from(MODELS), st.dictionaries(st.text(max_size=9), JSON, max_size=4), JSON)
 def test_resources_of_any_shape(model: type[Any], attributes: dict[str, Any], own_id: Any):
     """JSON of the right frame with anything in it is a model or a DecodeError."""
@@ -47,7 +46,6 @@ def test_resources_of_any_shape(model: type[Any], attributes: dict[str, Any], ow
         assert isinstance(decode(body, model, make_converter()), model)
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=30), max_size=5), st.text())
 def test_rate_limits_of_any_text(told: dict[str, str], retry_after: str):
     """Any text in the headers gives a limit that can be believed, or none."""

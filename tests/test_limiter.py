@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import virtual
 from conftest import FakeClock, client_for, settled
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from modellab_async import ConfigError, ModelLabClient, RateLimit, RateLimitedError, RetryPolicy
@@ -300,7 +300,6 @@ class TestQuota:
             max_size=30,
         )
     )
-    @settings(max_examples=200, deadline=None)
     def test_whatever_is_said_a_quota_opens_again(self, answers):
         """No sequence of answers closes a quota for longer than a day and a second."""
         quota, now = Quota(), 0.0

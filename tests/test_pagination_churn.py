@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from modellab_async import Page
@@ -141,7 +141,6 @@ class Table:
     base=st.sampled_from([0, 1]),
     changes=CHANGES,
 )
-@settings(max_examples=800, deadline=None)
 def test_no_iteration_says_complete_and_missed_an_item(rows, size, base, changes):
     """Whatever comes and goes between requests; and no item appears twice."""
     table = Table(rows, changes, base=base)
@@ -160,7 +159,6 @@ def test_no_iteration_says_complete_and_missed_an_item(rows, size, base, changes
     descending=st.booleans(),
     changes=CHANGES,
 )
-@settings(max_examples=1_500, deadline=None)
 def test_a_verified_iteration_knows_that_nothing_was_missed(
     rows, largest, base, ties, descending, changes
 ):
@@ -175,7 +173,6 @@ def test_a_verified_iteration_knows_that_nothing_was_missed(
 
 
 @given(rows=st.integers(0, 400), changes=CHANGES, base=st.sampled_from([0, 1]))
-@settings(max_examples=200, deadline=None)
 def test_inserts_alone_lose_nothing(rows, changes, base):
     """Also without verification, although that is not known."""
     inserts = [[("insert", share) for _, share in moment] for moment in changes]

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
@@ -193,7 +193,6 @@ HEADER = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
 @given(HEADER, HEADER, HEADER, HEADER, HEADER)
 def test_no_header_breaks_a_client(
     reset: str | None, after: str | None, left: str | None, limit: str | None, period: str | None
