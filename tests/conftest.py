@@ -181,8 +181,14 @@ async def sim() -> AsyncIterator[Simulator]:
         yield simulator
 
 
-def client_for(simulator: Simulator, **options: Any) -> ModelLabClient:
-    """A client with the simulator's keys."""
+def client_for(
+    simulator: Simulator, *, fake: FakeClock | None = None, **options: Any
+) -> ModelLabClient:
+    """A client with the simulator's keys, if asked on fake time, which waits for its requests."""
+    if fake is not None:
+        options["clock"] = fake.clock()
+        options["limiter"] = limiter = AdaptiveLimiter(DEFAULT_CONCURRENCY, options["clock"])
+        fake.busy = lambda: limiter.in_flight > 0
     return ModelLabClient(
         base_url=simulator.base_url,
         api_key=simulator.api_key,

@@ -120,7 +120,7 @@ async def test_with_an_empty_budget_a_call_waits_until_its_deadline(
     sim: Simulator, fake: FakeClock
 ):
     """It fails then, with its last error, which names the budget, also when pickled."""
-    async with client_for(sim, clock=fake.clock(), retry=RetryPolicy(deadline=20)) as lab:
+    async with client_for(sim, fake=fake, retry=RetryPolicy(deadline=20)) as lab:
         await drain(lab, sim)
         sim.faults.always(Fault.status(500))
         tasks = [lab.runs.get(run_id) for run_id in sim.run_ids[:40]]
@@ -136,7 +136,7 @@ async def test_with_an_empty_budget_a_call_waits_until_its_deadline(
 
 async def test_views_share_one_budget(sim: Simulator, fake: FakeClock):
     """What one view has spent, another waits for."""
-    async with client_for(sim, clock=fake.clock()) as lab:
+    async with client_for(sim, fake=fake) as lab:
         await drain(lab.with_options(timeout=3), sim)
         before = fake.now
         sim.faults.next(Fault.status(500))
@@ -147,7 +147,7 @@ async def test_views_share_one_budget(sim: Simulator, fake: FakeClock):
 
 async def test_a_429_that_names_its_time_costs_no_budget(sim: Simulator, fake: FakeClock):
     """The wait for quota is bounded by the deadline alone."""
-    async with client_for(sim, clock=fake.clock()) as lab:
+    async with client_for(sim, fake=fake) as lab:
         await drain(lab, sim)
         before = fake.now
         sim.faults.next(Fault.rate_limited(reset="3"))
@@ -158,7 +158,7 @@ async def test_a_429_that_names_its_time_costs_no_budget(sim: Simulator, fake: F
 @pytest.mark.parametrize("answer", ["run", "missing run"])
 async def test_successes_pay_for_the_next_repeat(sim: Simulator, fake: FakeClock, answer: str):
     """A run is a success, and so is a definite 404."""
-    async with client_for(sim, clock=fake.clock()) as lab:
+    async with client_for(sim, fake=fake) as lab:
         await drain(lab, sim)
         for _ in range(2):
             if answer == "run":
@@ -175,7 +175,7 @@ async def test_a_fetch_outwaits_an_outage_that_empties_the_budget(sim: Simulator
     ids = sim.run_ids[:400]
     sim.faults.always(Fault.status(503))
     policy = RetryPolicy(attempts=30)
-    async with client_for(sim, clock=fake.clock(), retry=policy) as lab:
+    async with client_for(sim, fake=fake, retry=policy) as lab:
         fetching = asyncio.create_task(lab.runs.get_many(ids, route="single"))
         await eventually(lambda: fake.now > 40, seconds=15)
         assert sim.counts.requests <= 16 + BUDGET_CAPACITY + fake.now / SILENCE
@@ -188,7 +188,7 @@ async def test_a_fetch_gives_an_id_up_at_its_deadline(sim: Simulator, fake: Fake
     """If the outage lasts longer than the deadline, the id's outcome is a failure."""
     sim.faults.always(Fault.status(503))
     policy = RetryPolicy(attempts=1_000, deadline=30.0, base=0.1, cap=0.1)
-    async with client_for(sim, clock=fake.clock(), retry=policy) as lab:
+    async with client_for(sim, fake=fake, retry=policy) as lab:
         async with lab.runs.fetch(sim.run_ids[:8], route="single") as outcomes:
             errors = [outcome.error async for outcome in outcomes]
         assert len(errors) == 8
