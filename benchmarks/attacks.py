@@ -52,7 +52,7 @@ async def _walk(dice: random.Random, options: Any) -> tuple[set[int], set[int], 
         survivors, listed = set(sim.run_ids), set[int]()
         keys = {"api_key": sim.api_key, "app_key": sim.app_key}
         async with ModelLabClient(base_url=sim.base_url, **keys) as lab:
-            pager = lab.runs.list(page_size=20, **options)
+            pager = lab.runs.list(page_size=20, sort="created_at", **options)
             async for run in pager:
                 listed.add(run.id)
                 if dice.random() < 0.05:
