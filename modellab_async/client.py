@@ -280,8 +280,8 @@ class ModelLabClient(Closing):
             try:
                 return await attempt(state)
             except ModelLabError as error:
-                failure: ModelLabError | None = error
-            return await self._retry_call(state, attempt, failure)
+                state.failure = error
+            return await self._retry_call(state, attempt)
         except ModelLabError as error:
             if isinstance(error, StatusError | TransportError | DecodeError):
                 kind = classify(error, answer_lost=state.answer_lost)
@@ -291,15 +291,14 @@ class ModelLabClient(Closing):
             # Without the frames below this one: the message says what failed.
             raise error.with_traceback(None)  # noqa: B904  # it is the same error
         finally:
-            failure = state.failure = None  # its traceback holds this frame
+            state.failure = None
 
     async def _retry_call(
         self,
         state: CallState,
         attempt_call: Callable[[CallState], Awaitable[Any]],
-        failure: ModelLabError | None,
     ) -> Any:
-        """Go on after the first failure; only a call that fails pays for tenacity."""
+        """Resume after the first failure; only a call that fails pays for tenacity."""
         retries = retrying(
             state,
             self._retry,
@@ -309,9 +308,8 @@ class ModelLabClient(Closing):
         )
         async for attempt in retries:
             with attempt:
-                if failure is not None:  # tenacity's first attempt is the one that failed
-                    first, failure = failure, None
-                    raise first
+                if attempt.retry_state.attempt_number == 1 and state.failure is not None:
+                    raise state.failure  # tenacity's first attempt is the one that failed
                 return await attempt_call(state)
         return None  # not reached: an attempt returns, or tenacity raises its error
 
