@@ -291,7 +291,7 @@ class ModelLabClient(Closing):
             # Without the frames below this one: the message says what failed.
             raise error.with_traceback(None)  # noqa: B904  # it is the same error
         finally:
-            state.failure = None
+            state.failure = None  # its traceback holds this frame
 
     async def _retry_call(
         self,
