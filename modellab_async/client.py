@@ -88,10 +88,10 @@ class ModelLabClient(Closing):
         api_key: ``DD_API_KEY`` by default.
         app_key: ``DD_APP_KEY`` by default.
         bearer_token: ``DD_BEARER_TOKEN`` by default; wins over keys. A function, sync or async,
-            is asked for a token before each attempt, since tokens expire.
+            is called before each attempt, since tokens expire.
         site: a site, its short name, or a pasted UI or API address; ``DD_SITE`` by default, and
             ``datadoghq.com`` if that is not set either.
-        base_url: another address to ask, which overrides ``site``; ``MODELLAB_BASE_URL`` by
+        base_url: another address, which overrides ``site``; ``MODELLAB_BASE_URL`` by
             default, unless ``site`` is given.
         retry: how failed calls are repeated; :class:`RetryPolicy` by default.
         timeout: seconds for one attempt: connecting, headers and body together; 30 by default.
@@ -375,12 +375,15 @@ class ModelLabClient(Closing):
             raise DecodeError(said, resource_id=call.expects)
         try:
             if call.paged:
-                return await decode_page(response.body, call.returns, self._converter)
-            return decode(response.body, call.returns, self._converter, expects=call.expects)
+                result: Any = await decode_page(response.body, call.returns, self._converter)
+            else:
+                result = decode(response.body, call.returns, self._converter, expects=call.expects)
+            call.check(result)
         except DecodeError as error:
             if error.mismatched:
                 self._transport.drop_connection()
             raise
+        return result
 
     async def _pay_for_retry(self, state: CallState) -> None:
         """Wait for retry budget."""

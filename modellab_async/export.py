@@ -187,7 +187,7 @@ _COUNT: Final = f"SELECT count(*) FROM {_SOURCE}"
 
 
 def _keep_only(store: Store, asked: IdSet) -> None:
-    """Remove what an interrupted export fetched for ids that are not asked for any more."""
+    """Remove what an interrupted export fetched for ids that are no longer requested."""
     fetched = store.column(
         "SELECT id FROM runs UNION SELECT try_cast(run_id AS BIGINT) FROM failures"
     )

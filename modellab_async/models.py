@@ -339,7 +339,7 @@ def _id_tuple(value: Iterable[int | str] | None) -> tuple[int | str, ...] | None
         raise TypeError(f"ids must be a collection of ids, not {type(value).__name__}")
     ids = None if value is None else tuple(value)
     if ids == ():
-        raise ValueError("ids is empty: leave it out to ask for all runs")
+        raise ValueError("ids is empty: omit it to list all runs")
     return ids
 
 

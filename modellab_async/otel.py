@@ -25,7 +25,7 @@ try:
     from opentelemetry import metrics, trace
 except ImportError as _missing:
     raise MissingExtraError(
-        f"{__name__} needs opentelemetry-api: pip install 'modellab_async[otel]'"
+        f"{__name__} needs opentelemetry-api: pip install '.[otel]' in a clone"
     ) from _missing
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class OpenTelemetryHooks(Hooks):
 
 
 def _error(error: BaseException | None) -> dict[str, str]:
-    """The attribute that names an error: an answer's status, or the class."""
+    """The attribute that names an error: a response's status, or the class."""
     if error is None:
         return {}
     if isinstance(error, StatusError):

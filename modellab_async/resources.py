@@ -399,7 +399,7 @@ class Artifacts:
         """A file's bytes as they arrive: ``async with`` yields an async iterator of bytes.
 
         Operation: ``GET /artifacts/content``. The request is repeated until the response begins;
-        iterating raises `TransportError` if the body breaks off.
+        iterating raises `TransportError` if the body is cut short.
 
         Raises:
             NotFoundError: if there is no such file.

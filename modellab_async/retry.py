@@ -3,7 +3,7 @@
 From top to bottom: the policy that a user sets, the classification of failures, the budget that
 all calls of a client share, the state of one call, and the tenacity objects made of these.
 Back-off is exponential with full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS
-Architecture Blog, 2015). Waits that a rate limit asks for are the limiter's: nothing waits twice.
+Architecture Blog, 2015). Waits for a rate limit are the limiter's: nothing waits twice.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class RetryPolicy:
 
 
 class FailureKind(enum.Enum):
-    """How an attempt failed: what may have happened to what it asked for."""
+    """How an attempt failed, and so whether the server may have acted on it."""
 
     NOT_SENT = "no connection, or none through the proxy"
     RATE_LIMITED = "429"
@@ -172,7 +172,7 @@ def classify(error: BaseException, *, answer_lost: bool = False) -> FailureKind:
 
 
 def is_transient(error: ModelLabError) -> bool:
-    """Whether the same question, asked again later, may well be answered."""
+    """Whether the same request may succeed later."""
     if isinstance(error, RateLimitedError | ServerError):
         return True
     return RETRY_RULES[classify(error)]["safe"] == "repeat"
@@ -295,7 +295,7 @@ class CallState:
         attempts: how many were sent.
         deadline: when it gives up (monotonic); it counts from the first admission.
         answer_lost: whether the server may have acted on an attempt without the client knowing.
-        failure: what the last attempt failed with, while the call goes on.
+        failure: what the last attempt failed with, while the call lasts.
         sent_at: when the last attempt was sent (monotonic).
         status: the status of its response.
         on_retry: called before the call waits for its next attempt.

@@ -162,7 +162,7 @@ class RunWatcher(Closing, AsyncIterator[Run]):
         return item
 
     async def aclose(self) -> None:
-        """Stop watching; a task that awaits a change is told after its next poll."""
+        """Stop watching; a task that awaits a change stops after its next poll."""
         self._states.clear()
         self._ready.clear()
 

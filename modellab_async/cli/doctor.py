@@ -1,6 +1,6 @@
 """``modellab doctor``: whether keys, site, clock and network are as they must be.
 
-Everything between the environment and an answer is checked, in the order in which it matters. No
+Everything between the environment and a response is checked, in the order in which it matters. No
 finding shows a secret.
 """
 
@@ -92,7 +92,7 @@ class Finding:
 
 @attrs.define
 class Examination:
-    """Checks everything between the environment and an answer.
+    """Checks everything between the environment and a response.
 
     Args:
         environ: holds the keys and settings.
@@ -264,7 +264,7 @@ class Examination:
         return version
 
     async def _ask(self) -> list[Finding]:
-        """Ask for one project, once; what the answer says of keys, clock and quota."""
+        """Ask for one project, once; what the response says of keys, clock and quota."""
         url = URL(f"{str(self._url).rstrip('/')}{_PATH}?page%5Bsize%5D=1", encoded=True)
         headers = self._credentials.headers() if self._credentials else {}
         sent = self.clock()
@@ -371,7 +371,7 @@ async def _start_of(response: aiohttp.ClientResponse) -> bytes:
 
 
 def clock_finding(headers: Mapping[str, str], now: float) -> Finding:
-    """How far this machine's clock, at ``now`` as an answer was made, is from the server's."""
+    """How far this machine's clock, at ``now`` as a response was made, is from the server's."""
     try:
         date = parsedate_to_datetime(headers.get("Date", ""))
         server = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
@@ -391,7 +391,7 @@ def clock_finding(headers: Mapping[str, str], now: float) -> Finding:
 
 
 def quota_findings(headers: Mapping[str, str]) -> list[Finding]:
-    """What an answer says of the rate limit, if it does."""
+    """What a response says of the rate limit, if it does."""
     limit = RateLimit.from_headers(headers)
     if limit is None or limit.remaining is None or limit.limit is None:
         return []
@@ -402,7 +402,7 @@ def quota_findings(headers: Mapping[str, str]) -> list[Finding]:
 
 
 def _said(status: int, body: bytes) -> str:
-    """The errors of an answer in the API's two forms, or what its status means."""
+    """The errors of a response in the API's two forms, or what its status means."""
     if 300 <= status < 400:
         return "redirects are not followed, since they could lead the keys to another host"
     errors = _json(body).get("errors")
@@ -418,7 +418,7 @@ def _said(status: int, body: bytes) -> str:
 
 
 def _json(body: bytes) -> dict[str, object]:
-    """An answer that is a JSON object; an empty one for anything else."""
+    """A response that is a JSON object; an empty one for anything else."""
     try:
         answer = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -63,7 +63,7 @@ def run_filter(
 
     Raises:
         typer.BadParameter: for options that are not of their form, that exclude each other, or
-            that the API cannot be asked for.
+            that the API does not support.
     """
     tags, params = pairs(tag, "--tag"), pairs(param, "--param")
     if roots and parent is not None:

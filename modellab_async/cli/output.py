@@ -128,7 +128,7 @@ class Output(Generic[ItemT]):
 
 
 def page_size(limit: int | None, *, as_json: bool) -> int:
-    """How many items to ask for at once."""
+    """How many items to request per page."""
     return min(_most(limit, as_json=as_json) or _PAGE, _PAGE)
 
 
@@ -141,7 +141,7 @@ async def show_listing(
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """Show up to ``limit`` items of a pager that asks for `page_size` at once."""
+    """Show up to ``limit`` items of a pager that requests `page_size` at once."""
     most = _most(limit, as_json=as_json)
     shown, total = 0, None
     with (

@@ -77,7 +77,7 @@ async def sync(
 
     After an interruption of any kind, the same command resumes.
     Runs that cannot be fetched are rows of the table failures, and the exit code is 1; the next
-    sync asks for them again.
+    sync requests them again.
     """
     run_ids = None if ids_from is None else ids_in(ids_from)
     if run_ids is not None and (full or chosen != RunFilter()):
@@ -181,7 +181,7 @@ def sql(
 
 
 def _lines(file: Path, result: Any) -> Iterator[str]:
-    """The rows of a query as JSON, made as they are asked for."""
+    """The rows of a query as JSON, made on demand."""
     names = [quoted(name, '"') for name in result.columns]
     row = f"to_json(struct_pack({', '.join(f'{name} := {name}' for name in names)}))"
     with refusals(file):

@@ -84,7 +84,7 @@ class Version:
 
     @classmethod
     def of(cls, headers: Mapping[str, str], size: int | None) -> Self:
-        """The version that an answer is of."""
+        """The version that a response is of."""
         return cls(headers.get("ETag"), headers.get("Last-Modified"), size)
 
     @property
@@ -96,7 +96,7 @@ class Version:
     def is_continued_by(self, part: Version) -> bool:
         """Whether a part of a file belongs to this version, as far as the server says.
 
-        A part that ``If-Range`` asked for need not repeat ``Last-Modified`` (section 15.3.7).
+        A part requested with ``If-Range`` need not repeat ``Last-Modified`` (section 15.3.7).
         """
         same_date = part.modified == self.modified or (self.validator and part.modified is None)
         return part.etag == self.etag and self.size in {None, part.size} and bool(same_date)
@@ -118,7 +118,7 @@ class Held:
 
     @property
     def offset(self) -> int:
-        """Where to resume; the tail is asked for once more, to be compared. 0 to start over."""
+        """Where to resume; the tail is requested again, to be compared. 0 to start over."""
         return self.size - len(self.tail) if self.tail else 0
 
 
@@ -225,7 +225,7 @@ def _tail(path: Path, size: int) -> bytes:
 if sys.platform == "win32":
 
     def lock(_file: BinaryIO) -> bool:
-        """Nothing, on Windows: whoever comes second cannot rename what is open, and fails."""
+        """Nothing, on Windows: a second process cannot rename an open file, and fails."""
         return True
 
 else:

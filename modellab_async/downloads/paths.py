@@ -49,7 +49,7 @@ def split(path: str) -> tuple[str, ...]:
 class Directory:
     """A directory that takes files under the paths that a server names.
 
-    It only looks at the disk, and looks once: whoever can write to the directory is trusted.
+    It checks the disk once, and changes nothing: processes that can write there are trusted.
     """
 
     def __init__(self, root: Path) -> None:

@@ -157,7 +157,7 @@ class _Rule:
 
 
 class Faults:
-    """Decides which request meets which fault: by script first, else by chance.
+    """Decides which request meets which fault: by script first, else at random.
 
     Chance depends on the seed, the request (method, path and query) and how many times that
     request was made before, never on the order in which different requests arrive.
@@ -181,7 +181,7 @@ class Faults:
         max_in_a_row: int | None = None,
         where: Where = "*",
     ) -> None:
-        """Set up the faults that come by chance.
+        """Set up random faults.
 
         Args:
             rate: share of requests that meet one, from 0 to 1.
@@ -220,7 +220,7 @@ class Faults:
         self._rules.append(_Rule(_matcher(where), None, fault))
 
     def clear(self) -> None:
-        """Forget the script and stop the faults that come by chance."""
+        """Forget the script and stop random faults."""
         self._rules.clear()
         self.rate = 0.0
 

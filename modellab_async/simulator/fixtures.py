@@ -29,7 +29,7 @@ class Absent(enum.Enum):
 
 
 ABSENT: Final = Absent.ABSENT
-"""As the value of an attribute: leave the attribute out of the answer."""
+"""As the value of an attribute: leave the attribute out of the response."""
 
 
 class RunRow(NamedTuple):

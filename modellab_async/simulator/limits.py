@@ -91,7 +91,7 @@ class Limits:
         """Count one request.
 
         Returns:
-            The headers to send with its answer, and the refusal if the limit is used up.
+            The headers to send with its response, and the refusal if the limit is used up.
         """
         limit = self._limits.get(operation) or self._limits.get(EVERY_OPERATION)
         if limit is None:

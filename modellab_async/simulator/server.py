@@ -113,7 +113,7 @@ class Simulator:
             bearer_token: accepted `Authorization: Bearer`; it wins over a pair of keys.
             rate_limit: one limit for all operations, or one for each operation's name (`get_run`,
                 `list_runs`, ...; `*` for all others). None sends no rate-limit headers.
-            faults: what goes wrong by chance; by default nothing does.
+            faults: random faults; none by default.
             latency: seconds that every request waits before it is looked at.
             record: how many of the last requests `requests` keeps.
             first_page: number of the first page: 0 as recorded, 1 as documented.

@@ -58,7 +58,7 @@ class Sync:
     Attributes:
         id: counts from 1; ``runs.sync`` refers to it.
         kind: ``"listing"`` reads a whole listing, ``"update"`` what changed in it since, and
-            ``"ids"`` the runs asked for by id.
+            ``"ids"`` the runs requested by id.
         filter: the listing's filter, as the query that it makes; None for ids.
         started_at: when it began, by this machine's clock.
         finished_at: when it was finished; None for one that was interrupted.
@@ -66,7 +66,7 @@ class Sync:
             has to look. None for ids.
         page: where an interrupted listing resumes.
         runs: how many runs it wrote, new and changed ones in an update.
-        failed: how many runs could not be fetched when it ended, whichever sync asked for them.
+        failed: how many runs could not be fetched when it ended, whichever sync requested them.
         vanished: how many runs it found to be gone.
         complete: whether it saw every run that its listing held throughout: True if one page held
             them all or a full sync proved it, False if runs left the listing to the end, None if

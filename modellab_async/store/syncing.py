@@ -1,4 +1,4 @@
-"""Bringing a store up to date: which runs to ask for, and when to stop.
+"""Bringing a store up to date: which runs to request, and when to stop.
 
 There are three kinds of sync:
 
@@ -74,7 +74,7 @@ async def sync(
 
     Runs are written in transactions while they arrive. After an interruption of any kind, the same
     call resumes: nothing is lost, and nothing is there twice. Runs that cannot be fetched become
-    rows of ``failures``; every sync asks for those of earlier ones again.
+    rows of ``failures``; every sync requests those of earlier ones again.
 
     An update sees neither deletions nor what changes without a new ``updated_at``. ``full=True``
     reads the whole listing again, verified by overlapping pages, and then fetches, by id, every
@@ -118,7 +118,7 @@ class Syncing:
 
     Attributes:
         sync: the sync, once it has begun.
-        asked: the ids that were asked for individually.
+        asked: the ids that were requested individually.
     """
 
     def __init__(self, lab: ModelLabClient, store: Store, on_progress: Progress | None) -> None:
