@@ -295,11 +295,11 @@ class CallState:
         attempts: how many were sent.
         deadline: when it gives up (monotonic); it counts from the first admission.
         answer_lost: whether the server may have acted on an attempt without the client knowing.
-        failure: what the last attempt failed with, while the call goes on.
+        failure: what the last attempt failed with, until the call ends.
         sent_at: when the last attempt was sent (monotonic).
         status: the status of its response.
         on_retry: called before the call waits for its next attempt.
-        observer: tells hooks of all this, if there are any.
+        observer: notifies hooks, if there are any.
     """
 
     call: Call
