@@ -449,7 +449,8 @@ class BulkFetcher:
             call = endpoints.list_runs(
                 run_filter, page_size=len(ids), page_number=number, wait_for_quota=True
             )
-            page = await self._send(call, on_retry)
+            # A server that ignores the filter is noticed here, and needs no repeats.
+            page = await self._send(attrs.evolve(call, one_of=None), on_retry)
             if not self._take_items(page.items, frozenset(ids), wanted):
                 self._paged = self._only_paged  # this server ignores the filter
                 return

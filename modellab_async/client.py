@@ -375,12 +375,15 @@ class ModelLabClient(Closing):
             raise DecodeError(said, resource_id=call.expects)
         try:
             if call.paged:
-                return await decode_page(response.body, call.returns, self._converter)
-            return decode(response.body, call.returns, self._converter, expects=call.expects)
+                result: Any = await decode_page(response.body, call.returns, self._converter)
+            else:
+                result = decode(response.body, call.returns, self._converter, expects=call.expects)
+            call.check(result)
         except DecodeError as error:
             if error.mismatched:
                 self._transport.drop_connection()
             raise
+        return result
 
     async def _pay_for_retry(self, state: CallState) -> None:
         """Wait for retry budget."""

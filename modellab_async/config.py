@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html.entities
 import inspect
 import ipaddress
 import math
@@ -112,9 +113,10 @@ def resolve_base_url(base_url: str, *, allow_http: bool) -> URL:
             "base_url (MODELLAB_BASE_URL) must end with its path; leave out query and fragment"
         )
     if url.scheme == "http" and not (allow_http or is_loopback(host)):
+        del url, base_url, host
         raise ConfigError(
-            f"base_url (MODELLAB_BASE_URL) would send the keys to {host} unencrypted: use https://,"
-            " or pass allow_http=True if you mean it"
+            "base_url (MODELLAB_BASE_URL) would send the keys unencrypted to another machine:"
+            " use https://, or pass allow_http=True if you mean it"
         )
     return url
 
@@ -256,13 +258,23 @@ def _is_text(secret: object) -> TypeGuard[_Secret]:
     return isinstance(secret, str)
 
 
+def _pattern_of_character(char: str) -> str:
+    code = ord(char)
+    named = html.entities.codepoint2name.get(code)
+    entity = rf"(?:#0{{0,8}}{code}|#x0{{0,8}}{code:x}{f'|{named}' if named else ''})"
+    escaped = (
+        # Bounded: a long run of backslashes must not take quadratic time.
+        rf"\\{{1,8}}(?:u{code:04x}|x{code:02x})",
+        rf"%(?:25){{0,8}}{code:02x}",
+        rf"(?:&|\\{{1,8}}u0026)(?:amp;){{0,8}}{entity};",
+    )
+    return rf"(?:(?i:{'|'.join(escaped)})|\\{{0,8}}{re.escape(char)})"
+
+
 @functools.lru_cache(maxsize=2 * _ISSUED_KEPT)
 def _pattern_of(secret: _Secret) -> re.Pattern[str]:
-    """Finds a secret, however its characters are escaped: in JSON, a URL or HTML."""
-    pattern = "".join(
-        rf"(?:\\*{re.escape(char)}|(?i:\\+u{code:04x}|%{code:02x}|&#(?:{code}|x{code:x});))"
-        for char, code in ((char, ord(char)) for char in str(secret))
-    )
+    """Finds a secret, however its characters are escaped: in JSON, a URL or HTML, even twice."""
+    pattern = "".join(map(_pattern_of_character, str(secret)))
     if len(secret) < _SHORT_SECRET:  # it could be part of any word
         pattern = rf"(?<![A-Za-z0-9]){pattern}(?![A-Za-z0-9])"
     return re.compile(pattern)

@@ -258,7 +258,14 @@ class ResourceHook(Generic[M]):
         return self._from_wire(value) if type(value) is self.wire else self._from_dict(value)
 
     def _parse(self, body: bytes) -> Any:
-        return loads(body) if self.wire is None else parse(body, _decoder(self.wire), _unchanged)
+        if self.wire is None:
+            return loads(body)
+        try:
+            return parse(body, _decoder(self.wire), _unchanged)
+        except DecodeError:
+            if (identity := _identity_of(msgspec.Raw(body))) is not None:
+                self._check_type(identity.type)  # a wrong type explains all the rest
+            raise
 
     def _from_wire(self, resource: Any) -> M:
         self._check_type(resource.type)
@@ -597,15 +604,24 @@ def _structure_by_user_hook(converter: cattrs.Converter, value: Any, model: type
 
 class _Identity(msgspec.Struct, gc=False):
     id: Any = None
+    type: Any = None
 
 
-def _id_of(item: Any) -> int | None:
-    """The id of a resource that could not be structured."""
+def _identity_of(item: Any) -> _Identity | None:
+    """The id and type of a resource that could not be structured."""
     try:
         if isinstance(item, msgspec.Raw):  # msgspec would not take NaN, or half a surrogate pair
             item = json.loads(bytes(item).decode(errors="replace"))
-        return _int_id(msgspec.convert(item, _Identity, from_attributes=True).id)
-    except (ValueError, RecursionError, DecodeError):
+        return msgspec.convert(item, _Identity, from_attributes=True)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _id_of(item: Any) -> int | None:
+    identity = _identity_of(item)
+    try:
+        return None if identity is None else _int_id(identity.id)
+    except DecodeError:
         return None
 
 

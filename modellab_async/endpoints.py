@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
-from modellab_async.errors import InvalidIdError
+from modellab_async.errors import DecodeError, InvalidIdError
 from modellab_async.models import (
     ROOT_RUNS,
     FacetKeys,
@@ -59,6 +59,8 @@ class Call:
         paged: whether the response is a page of a listing.
         idempotency: whether it may be repeated: see ``retry.RETRY_RULES``.
         expects: the id that the response must carry.
+        one_of: the values that attributes of the response can have. A listing in which no item
+            has them was the response to another request.
         headers: further headers, which win over the client's.
         streamed: whether a successful response's body is returned open instead of read.
         wait_for_quota: whether it waits for quota however long that takes, as bulk work does,
@@ -73,9 +75,29 @@ class Call:
     paged: bool = False
     idempotency: Idempotency = "safe"
     expects: int | None = None
+    one_of: Mapping[str, Sequence[object]] | None = attrs.field(default=None, hash=False)
     headers: Mapping[str, str] | None = attrs.field(default=None, hash=False)
     streamed: bool = False
     wait_for_quota: bool = False
+
+    def check(self, result: Any) -> None:
+        """Make sure that a decoded response can be the one to this call.
+
+        Raises:
+            DecodeError: if its types or ``one_of`` tell that it cannot; it is ``mismatched`` then.
+        """
+        items = result.items if self.paged else [result]
+        if items and not any(map(self._may_hold, items)):
+            said = f"the response to {self.operation} holds nothing that was asked for"
+            raise DecodeError(said, mismatched=True)
+
+    def _may_hold(self, item: Any) -> bool:
+        if isinstance(item, DecodeError):
+            return not item.mismatched
+        return self.one_of is None or all(
+            (getattr(item, name, None) or values[0]) in values
+            for name, values in self.one_of.items()
+        )
 
 
 def parse_id(value: object, what: str = "run id") -> int:
@@ -138,6 +160,14 @@ def list_runs(
     """``GET /runs``."""
     wanted = run_filter or RunFilter()
     parent = wanted.parent_run_id
+    one_of: dict[str, Sequence[object]] = {}
+    if not (include_pinned or include_descendant_matches):  # with these, others are listed as well
+        if wanted.ids is not None:
+            one_of["id"] = [parse_id(run_id) for run_id in wanted.ids]
+        if wanted.project_id is not None:
+            one_of["project_id"] = [parse_id(wanted.project_id, "project id")]
+        if wanted.status is not None:
+            one_of["status"] = [wanted.status]
     return Call(
         "runs.list",
         "GET",
@@ -159,6 +189,7 @@ def list_runs(
             ("page[number]", page_number),
         ),
         returns=Run,
+        one_of=one_of or None,
         paged=True,
         wait_for_quota=wait_for_quota,
     )
@@ -299,6 +330,7 @@ def facet_values(project_id: object, facet_type: FacetType, facet_name: str) -> 
             ("facet_name", facet_name),
         ),
         returns=FacetValues,
+        one_of={"facet_type": [facet_type], "facet_name": [facet_name]},
     )
 
 
@@ -318,6 +350,7 @@ def project_facet_values(facet_type: Literal["tag"], facet_name: str) -> Call:
             ("facet_name", facet_name),
         ),
         returns=FacetValues,
+        one_of={"facet_type": [facet_type], "facet_name": [facet_name]},
     )
 
 

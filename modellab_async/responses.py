@@ -31,7 +31,7 @@ BODY_KEPT: Final = 2048
 _LONG_ID_LIST: Final = re.compile(r"(?<=filter%5Bid%5D=)(\d+,\d+)(?:,\d+){2,}")
 
 _LONGEST_ERROR: Final = 65_536
-"""A failed response longer than this is not searched for ``errors``."""
+"""Bytes of a failed response's body that are looked at; a longer one has no ``errors``."""
 
 
 @attrs.frozen
@@ -59,8 +59,11 @@ def status_error(
 ) -> StatusError:
     """The error for a response whose status is not 2xx."""
     status = response.status
-    text = redact(response.body.decode("utf-8", "replace"))
-    errors = _parse_errors(text)
+    text = redact(response.body[:_LONGEST_ERROR].decode("utf-8", "replace"))
+    cut = len(response.body) > _LONGEST_ERROR
+    if cut and len(text) < BODY_KEPT:
+        text = ""  # little but secrets, of which the last may be cut
+    errors = () if cut else _parse_errors(text)
     said = "; ".join(str(error) for error in errors) or _phrase(status)
     cls = _STATUS_ERRORS.get(status) or (ServerError if status >= 500 else StatusError)
     error = cls(
@@ -107,8 +110,6 @@ def _shorten(text: str, length: int = 300) -> str:
 
 def _parse_errors(text: str) -> tuple[ErrorDetail, ...]:
     """The ``errors`` of a body in either wire form; empty for HTML, cut or foreign bodies."""
-    if len(text) > _LONGEST_ERROR:
-        return ()
     try:
         body = msgspec.json.decode(text)
         entries = body.get("errors") if isinstance(body, dict) else None

@@ -295,7 +295,7 @@ class CallState:
         attempts: how many were sent.
         deadline: when it gives up (monotonic); it counts from the first admission.
         answer_lost: whether the server may have acted on an attempt without the client knowing.
-        failure: what the last attempt failed with, until the call ends.
+        failure: what the last attempt failed with, while the call lasts.
         sent_at: when the last attempt was sent (monotonic).
         status: the status of its response.
         on_retry: called before the call waits for its next attempt.

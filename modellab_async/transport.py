@@ -376,7 +376,8 @@ class _Decompressor:
             said = f"the response from {host} has the content coding {coding[:20]!r}"
             raise TransportError(said, permanent=True)
         self._host = host
-        self._decompress = zlib.decompressobj(_WINDOW_BITS[coding])
+        self._window_bits = _WINDOW_BITS[coding]
+        self._decompress = zlib.decompressobj(self._window_bits)
 
     @classmethod
     def of(cls, headers: Mapping[str, str], host: str) -> Self | None:
@@ -388,6 +389,8 @@ class _Decompressor:
         """What some more data decompresses to, about a megabyte at a time."""
         size = 0
         while data:
+            if self._decompress.eof:  # gzip data can have several members (RFC 1952, section 2.2)
+                self._decompress = zlib.decompressobj(self._window_bits)
             try:
                 part = self._decompress.decompress(data, _DECOMPRESSED_AT_ONCE)
             except zlib.error as error:
@@ -401,7 +404,7 @@ class _Decompressor:
                     " raise max_body_bytes if that is right, or stream it"
                 )
             yield part
-            data = self._decompress.unconsumed_tail
+            data = self._decompress.unconsumed_tail or self._decompress.unused_data
 
     def check_end(self) -> None:
         """Make sure that the data has come to its end."""

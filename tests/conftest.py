@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import os
 import random
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from shells import Shell
 
 EPOCH = 1_779_000_000.0
+
+THOROUGH = bool(os.environ.get("MODELLAB_THOROUGH"))
+"""Whether tests try every case instead of a sample; `nox -s thorough` sets it."""
 
 NEED_AN_EXTRA = {
     "rich": ("test_secrets.py",),

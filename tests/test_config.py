@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import html
 import io
 import json
 import pickle
 import pprint
+from collections.abc import Callable
 from traceback import TracebackException
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import attrs
@@ -387,3 +390,28 @@ def test_a_proxy_must_not_see_the_keys() -> None:
 def test_what_is_not_loopback(host: str) -> None:
     """Only loopback names and addresses stay on the machine."""
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "escape",
+    [
+        lambda key: json.dumps(key)[1:-1],
+        lambda key: json.dumps(json.dumps(key)[1:-1])[1:-1],
+        lambda key: "".join(f"\\u{ord(char):04x}" for char in key),
+        lambda key: "".join(f"\\u{ord(char):04X}" for char in key),
+        lambda key: "".join(f"\\x{ord(char):02x}" for char in key),
+        lambda key: key.replace("/", "\\/"),
+        lambda key: quote(key, safe=""),
+        lambda key: quote(quote(key, safe=""), safe=""),
+        html.escape,
+        lambda key: html.escape(html.escape(key)),
+        lambda key: html.escape(key).replace("&", "\\u0026"),
+        lambda key: "".join(f"&#{ord(char)};" for char in key),
+        lambda key: "".join(f"&#x{ord(char):04X};" for char in key),
+    ],
+)
+def test_an_escaped_key_is_redacted(escape: Callable[[str], str]) -> None:
+    """A key is found as it is written in JSON, URLs and HTML, and in these within each other."""
+    key = "p+/q=9<Z&\"x'~0123456789"
+    credentials = resolve(bearer_token=key)
+    assert credentials.redact(f"no such key: {escape(key)}!") == "no such key: ***!"

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import aiohttp
 import pytest
 from conftest import eventually, settled
-from faultserver import CONTENT, Act, Ending, Exchange, FaultServer, http, run_body, send
+from faultserver import (
+    CONTENT,
+    Act,
+    Ending,
+    Exchange,
+    FaultServer,
+    http,
+    listing,
+    resource,
+    run_body,
+    send,
+)
 
 from modellab_async import (
     Clock,
@@ -19,6 +32,7 @@ from modellab_async import (
     ModelLabError,
     RequestTimeoutError,
     RetryPolicy,
+    RunFilter,
     StatusError,
     TransportError,
 )
@@ -180,6 +194,19 @@ async def test_gzip_that_breaks_off(server: FaultServer, raw: bytes):
     assert seen == 3
 
 
+async def test_compressed_data_of_several_members_is_read_whole(server: FaultServer):
+    """Every member of gzip data counts, and what follows them is no content."""
+    whole = gzip.compress(b"one") + gzip.compress(b"two")
+    answers = [http(whole, 200, GZIP), http(whole, 200, GZIP), http(whole + b"junk", 200, GZIP)]
+    server.script(*map(send, answers))
+    async with client_for(server, retry=RetryPolicy.none()) as lab:
+        assert await lab.artifacts.read(1, "f") == b"onetwo"
+        async with lab.artifacts.stream(1, "f") as body:
+            assert b"".join([chunk async for chunk in body]) == b"onetwo"
+        with pytest.raises(TransportError, match="damaged"):
+            await lab.artifacts.read(1, "f")
+
+
 @pytest.mark.parametrize("status", [101, 304, 600, 999])
 async def test_a_status_out_of_place(server: FaultServer, status: int):
     """A status that no call provokes is an error of that status, and is not asked again."""
@@ -215,6 +242,84 @@ async def test_what_comes_unasked_is_held_against_what_was_asked(server: FaultSe
         await settled()
         assert (await lab.runs.get(8)).id == 8
         assert lab.stats.retries == 0
+
+
+def project_body(project_id: int) -> bytes:
+    attributes = {"name": "p", "created_at": "2026-05-15T02:57:03Z"}
+    return json.dumps(
+        {"data": {"id": str(project_id), "type": "projects", "attributes": attributes}}
+    ).encode()
+
+
+def facet_body(facet_type: str, facet_name: str) -> bytes:
+    attributes = {"facet_name": facet_name, "facet_type": facet_type, "values": ["a"]}
+    return json.dumps(
+        {"data": {"id": "x", "type": "facet_values", "attributes": attributes}}
+    ).encode()
+
+
+OTHERS: dict[str, tuple[Callable[[ModelLabClient], Awaitable[Any]], bytes, bytes]] = {
+    "runs.get": (lambda lab: lab.runs.get(7), run_body(9), run_body(7)),
+    "projects.get": (
+        lambda lab: lab.projects.get(7),
+        project_body(9),
+        project_body(7),
+    ),
+    "runs.get, a project": (lambda lab: lab.runs.get(7), project_body(7), run_body(7)),
+    "projects.get, a run": (lambda lab: lab.projects.get(7), run_body(7), project_body(7)),
+    "runs.list by project": (
+        lambda lab: lab.runs.list(RunFilter(project_id=5)),
+        listing(resource(9)),
+        listing(resource(9, project_id=5)),
+    ),
+    "runs.list by status": (
+        lambda lab: lab.runs.list(RunFilter(status="failed")),
+        listing(resource(9)),
+        listing(resource(9, status="failed")),
+    ),
+    "runs.list by ids": (
+        lambda lab: lab.runs.list(RunFilter(ids=("7", 8))),
+        listing(resource(9)),
+        listing(resource(8)),
+    ),
+    "runs.list, projects": (
+        lambda lab: lab.runs.list(),
+        listing(json.loads(project_body(9))["data"]),
+        listing(resource(8)),
+    ),
+    "runs.facet_values": (
+        lambda lab: lab.runs.facet_values(1, "tag", "team"),
+        facet_body("tag", "stage"),
+        facet_body("tag", "team"),
+    ),
+    "runs.facet_values of a type": (
+        lambda lab: lab.runs.facet_values(1, "metric", "team"),
+        facet_body("tag", "team"),
+        facet_body("metric", "team"),
+    ),
+}
+
+
+@pytest.mark.parametrize("borrowed", [False, True])
+@pytest.mark.parametrize(("call", "other", "right"), OTHERS.values(), ids=OTHERS)
+async def test_the_response_to_another_request_is_detected(
+    server: FaultServer,
+    call: Callable[[ModelLabClient], Awaitable[Any]],
+    other: bytes,
+    right: bytes,
+    borrowed: bool,
+):
+    """Ids, types and filters tell that a response belongs elsewhere; the call is repeated."""
+    server.script(send(http(other)), send(http(right)))
+    session = aiohttp.ClientSession() if borrowed else None
+    try:
+        async with client_for(server, session=session) as lab:
+            await call(lab)
+    finally:
+        if session is not None:
+            await session.close()
+    assert len(server.seen) == 2
+    assert borrowed or [seen.connection for seen in server.seen] == [1, 2]
 
 
 def later(head: bytes, rest: bytes, then: Ending) -> Act:

@@ -14,8 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "modellab_async"
 
 LAYERS = {
-    "basics": "_version clock collector display idset notebook pydantic_schema ratelimit"
-    " stats",
+    "basics": "_version clock collector display idset notebook pydantic_schema ratelimit stats",
     "models": "models errors closing",
     "pure": "comparison config converter endpoints frames parsing responses run_list",
     "one request": "hooks limiter retry transport",
