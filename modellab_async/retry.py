@@ -193,7 +193,7 @@ CREDIT: Final = 0.5
 """Repeats that a success adds. Enough while less than half of all attempts fail."""
 
 SILENCE: Final = 1.0
-"""Seconds without any request after which one repeat is free: somebody must find out."""
+"""Seconds without any request after which one repeat is free, to find out whether the server is back."""
 
 
 class RetryBudget:
@@ -227,7 +227,7 @@ class RetryBudget:
             self._wake_one(cost=1.0)
 
     def try_acquire(self) -> bool:
-        """Take one repeat, if there is one and nobody waits for it."""
+        """Take one repeat, if there is one and no call waits for it."""
         if self._waiters or self._balance < 1.0:
             return False
         self._balance -= 1.0
@@ -257,7 +257,7 @@ class RetryBudget:
         return not future.cancelled()
 
     def close(self) -> None:
-        """Stop waiting: everyone who waits is refused."""
+        """Stop waiting: every call that waits is refused."""
         for future in self._waiters:
             future.cancel()
 
