@@ -193,7 +193,7 @@ CREDIT: Final = 0.5
 """Repeats that a success adds. Enough while less than half of all attempts fail."""
 
 SILENCE: Final = 1.0
-"""Seconds without any request after which one repeat is free, to find out whether the server is back."""
+"""Seconds without any request after which one repeat is free, as a probe of the server."""
 
 
 class RetryBudget:
