@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from attacks import blips, bursts, churn, limits, shards
 from attrs import frozen
+from figures import Figure
 from simulator_process import SimulatorProcess, running_simulator
 
 from modellab_async import ModelLabClient, ModelLabError, RetryPolicy
@@ -44,39 +46,11 @@ class Scale:
     policy: RetryPolicy
     kills: int
     synced: int
+    walks: int
 
 
-FULL = Scale(65_614, 1_000_000, 60.0, 200, 200, 10, 1_000, RetryPolicy(), 30, 20_000)
-SHORT = Scale(300, 4_000, 1.5, 200, 50, 2, 100, RetryPolicy(base=0.02, cap=0.2), 3, 1_000)
-
-
-@frozen
-class Figure:
-    """One figure beside what it must be and what was aimed at; all three in ``unit``."""
-
-    row: str
-    what: str
-    measured: float
-    must: float | None
-    aim: float | None = None
-    unit: str = ""
-    at_least: bool = False
-    """Whether more is better."""
-
-    @property
-    def holds(self) -> bool:
-        return self._within(self.must)
-
-    @property
-    def verdict(self) -> str:
-        if not self.holds:
-            return "misses"
-        return "aim" if self.aim is not None and self._within(self.aim) else "must"
-
-    def _within(self, bound: float | None) -> bool:
-        if bound is None:
-            return True
-        return self.measured >= bound if self.at_least else self.measured <= bound
+FULL = Scale(65_614, 1_000_000, 60.0, 200, 200, 10, 1_000, RetryPolicy(), 30, 20_000, 40)
+SHORT = Scale(300, 4_000, 1.5, 200, 50, 2, 100, RetryPolicy(base=0.02, cap=0.2), 3, 1_000, 3)
 
 
 @frozen
@@ -402,5 +376,9 @@ class _NoSuchHost(aiohttp.abc.AbstractResolver):
 
 
 ROWS = {
-    row.__name__: row for row in (faults, million, outage, storm, processes, kills, unreachable)
+    row.__name__: row
+    for row in (
+        *(faults, million, outage, storm, processes, kills, unreachable),
+        *(churn, bursts, blips, shards, limits),
+    )
 }

@@ -7,13 +7,23 @@ on two logarithmic ones; both give the text of an SVG file.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 76, 20, 96, 56
 INNER_WIDTH, INNER_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 COLOURS = ("#8a8f98", "#3987cf", "#2b9a68", "#d27d22", "#a866c4", "#c4556b")
+CLIENTS = {
+    "hand-written loop": COLOURS[0],
+    "modellab_async, single": COLOURS[1],
+    "modellab_async, batch": COLOURS[2],
+    "datadog-api-client[async]": COLOURS[3],
+    "datadog-api-client, threads": COLOURS[4],
+    "a loop as most write it": COLOURS[5],
+}
+"""The colours of clients, the same in every plot; other series have those that remain."""
+
 # The first is the baseline: a broad line on which the others remain visible.
 STROKES = ("5", "2.5", "2.5", "2.5", "2.5", "2.5")
 DASHES = ("", "", "8 3", "3 3", "8 3 2 3", "12 4")
@@ -44,6 +54,7 @@ def bars(
     def y(value: float) -> float:
         return TOP + INNER_HEIGHT * (1 - value / top)
 
+    colours = _colours(series)
     parts = [_level(y(tick * step), f"{tick * step:g}") for tick in range(int(top / step) + 1)]
     slot = INNER_WIDTH / len(groups)
     width = slot * 0.84 / len(series)
@@ -54,7 +65,7 @@ def bars(
             x, height = start + index * width, y(0) - y(values[place])
             parts.append(
                 f'<rect x="{x:.1f}" y="{y(values[place]):.1f}" width="{width * 0.9:.1f}" '
-                f'height="{height:.1f}" fill="{COLOURS[index]}"/>'
+                f'height="{height:.1f}" fill="{colours[index]}"/>'
             )
             parts.append(_text(x + width * 0.45, y(values[place]) - 5, _number(values[place])))
     if reference is not None:
@@ -89,18 +100,27 @@ def lines(title: str, points: Points, *, y_label: str, x_label: str) -> str:
         _text(place((x, 10.0**low))[0], TOP + INNER_HEIGHT + 20, f"{x:,g}")
         for x in (measured if len(measured) < 8 else _log_ticks(left, right))
     ]
+    colours = _colours(points)
     for index, line in enumerate(points.values()):
         spots = [place(point) for point in line]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
         parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{COLOURS[index]}" '
+            f'<polyline points="{path}" fill="none" stroke="{colours[index]}" '
             f'stroke-width="{STROKES[index]}" stroke-dasharray="{DASHES[index]}"/>'
         )
         parts += [
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{COLOURS[index]}"/>' for x, y in spots
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colours[index]}"/>' for x, y in spots
         ]
     legend = _legend(list(points), DASHES)
     return _document(title, [*legend, *parts], y_label=y_label, x_label=x_label)
+
+
+def _colours(names: Iterable[str]) -> list[str]:
+    """A colour for each series."""
+    names = list(names)
+    taken = {CLIENTS[name] for name in names if name in CLIENTS}
+    rest = iter([colour for colour in COLOURS if colour not in taken])
+    return [CLIENTS.get(name) or next(rest) for name in names]
 
 
 def _document(title: str, parts: Sequence[str], *, y_label: str, x_label: str) -> str:
@@ -121,7 +141,7 @@ def _document(title: str, parts: Sequence[str], *, y_label: str, x_label: str) -
 
 def _legend(names: Sequence[str], dashes: Sequence[str]) -> Iterator[str]:
     x, y = LEFT, 52
-    for name, colour, dash in zip(names, COLOURS, dashes, strict=False):
+    for name, colour, dash in zip(names, _colours(names), dashes, strict=False):
         width = 48 + 7 * len(name)
         if x + width > WIDTH:
             x, y = LEFT, y + 20

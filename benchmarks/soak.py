@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from bench import environment
-from endurance import FULL, ROWS, SHORT, Figure
+from endurance import FULL, ROWS, SHORT
+from figures import Figure
 from harness import table
 from sections import publish, published
 
@@ -20,7 +21,8 @@ PAGE = Path(__file__).parent.parent / "docs/explanation/measurements/soak.md"
 INTRODUCTION = """# Measurements: the soak
 
 `nox -s soak` writes this page: `benchmarks/endurance.py` holds the rows, all seeded.
-Client and simulator are processes of one machine, over loopback.
+Client and simulator are processes of one machine, over loopback;
+`benchmarks/attacks.py` holds those that run on a clock that never waits.
 *Must* is what the project promises, *aim* what it strives for; a verdict says which of them holds.
 
 Requests that the server never saw were written to a kept-alive connection

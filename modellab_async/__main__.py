@@ -34,7 +34,7 @@ def main() -> None:
         sys.exit(1)
 
 
-_INSTALL = "pip install 'modellab_async[cli]'"
+_INSTALL = "pip install '.[cli]' in a clone"
 
 
 def _refusal(message: str) -> int:

@@ -390,7 +390,7 @@ class BulkFetcher:
         return unread + self._chunk <= self._most_unread
 
     def _check_room(self) -> None:
-        """Wake the workers that wait for room if there is any."""
+        """Wake the workers that wait for space if there is any."""
         if not self._room.is_set() and self._has_room():
             self._room.set()
 

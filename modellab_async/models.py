@@ -78,7 +78,7 @@ def count_of(items: Sequence[object]) -> str:
 
 @attrs.frozen(weakref_slot=False)
 class Param(PydanticModel):
-    """A training parameter of a run; values are text, whatever they meant to the training code."""
+    """A training parameter of a run; values are text."""
 
     key: str
     value: str

@@ -25,7 +25,7 @@ try:
     from opentelemetry import metrics, trace
 except ImportError as _missing:
     raise MissingExtraError(
-        f"{__name__} needs opentelemetry-api: pip install 'modellab_async[otel]'"
+        f"{__name__} needs opentelemetry-api: pip install '.[otel]' in a clone"
     ) from _missing
 
 if TYPE_CHECKING:

@@ -196,7 +196,9 @@ class OverlappingPages(PagePlan):
     """
 
     in_order = False
+    accepted: bool = True
     proved: bool = True
+    stepped_back: int = 0
 
     def __init__(self, verify: Verify) -> None:
         self._descending = verify.startswith("-")

@@ -31,7 +31,7 @@ BODY_KEPT: Final = 2048
 _LONG_ID_LIST: Final = re.compile(r"(?<=filter%5Bid%5D=)(\d+,\d+)(?:,\d+){2,}")
 
 _LONGEST_ERROR: Final = 65_536
-"""Bytes of a failed response's body that are looked at; a longer one has no ``errors``."""
+"""Bytes of a failed response's body that are parsed; a longer one has no ``errors``."""
 
 
 @attrs.frozen

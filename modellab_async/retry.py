@@ -193,7 +193,7 @@ CREDIT: Final = 0.5
 """Repeats that a success adds. Enough while less than half of all attempts fail."""
 
 SILENCE: Final = 1.0
-"""Seconds without any request after which one repeat is free: somebody must find out."""
+"""Seconds without any request after which one repeat is free, as a probe of the server."""
 
 
 class RetryBudget:
@@ -227,7 +227,7 @@ class RetryBudget:
             self._wake_one(cost=1.0)
 
     def try_acquire(self) -> bool:
-        """Take one repeat, if there is one and nobody waits for it."""
+        """Take one repeat, if there is one and no call waits for it."""
         if self._waiters or self._balance < 1.0:
             return False
         self._balance -= 1.0
@@ -257,7 +257,7 @@ class RetryBudget:
         return not future.cancelled()
 
     def close(self) -> None:
-        """Stop waiting: everyone who waits is refused."""
+        """Stop waiting: every call that waits is refused."""
         for future in self._waiters:
             future.cancel()
 
@@ -295,11 +295,11 @@ class CallState:
         attempts: how many were sent.
         deadline: when it gives up (monotonic); it counts from the first admission.
         answer_lost: whether the server may have acted on an attempt without the client knowing.
-        failure: what the last attempt failed with, while the call goes on.
+        failure: what the last attempt failed with, while the call lasts.
         sent_at: when the last attempt was sent (monotonic).
         status: the status of its response.
         on_retry: called before the call waits for its next attempt.
-        observer: tells hooks of all this, if there are any.
+        observer: notifies hooks, if there are any.
     """
 
     call: Call

@@ -81,7 +81,7 @@ class Transport:
 
     Args:
         base_url: scheme, host and perhaps a path that the API's own is below.
-        credentials: who asks.
+        credentials: the keys or the token.
         counters: where attempts and bytes are counted.
         session: the user's; if None, one is made when first needed, and closed at the end.
         proxy: an http(s) proxy for every request.

@@ -119,7 +119,7 @@ def test_the_wheel_works_by_itself(tmp_path: Path):
     assert imported.stdout.startswith(str(tmp_path)), imported.stderr
     without = run("modellab", "demo")
     assert (without.returncode, without.stdout) == (2, "")
-    assert "pip install 'modellab_async[cli]'" in without.stderr
+    assert "pip install '.[cli]' in a clone" in without.stderr
 
     install(f"{wheel}[cli]")
     demo = run("modellab", "demo")

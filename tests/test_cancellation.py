@@ -244,6 +244,18 @@ def test_cancelling_after_any_step_leaves_nothing(
     assert after > first, "the work takes several steps"
 
 
+@pytest.mark.parametrize(
+    "factory", [name for name, made in TASK_FACTORIES.items() if name == "lazy" or made]
+)
+def test_random_cancellations_leave_nothing(factory: str) -> None:
+    """Many pieces of work on one client, each cancelled after a random time."""
+    from cancellations import cancel_at_random  # noqa: PLC0415  # it imports from here
+
+    ends = cancel_at_random(100, 7, factory)
+    assert ends.total() == 100
+    assert ends["cancelled"] > 50
+
+
 ITERATORS: dict[str, Callable[[ModelLabClient, Simulator], AsyncIterator[Any]]] = {
     "fetch": lambda lab, sim: lab.runs.fetch(sim.run_ids, route="single"),
     "items": lambda lab, _: aiter(lab.runs.list(page_size=10)),

@@ -216,5 +216,5 @@ async def test_without_duckdb(shell: Shell, sim: Simulator, tmp_path: Path) -> N
         process = await shell.python("-c", hidden, *command, env=environment(sim))
         code, stdout, stderr = await finish(process)
         assert (code, stdout) == (2, "")
-        assert stderr.endswith(" needs duckdb: pip install 'modellab_async[duckdb]'\n")
+        assert stderr.endswith(" needs duckdb: pip install '.[duckdb]' in a clone\n")
     assert sim.counts.requests == 0

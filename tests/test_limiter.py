@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +12,7 @@ import virtual
 from conftest import FakeClock, client_for, settled
 from hypothesis import given
 from hypothesis import strategies as st
+from virtual import Limit
 
 from modellab_async import ConfigError, ModelLabClient, RateLimit, RateLimitedError, RetryPolicy
 from modellab_async.limiter import (
@@ -475,32 +475,6 @@ class TestLimiter:
 
 
 Rule = Callable[[float], tuple[int, dict[str, str]]]
-
-
-class Limit:
-    """A server-side limit with calendar-aligned periods."""
-
-    def __init__(self, limit: int, period: float, *, name: str = "x", rounding: str = "ceil"):
-        self.limit, self.period, self.name, self.rounding = limit, period, name, rounding
-        self.used = 0
-        self._number = 0.0
-
-    def allows(self, now: float) -> bool:
-        number = now // self.period
-        if number != self._number:
-            self._number, self.used = number, 0
-        return self.used < self.limit
-
-    def headers(self, now: float) -> dict[str, str]:
-        left = (self._number + 1) * self.period - now
-        reset = {"ceil": math.ceil(left), "floor": math.floor(left), "exact": f"{left:.3f}"}
-        return {
-            "x-ratelimit-limit": str(self.limit),
-            "x-ratelimit-period": str(self.period),
-            "x-ratelimit-remaining": str(self.limit - self.used),
-            "x-ratelimit-reset": str(reset[self.rounding]),
-            "x-ratelimit-name": self.name,
-        }
 
 
 class TestInVirtualTime:

@@ -22,7 +22,7 @@ def test_without_ray_the_error_names_the_extra(
 ) -> None:
     """The module can be imported, and says what to install when it is used."""
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'modellab_async\[ray\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '.\[ray\]' in a clone"):
         raydata.read_runs([70158])
 
 

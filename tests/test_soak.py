@@ -25,9 +25,11 @@ def endurance(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("endurance")
 
 
-@pytest.mark.parametrize("row", ["million", "unreachable"])
+@pytest.mark.parametrize(
+    "row", ["million", "unreachable", "churn", "bursts", "blips", "shards", "limits"]
+)
 async def test_a_row_holds_in_short(endurance: ModuleType, row: str):
-    """Over a socket, against a simulator of its own process, each figure is what it must be."""
+    """Over a socket or in virtual time, each figure is what it must be."""
     figures = await endurance.ROWS[row](endurance.SHORT)
     assert figures
     assert [figure for figure in figures if not figure.holds] == []

@@ -7,6 +7,7 @@ quotas take as long as computing them does.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import selectors
 from collections import Counter
@@ -141,3 +142,29 @@ class Server:
         if status == 0:
             raise aiohttp.ServerDisconnectedError
         return _Response.of(status, headers, RUN % run_id.encode())
+
+
+class Limit:
+    """A server-side limit with calendar-aligned periods."""
+
+    def __init__(self, limit: int, period: float, *, name: str = "x", rounding: str = "ceil"):
+        self.limit, self.period, self.name, self.rounding = limit, period, name, rounding
+        self.used = 0
+        self._number = 0.0
+
+    def allows(self, now: float) -> bool:
+        number = now // self.period
+        if number != self._number:
+            self._number, self.used = number, 0
+        return self.used < self.limit
+
+    def headers(self, now: float) -> dict[str, str]:
+        left = (self._number + 1) * self.period - now
+        reset = {"ceil": math.ceil(left), "floor": math.floor(left), "exact": f"{left:.3f}"}
+        return {
+            "x-ratelimit-limit": str(self.limit),
+            "x-ratelimit-period": str(self.period),
+            "x-ratelimit-remaining": str(self.limit - self.used),
+            "x-ratelimit-reset": str(reset[self.rounding]),
+            "x-ratelimit-name": self.name,
+        }

@@ -106,8 +106,10 @@ def to_rest(lines: list[str]) -> list[str]:
 
 
 def _before(
-    _app: Sphinx, what: str, _name: str, _object: Any, _options: Any, lines: list[str]
+    _app: Sphinx, what: str, _name: str, object_: Any, _options: Any, lines: list[str]
 ) -> None:
+    if what == "data" and lines and lines[0] in (type(object_).__doc__ or ""):
+        lines.clear()  # the docstring of `str` or `int`
     lines[:] = to_rest(lines)
     if what in _ATTRIBUTES and lines:
         lines[0] = lines[0].replace(": ", _COLON)

@@ -42,7 +42,7 @@ def needed_by(user: str) -> Any:
     """
     for name in ("pyarrow", "duckdb"):
         if find_spec(name) is None:
-            raise MissingExtraError(f"{user} needs {name}: pip install 'modellab_async[duckdb]'")
+            raise MissingExtraError(f"{user} needs {name}: pip install '.[duckdb]' in a clone")
     return import_module("duckdb")
 
 

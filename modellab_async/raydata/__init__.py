@@ -76,7 +76,7 @@ def read_runs(
         ValueError: for an unknown column, other ``failures``, and ids together with a filter.
     """
     if find_spec("ray") is None or find_spec("pyarrow") is None:
-        raise MissingExtraError(f"{__name__} needs ray: pip install 'modellab_async[ray]'")
+        raise MissingExtraError(f"{__name__} needs ray: pip install '.[ray]' in a clone")
     datasource = import_module(f"{__name__}._datasource").RunsDatasource(
         run_ids,
         filter=filter,

@@ -68,7 +68,7 @@ class Limits:
 
         Args:
             limits: one limit for every operation, or a limit for each operation's name
-                (`get_run`, `list_runs`; `*` stands for all others), or None for no limit.
+                (`get_run`, `list_runs`; `*` is for all others), or None for no limit.
         """
         if limits is None:
             self._limits = {}

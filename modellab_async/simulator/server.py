@@ -114,13 +114,13 @@ class Simulator:
             rate_limit: one limit for all operations, or one for each operation's name (`get_run`,
                 `list_runs`, ...; `*` for all others). None sends no rate-limit headers.
             faults: random faults; none by default.
-            latency: seconds that every request waits before it is looked at.
+            latency: seconds that every request waits before it is processed.
             record: how many of the last requests `requests` keeps.
             first_page: number of the first page: 0 as recorded, 1 as documented.
             soft_delete: whether a deleted run can still be read, with a `deleted_at`.
-            ranges: whether artifacts are served in part to those who ask for a range.
+            ranges: whether artifacts are served in part to requests for a range.
             before_request: called with the method and the path (query included) of every request
-                before it is looked at; may be a coroutine function.
+                before it is processed; may be a coroutine function.
             clock: seconds since the epoch; decides rate-limit windows and timelines.
             sleep: an awaitable pause, for latency and slow faults.
         """
@@ -281,7 +281,7 @@ class Simulator:
         Args:
             run: its id; or a whole run: a `Run`, or a resource as the API writes it, with ``id``
                 and ``attributes``, which are served unchanged.
-            run_id: its id, whatever `run` says; by default one above all others.
+            run_id: its id, in place of that of `run`; by default one above all others.
             parent_run_id: the run that it is a child of.
             timeline: the statuses it goes through, as `(seconds from now, status)`, by the
                 simulator's clock; times and duration follow.

@@ -89,6 +89,13 @@ from modellab_async import (
     to_json,
 )
 from modellab_async.export import Exported, export_runs, export_store
+from modellab_async.limiter import (
+    AdaptiveLimiter,
+    Limiter,
+    Permit,
+    PermitRequest,
+    QuotaExhaustedError,
+)
 from modellab_async.otel import OpenTelemetryHooks
 from modellab_async.simulator import (
     ABSENT,
@@ -127,6 +134,28 @@ async def typed_client(session: aiohttp.ClientSession, context: ssl.SSLContext) 
     assert_type(stats.rate_limit_wait_s + stats.backoff_wait_s, float)
     stats.calls = 3  # type: ignore[misc]
     await lab.aclose()
+
+
+class Spaced(AdaptiveLimiter):
+    """A limiter may be derived from."""
+
+    async def acquire(self, request: PermitRequest) -> Permit:
+        assert_type((request.operation, request.is_retry), tuple[str, bool])
+        assert_type(request.accepts(now=0.0, pause=1.0), bool)
+        return await super().acquire(request)
+
+
+async def typed_limiter(rate_limit: RateLimit) -> None:
+    limiter: Limiter = Spaced(100, Clock())
+    ModelLabClient(limiter=limiter)
+    try:
+        permit = await limiter.acquire(PermitRequest("runs.get"))
+        permit.update(200, rate_limit)
+        permit.release(overloaded=False)
+    except QuotaExhaustedError as error:
+        assert_type((error.rate_limit, error.seconds), tuple[RateLimit | None, float])
+    assert_type(limiter.warmed_up("runs.get"), bool)
+    assert_type((limiter.max_concurrency, limiter.paused_seconds), tuple[int, float])
 
 
 def typed_policy(policy: RetryPolicy) -> None:
