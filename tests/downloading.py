@@ -62,7 +62,7 @@ async def odd_server(
 def listing(*files: RunFile, content: Perform | None = None) -> Perform:
     """A ``perform`` that lists these files in every directory of every run."""
 
-    async def perform(call: Call, **_: Any) -> Any:
+    async def perform(call: Call) -> Any:
         if call.operation == "runs.get":
             return RUN
         if call.operation == "runs.artifacts":
