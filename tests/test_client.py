@@ -97,7 +97,7 @@ def test_what_cannot_work_is_refused_at_construction(options, says):
     ],
 )
 def test_the_address_of_the_environment(
-    options: dict[str, str],
+    options: dict[str, Any],
     environment: dict[str, str],
     origin: str,
     monkeypatch: pytest.MonkeyPatch,
