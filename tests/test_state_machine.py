@@ -36,6 +36,7 @@ from modellab_async import (
     TransportError,
 )
 from modellab_async.bulk import Fetch
+from modellab_async.limiter import AdaptiveLimiter
 
 CAP = 6
 POLICY = RetryPolicy(attempts=3, deadline=None)
@@ -142,15 +143,16 @@ class ClientAndServer(RuleBasedStateMachine):
     async def begin(self) -> None:
         await self.server.__aenter__()
         self.server.default = self.answer
+        self.limiter = AdaptiveLimiter(CAP, self.fake.clock())
         self.lab = ModelLabClient(
             base_url=self.server.base_url,
             api_key="ak",
             app_key="pk",
-            max_concurrency=CAP,
+            limiter=self.limiter,
             retry=POLICY,
             clock=self.fake.clock(),
         )
-        self.fake.busy = lambda: self.lab._limiter.in_flight > 0
+        self.fake.busy = lambda: self.limiter.in_flight > 0
 
     async def answer(self, exchange: Exchange) -> None:
         """What the plan of the id asked for says; the API's own answer where it ends."""
@@ -280,7 +282,7 @@ class ClientAndServer(RuleBasedStateMachine):
             return
         if how == "cancel":
             await self.cancel(anext(opened.fetch, None), steps)
-        self.unseen += self.lab._limiter.in_flight
+        self.unseen += self.limiter.in_flight
         if how == "close":
             await opened.fetch.aclose()
         del opened
@@ -296,7 +298,7 @@ class ClientAndServer(RuleBasedStateMachine):
         task = asyncio.ensure_future(call)
         for _ in range(steps):
             await asyncio.sleep(0)
-        self.unseen += self.lab._limiter.in_flight
+        self.unseen += self.limiter.in_flight
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
@@ -321,7 +323,7 @@ class ClientAndServer(RuleBasedStateMachine):
     @invariant()
     def permits_are_conserved(self) -> None:
         """All given back when nothing is under way, never more than there are before."""
-        limiter = self.lab._limiter
+        limiter = self.limiter
         assert 0 <= limiter.in_flight <= CAP
         if not self.opened:
             self.run(eventually(lambda: limiter.in_flight == 0))
