@@ -41,7 +41,7 @@ async def churn(scale: Scale) -> list[Figure]:
         figures += [
             Figure(row, "called complete although a run was missed", wrong, 0, 0),
             Figure(row, "runs missed", lost, None, bound),
-            Figure(row, "of which it cannot be known", unknown, None, bound),
+            Figure(row, "listings not known to be complete or not", unknown, None, bound),
         ]
     return figures
 

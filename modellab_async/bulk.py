@@ -20,7 +20,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -44,16 +44,8 @@ from modellab_async.notebook import render
 from modellab_async.pydantic_schema import PydanticModel
 from modellab_async.run_list import RunList
 
-
-class Perform(Protocol):
-    """Sends a call, as `ModelLabClient.perform` does."""
-
-    def __call__(
-        self, call: Call, /, *, on_retry: Callable[[], object] | None = None
-    ) -> Awaitable[Any]:
-        """Send it, repeating it as the retry policy says; on_retry is called before each wait."""
-        ...
-
+Perform = Callable[..., Awaitable[Any]]
+"""Sends a call: `ModelLabClient.perform`, or a double of it."""
 
 Progress = Callable[[int, int | None], object]
 Route = Literal["auto", "batch", "single"]

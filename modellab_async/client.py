@@ -60,6 +60,7 @@ from modellab_async.retry import (
     RetryBudget,
     RetryPolicy,
     classify,
+    is_repeatable,
     retrying,
     waits_for_quota,
 )
@@ -280,6 +281,8 @@ class ModelLabClient(Closing):
             try:
                 return await attempt(state)
             except ModelLabError as error:
+                if not is_repeatable(error, call=state.call):
+                    raise
                 state.failure = error
             return await self._retry_call(state, attempt)
         except ModelLabError as error:

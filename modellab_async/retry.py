@@ -171,6 +171,11 @@ def classify(error: BaseException, *, answer_lost: bool = False) -> FailureKind:
             return FailureKind.FINAL
 
 
+def is_repeatable(error: BaseException, call: Call) -> bool:
+    """Whether a call may be sent again after a failure."""
+    return RETRY_RULES[classify(error)][call.idempotency] == "repeat"
+
+
 def is_transient(error: ModelLabError) -> bool:
     """Whether the same request may succeed later."""
     if isinstance(error, RateLimitedError | ServerError):
@@ -320,12 +325,12 @@ class retry_if_rules_allow(retry_base):  # noqa: N801  # named like tenacity's o
     """Retries what `RETRY_RULES` repeats for a call."""
 
     def __init__(self, call: Call) -> None:
-        self._idempotency: Idempotency = call.idempotency
+        self._call = call
 
     def __call__(self, retry_state: RetryCallState) -> bool:
         """Decide on the attempt that just ended."""
         error = _error_of(retry_state)
-        return error is not None and RETRY_RULES[classify(error)][self._idempotency] == "repeat"
+        return error is not None and is_repeatable(error, self._call)
 
 
 class wait_backoff(wait_base):  # noqa: N801

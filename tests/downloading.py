@@ -11,7 +11,6 @@ from typing import Any
 from aiohttp import web
 
 from modellab_async import ModelLabClient, RetryPolicy, Run, RunArtifacts, RunFile, RunStatus
-from modellab_async.bulk import Perform
 from modellab_async.endpoints import Call
 from modellab_async.simulator import Simulator
 
@@ -28,7 +27,7 @@ RUN = Run(
 )
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-Content = Callable[[Call], Awaitable[Any]]
+Perform = Callable[[Call], Awaitable[Any]]
 
 
 def simulator(files: dict[str, int | bytes], **options: Any) -> Simulator:
@@ -60,10 +59,10 @@ async def odd_server(
         await runner.cleanup()
 
 
-def listing(*files: RunFile, content: Content | None = None) -> Perform:
+def listing(*files: RunFile, content: Perform | None = None) -> Perform:
     """A ``perform`` that lists these files in every directory of every run."""
 
-    async def perform(call: Call, /, **_: Any) -> Any:
+    async def perform(call: Call) -> Any:
         if call.operation == "runs.get":
             return RUN
         if call.operation == "runs.artifacts":

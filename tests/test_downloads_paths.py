@@ -168,7 +168,7 @@ async def test_directories_that_never_end(fake, tmp_path, monkeypatch, width):
     monkeypatch.setattr("modellab_async.downloads.MAX_ENTRIES", 1_000)
     asked: list[Call] = []
 
-    async def perform(call: Call, **_: Any) -> Any:
+    async def perform(call: Call) -> Any:
         if call.operation == "runs.get":
             return RUN
         asked.append(call)

@@ -160,7 +160,7 @@ def pager_on(answer: Answer, *, size: int | None = None) -> Pager[Run]:
     """A pager whose pages come from a function of number and size; no socket."""
     converter = make_converter()
 
-    async def perform(call: Call, **_: Any) -> Any:
+    async def perform(call: Call) -> Any:
         asked = json.loads(call.query)
         await asyncio.sleep(0)
         return await decode_page(answer(asked["number"], asked["size"]), Run, converter)

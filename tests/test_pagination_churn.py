@@ -121,7 +121,7 @@ class Table:
     def read(self, size: int | None, verify: Any) -> tuple[list[int], bool | None]:
         """List all items, on an event loop of its own; and what is known of their completeness."""
 
-        async def perform(call: Call, **_: Any) -> Any:
+        async def perform(call: Call) -> Any:
             asked = json.loads(call.query)
             await asyncio.sleep(0)
             page = self.page(asked["number"], asked["size"])

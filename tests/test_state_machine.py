@@ -143,15 +143,14 @@ class ClientAndServer(RuleBasedStateMachine):
     async def begin(self) -> None:
         await self.server.__aenter__()
         self.server.default = self.answer
-        clock = self.fake.clock()
-        self.limiter = AdaptiveLimiter(CAP, clock)
+        self.limiter = AdaptiveLimiter(CAP, self.fake.clock())
         self.lab = ModelLabClient(
             base_url=self.server.base_url,
             api_key="ak",
             app_key="pk",
-            retry=POLICY,
-            clock=clock,
             limiter=self.limiter,
+            retry=POLICY,
+            clock=self.fake.clock(),
         )
         self.fake.busy = lambda: self.limiter.in_flight > 0
 
