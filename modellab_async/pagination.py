@@ -288,6 +288,7 @@ class ListingReader(Generic[T]):
         self._upcoming = [PageRequest(size)]
         self._ahead: dict[PageRequest, asyncio.Task[Page[T]]] = {}
         self._tasks: set[asyncio.Task[Page[T]]] = set()
+        self._in_turn: asyncio.Task[Page[T]] | None = None  # sent after all pages before were read
         self._turn = asyncio.Lock()
         self._items: deque[T] = deque()
         self._seen = IdSet()
@@ -346,12 +347,16 @@ class ListingReader(Generic[T]):
 
     async def _read(self, request: PageRequest) -> Page[T]:
         """A page; a caller that is cancelled meanwhile leaves its request to the next one."""
-        ahead = self._ahead.get(request)
-        page = await self._result(request, ahead or self._start(request))
-        if ahead is not None and self._plan.in_order and page.total != self._total:
+        task = self._ahead.get(request)
+        if task is None:
+            task = self._in_turn = self._start(request)
+        page = await self._result(request, task)
+        if task is not self._in_turn and self._plan.in_order and page.total != self._total:
             # Rows came or went since it was requested: items may have moved to it from the page
             # that was read before it, but later.
-            page = await self._result(request, self._start(request))
+            self._in_turn = self._start(request)
+            page = await self._result(request, self._in_turn)
+        self._in_turn = None
         self._total = page.total
         if page.total is not None:
             self._least_total = min(self._least_total, page.total)
