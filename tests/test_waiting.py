@@ -342,7 +342,7 @@ class Gate:
     def __init__(self) -> None:
         self.open: list[str] = []
 
-    async def __call__(self, call: Call) -> Any:
+    async def __call__(self, call: Call, **_: Any) -> Any:
         self.open.append(call.operation)
         try:
             await asyncio.get_running_loop().create_future()
