@@ -342,11 +342,7 @@ class Gate:
     def __init__(self) -> None:
         self.open: list[str] = []
 
-<<<<<<< HEAD
     async def __call__(self, call: Call, /, **_: Any) -> Any:
-=======
-    async def __call__(self, call: Call, **_: Any) -> Any:
->>>>>>> attack
         self.open.append(call.operation)
         try:
             await asyncio.get_running_loop().create_future()
