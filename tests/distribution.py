@@ -35,7 +35,7 @@ def wheel() -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def metadata(wheel: dict[str, bytes]) -> Message:
     [name] = [name for name in wheel if name.endswith(".dist-info/METADATA")]
-    return email.message_from_bytes(wheel[name])
+    return email.message_from_string(wheel[name].decode("utf-8"))
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: dict[str, bytes]):
