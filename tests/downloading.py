@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from modellab_async import ModelLabClient, RetryPolicy, Run, RunArtifacts, RunFile, RunStatus
+from modellab_async.bulk import Perform
 from modellab_async.endpoints import Call
 from modellab_async.simulator import Simulator
 
@@ -27,7 +28,7 @@ RUN = Run(
 )
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-Perform = Callable[[Call], Awaitable[Any]]
+Content = Callable[[Call], Awaitable[Any]]
 
 
 def simulator(files: dict[str, int | bytes], **options: Any) -> Simulator:
@@ -59,10 +60,10 @@ async def odd_server(
         await runner.cleanup()
 
 
-def listing(*files: RunFile, content: Perform | None = None) -> Perform:
+def listing(*files: RunFile, content: Content | None = None) -> Perform:
     """A ``perform`` that lists these files in every directory of every run."""
 
-    async def perform(call: Call) -> Any:
+    async def perform(call: Call, /, **_: Any) -> Any:
         if call.operation == "runs.get":
             return RUN
         if call.operation == "runs.artifacts":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
 from unittest.mock import AsyncMock, create_autospec
 
 import pytest
@@ -54,8 +53,7 @@ async def test_a_mock_in_place_of_the_context_manager():
 
 def test_every_client_has_operations_of_its_own():
     """What the class holds for mocks is shared by no two clients."""
-    keys: dict[str, Any] = {"api_key": "a", "app_key": "b"}
-    one, other = ModelLabClient(**keys), ModelLabClient(**keys)
+    one, other = (ModelLabClient(api_key="a", app_key="b") for _ in range(2))
     for attribute, cls in [("runs", Runs), ("projects", Projects), ("artifacts", Artifacts)]:
         assert isinstance(getattr(one, attribute), cls)
         assert getattr(one, attribute) is not getattr(other, attribute)

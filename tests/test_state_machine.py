@@ -143,14 +143,15 @@ class ClientAndServer(RuleBasedStateMachine):
     async def begin(self) -> None:
         await self.server.__aenter__()
         self.server.default = self.answer
-        self.limiter = AdaptiveLimiter(CAP, self.fake.clock())
+        clock = self.fake.clock()
+        self.limiter = AdaptiveLimiter(CAP, clock)
         self.lab = ModelLabClient(
             base_url=self.server.base_url,
             api_key="ak",
             app_key="pk",
-            limiter=self.limiter,
             retry=POLICY,
-            clock=self.fake.clock(),
+            clock=clock,
+            limiter=self.limiter,
         )
         self.fake.busy = lambda: self.limiter.in_flight > 0
 
