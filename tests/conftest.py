@@ -7,11 +7,13 @@ import heapq
 import itertools
 import os
 import random
+import zlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import attrs
 import cattrs
 import pytest
@@ -61,7 +63,7 @@ collect_ignore_glob = [
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that start programs, which half of the time goes to."""
     for item in items:
-        if not {"shell", "pytester"}.isdisjoint(getattr(item, "fixturenames", ())):
+        if not {"shell", "pytester", "endurance"}.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.process)
 
 
@@ -159,7 +161,8 @@ def fake() -> FakeClock:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests see no credentials, site or proxy of the machine they run on."""
+    """Tests see no credentials, site or proxy of the machine they run on, nor isal of another."""
+    aiohttp.set_zlib_backend(zlib)  # `speed.run` sets another for the whole process
     for name in ("DD_API_KEY", "DD_APP_KEY", "DD_BEARER_TOKEN", "DD_SITE", "MODELLAB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):

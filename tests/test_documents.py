@@ -48,7 +48,17 @@ def _simulated(sim: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelLabClient, "__init__", make_simulated)
 
 
-@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(
+            path,
+            id=str(path.relative_to(ROOT)),
+            marks=[pytest.mark.process] if "```sh\nmodellab " in path.read_text("utf-8") else [],
+        )
+        for path in WITH_EXAMPLES
+    ],
+)
 def test_the_examples_run(
     path: Path,
     sim: Simulator,

@@ -4,10 +4,11 @@ Needs the extra ``duckdb``.
 
 Example:
     ```python
+    from modellab_async import RunFilter
     from modellab_async.store import open_store, sync
 
     with open_store("runs.duckdb") as store:
-        await sync(lab, store)
+        await sync(lab, store, filter=RunFilter(project_id=2387))
         print(store.connection.sql("SELECT status, count(*) FROM runs GROUP BY status"))
     ```
 
