@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import attrs
 import pytest
@@ -319,3 +319,39 @@ async def test_each_retry_is_one_log_line(
     assert len(messages) == 2
     assert "attempt 1 failed" in messages[0]
     assert "attempt 2 failed" in messages[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"attempts": True}, TypeError, "attempts must be an integer, not True"),
+        ({"attempts": 1.0}, TypeError, "attempts must be an integer, not 1.0"),
+        ({"attempts": 0}, ValueError, "attempts must be 1 or more, not 0"),
+        ({"base": None}, TypeError, "base must be a number of seconds, not None"),
+        ({"cap": None}, TypeError, "cap must be a number of seconds, not None"),
+        ({"base": True}, TypeError, "base must be a number of seconds, not True"),
+        ({"base": -0.1}, ValueError, "base must be 0 or more seconds, not -0.1"),
+        ({"cap": -1}, ValueError, "cap must be 0 or more seconds, not -1"),
+        ({"deadline": "20"}, TypeError, "deadline must be a number of seconds, not '20'"),
+        ({"deadline": 0}, ValueError, "deadline must be more than 0 seconds, not 0"),
+        (
+            {"deadline": None, "max_rate_limit_wait": -1},
+            ValueError,
+            "max_rate_limit_wait must be 0 or more seconds, not -1",
+        ),
+    ],
+)
+def test_a_policy_that_cannot_work_is_refused(
+    options: dict[str, Any], error: type[Exception], said: str
+):
+    """The error names the option, what it must be and what it is."""
+    with pytest.raises(error) as caught:
+        RetryPolicy(**options)
+    assert str(caught.value) == said
+
+
+def test_the_extremes_of_a_policy_are_accepted():
+    """One attempt, no pauses, no deadline and no wait for quota are a policy."""
+    policy = RetryPolicy(attempts=1, base=0, cap=0, deadline=None, max_rate_limit_wait=0)
+    assert policy.backoff(1, 1.0) == 0
+    assert RetryPolicy(deadline=0.5, max_rate_limit_wait=None).deadline == 0.5
