@@ -66,7 +66,7 @@ YIELD_EVERY_BYTES: Final = 250_000
 LONGEST_SPLIT: Final = 4 * 1024 * 1024
 """A malformed page longer than this, four times a large one, is not split into its items."""
 
-INTERNED: Final = 8_192
+INTERNED: Final = 4_096
 """How many params, and how many tags, are remembered so that equal ones are one object."""
 
 LONGEST_INTERNED: Final = 192
@@ -253,7 +253,7 @@ class ResourceHook(Generic[M]):
         Raises:
             DecodeError: with a path from the resource's root.
         """
-        if isinstance(value, bytes | msgspec.Raw):
+        if type(value) is not self.wire and isinstance(value, bytes | msgspec.Raw):
             value = self._parse(bytes(value))
         return self._from_wire(value) if type(value) is self.wire else self._from_dict(value)
 
@@ -363,8 +363,11 @@ class Interner:
         Raises:
             DecodeError: with a path from the resource's root.
         """
+        if not slices:
+            return ()
         known, decode = self._known, self._decode
-        keys = list(map(bytes, slices))
+        # JSON holds no NUL (RFC 8259, section 7), and this is twice as fast as bytes() of each.
+        keys = b"\0".join(slices).split(b"\0")
         models = list(map(known.get, keys))
         if all(models):
             return tuple(models)

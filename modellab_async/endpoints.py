@@ -160,10 +160,11 @@ def list_runs(
     """``GET /runs``."""
     wanted = run_filter or RunFilter()
     parent = wanted.parent_run_id
+    ids = None if wanted.ids is None else [parse_id(run_id) for run_id in wanted.ids]
     one_of: dict[str, Sequence[object]] = {}
     if not (include_pinned or include_descendant_matches):  # with these, others are listed as well
-        if wanted.ids is not None:
-            one_of["id"] = [parse_id(run_id) for run_id in wanted.ids]
+        if ids is not None:
+            one_of["id"] = ids
         if wanted.project_id is not None:
             one_of["project_id"] = [parse_id(wanted.project_id, "project id")]
         if wanted.status is not None:
@@ -173,7 +174,7 @@ def list_runs(
         "GET",
         "/runs",
         _query(
-            ("filter[id]", _ids(wanted.ids)),
+            ("filter[id]", None if ids is None else ",".join(map(str, ids))),
             ("filter", wanted.text),
             ("filter[owner_id]", wanted.owner_id),
             ("filter[status]", wanted.status),
@@ -369,10 +370,6 @@ def _plain(value: object) -> str:
 
 def _id(value: object, what: str) -> int | None:
     return None if value is None else parse_id(value, what)
-
-
-def _ids(values: Sequence[object] | None) -> str | None:
-    return None if values is None else ",".join([str(parse_id(value)) for value in values])
 
 
 def _pairs(values: Mapping[str, Any] | None) -> str | None:

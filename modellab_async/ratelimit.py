@@ -95,12 +95,9 @@ def _number(text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        numbers = [float(text)]
+        numbers = [float(part) for part in (text.split(",") if "," in text else (text,))]
     except ValueError:
-        try:
-            numbers = list(map(float, text.split(",")))
-        except ValueError:
-            return None
+        return None
     return max(filter(math.isfinite, numbers), default=None)
 
 
