@@ -273,8 +273,8 @@ class ResourceHook(Generic[M]):
         for name in self._defaulted:
             if fields[name] is None:
                 del fields[name]
-        for name, intern in self._interners:
-            fields[name] = intern(fields.get(name, ()), name)
+        for name, interner in self._interners:
+            fields[name] = interner.decode(fields.get(name, ()), name)
         fields["id"] = self._own_id(resource.id)
         return self._model(**fields)
 
@@ -350,14 +350,21 @@ def _aware(kind: Any) -> Any:
     return _AwareDatetime | None if kind == datetime | None else kind
 
 
-class Interner:
-    """Params or tags from JSON, equal ones as one object; the memory that it takes is bounded."""
+class Interner(dict[bytes, Any]):
+    """Params or tags by their JSON, so that equal ones are one object; it stays small."""
 
     def __init__(self, model: type[Param | Tag]) -> None:
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(model).decode
-        self._known: dict[bytes, Any] = {}
 
-    def __call__(self, slices: Sequence[msgspec.Raw], name: str) -> tuple[Any, ...]:
+    def __missing__(self, text: bytes) -> Any:
+        model = self._decode(text)
+        if len(text) <= LONGEST_INTERNED:
+            if len(self) >= INTERNED:
+                self.clear()
+            self[text] = model
+        return model
+
+    def decode(self, slices: Sequence[msgspec.Raw], name: str) -> tuple[Any, ...]:
         """The models in the attribute ``name``.
 
         Raises:
@@ -365,28 +372,23 @@ class Interner:
         """
         if not slices:
             return ()
-        known, decode = self._known, self._decode
         # JSON holds no NUL (RFC 8259, section 7), and this is twice as fast as bytes() of each.
-        keys = b"\0".join(slices).split(b"\0")
-        models = list(map(known.get, keys))
-        if all(models):
-            return tuple(models)
-        if len(known) > INTERNED:
-            known.clear()
-        index = 0
+        texts = b"\0".join(slices).split(b"\0")
         try:
-            for index, model in enumerate(models):
-                if model is None:
-                    key = keys[index]
-                    models[index] = new = decode(key)
-                    if len(key) <= LONGEST_INTERNED:
-                        known[key] = new
-        except PARSE_ERRORS as error:
-            wrong = decode_error(error)
-        else:
-            return tuple(models)
-        wrong.path = f"$.attributes.{name}[{index}]{wrong.path.removeprefix('$')}"
+            return tuple(map(self.__getitem__, texts))
+        except PARSE_ERRORS:
+            wrong = self._first_error(texts, f"$.attributes.{name}")
         raise wrong
+
+    def _first_error(self, texts: Sequence[bytes], path: str) -> DecodeError:
+        for index, text in enumerate(texts):
+            try:
+                self._decode(text)
+            except PARSE_ERRORS as error:
+                wrong = decode_error(error)
+                wrong.path = f"{path}[{index}]{wrong.path.removeprefix('$')}"
+                return wrong
+        raise AssertionError("one of them could not be decoded before")
 
 
 _interners: Final[dict[Any, Interner]] = {

@@ -44,6 +44,14 @@ def test_the_same_text_as_a_param_and_as_a_tag() -> None:
     assert (run.params, run.tags) == ((Param("team", "ranking"),), (Tag("team", "ranking"),))
 
 
+def test_text_with_a_nul() -> None:
+    """A param and a tag that hold an escaped NUL keep it, between others."""
+    pairs = [{"key": f"k{n}", "value": f"a\0{n}\0"} for n in range(3)]
+    run = decode(body(params=pairs, tags=pairs[:1]), Run, make_converter())
+    assert run.params == tuple(Param(**pair) for pair in pairs)
+    assert run.tags == (Tag("k0", "a\x000\0"),)
+
+
 def test_what_is_remembered_is_bounded() -> None:
     """Params that never repeat do not pile up, and are right beyond the bound too."""
     converter = make_converter()
