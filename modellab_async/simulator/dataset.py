@@ -26,6 +26,7 @@ from modellab_async.simulator.fixtures import (
     Attributes,
     Files,
     FixtureRun,
+    PairsField,
     Project,
     RunRow,
     Timeline,
@@ -58,9 +59,8 @@ _WRITE_RUN: Final = f"""
     ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)}
 """
 _READ_STATE: Final = """
-    SELECT number, pinned, deleted_at,
-        EXISTS (SELECT 1 FROM runs AS child WHERE child.parent_id = runs.id)
-    FROM runs WHERE id = ?
+    SELECT number, pinned, deleted_at, EXISTS (SELECT 1 FROM runs WHERE parent_id = ?1)
+    FROM runs WHERE id = ?1
 """
 _FREE_ID: Final = "SELECT max(9999, ifnull(max(id), 0)) + 1 FROM runs"
 
@@ -94,6 +94,7 @@ _RUN_PATH: Final = re.compile(
 )
 _CACHED_RUNS: Final = 10_000
 _CACHED_SEARCHES: Final = 4
+_CACHED_KEYS: Final = 8
 _LARGEST_TEMPLATE: Final = 100_000
 
 
@@ -101,10 +102,6 @@ class Dataset:
     """Runs and projects, looked up, searched and changed.
 
     An id that does not exist, or no longer, raises a `LookupError`.
-
-    Attributes:
-        run_ids: the ids of all runs: made-up ones, oldest first, then inserted ones. Those of
-            deleted runs stay.
     """
 
     def __init__(
@@ -126,17 +123,23 @@ class Dataset:
         self._changes: list[tuple[float, int, int, Attributes]] = []  # to come, by timelines
         self._found: dict[tuple[str, tuple[Any, ...]], Found] = {}
         self._bodies: dict[int, bytes] = {}
-        self.run_ids: Sequence[int] = [
-            run_id for (run_id,) in self._db.execute("SELECT id FROM runs")
-        ]
+        self._run_ids = [run_id for (run_id,) in self._db.execute("SELECT id FROM runs")]
         self._create_functions()
 
     def _create_functions(self) -> None:
         """What SQL asks of Python; none refers to the dataset, which owns the database."""
         generator, fixtures, projects = self._generator, self._fixtures, self._projects
 
-        def run_of(run_id: int, number: int | None) -> Run:
-            return fixtures[run_id] if number is None else generator.run(number)
+        @functools.lru_cache(maxsize=_CACHED_KEYS)
+        def values_of_made_up(field: PairsField, key: str) -> Sequence[Sequence[str]]:
+            return [generator.run(number).values(field, key) for number in range(generator.runs)]
+
+        def values_of(
+            run_id: int, number: int | None, field: PairsField, key: str
+        ) -> Sequence[str]:
+            if number is None:
+                return fixtures[run_id].values(field, key)
+            return values_of_made_up(field, key)[number]
 
         def has_text(name: str, description: str, text: str) -> bool:
             return text in name.casefold() or text in description.casefold()
@@ -146,16 +149,26 @@ class Dataset:
             return all(tag in tags for tag in read_pairs(text))
 
         def run_has_tags(run_id: int, number: int | None, text: str) -> bool:
-            run = run_of(run_id, number)
-            return all(value in run.values("tags", key) for key, value in read_pairs(text))
+            return all(
+                value in values_of(run_id, number, "tags", key) for key, value in read_pairs(text)
+            )
 
         def run_has_params(run_id: int, number: int | None, text: str) -> bool:
-            run = run_of(run_id, number)
-            return all(any(map(test, run.values("params", key))) for key, test in read_tests(text))
+            return all(
+                any(map(test, values_of(run_id, number, "params", key)))
+                for key, test in read_tests(text)
+            )
 
-        self._run = run_of
         for function in (has_text, project_has_tags, run_has_tags, run_has_params):
             self._db.create_function(function.__name__, -1, function)
+
+    @property
+    def run_ids(self) -> Sequence[int]:
+        """The ids of all runs: made-up ones, oldest first, then inserted ones.
+
+        Those of deleted runs stay.
+        """
+        return self._run_ids
 
     @property
     def project_ids(self) -> Sequence[int]:
@@ -186,6 +199,9 @@ class Dataset:
             raise NotFoundError("run")
         return self._run(run_id, number), pinned, deleted, has_children
 
+    def _run(self, run_id: int, number: int | None) -> Run:
+        return self._fixtures[run_id] if number is None else self._generator.run(number)
+
     def run(self, run_id: int) -> Run:
         """A run."""
         return self._state(run_id)[0]
@@ -211,7 +227,7 @@ class Dataset:
             return msgspec.json.encode(resource)
         if run_id not in self._bodies:
             if len(self._bodies) == _CACHED_RUNS:
-                self._bodies.clear()
+                del self._bodies[next(iter(self._bodies))]
             self._bodies[run_id] = msgspec.json.encode(self.resource(run_id))
         return self._bodies[run_id]
 
@@ -339,7 +355,7 @@ class Dataset:
         self._write(FixtureRun(run_id, project_id, parent_run_id, whole, artifacts or {}, path))
         for moment, changes in follow_timeline(timeline, now):
             bisect.insort(self._changes, (moment, next(self._serial), run_id, changes))
-        self.run_ids = [*self.run_ids, run_id]
+        self._run_ids = [*self._run_ids, run_id]  # what was handed out stays as it was
         if parent_run_id is not None:
             self._forget(parent_run_id)
         return run_id

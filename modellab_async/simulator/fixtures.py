@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import attrs
+import msgspec
 
 from modellab_async.simulator.times import seconds_to_text, to_microseconds, to_text
 
@@ -183,12 +184,14 @@ def project_attributes(project_id: int, now: str, given: Attributes) -> Attribut
 
 
 def served(attributes: Mapping[str, Any]) -> Attributes:
-    """The attributes that are not `ABSENT`; times as the API writes them."""
-    return {
-        name: to_text(to_microseconds(value.isoformat())) if isinstance(value, datetime) else value
-        for name, value in attributes.items()
-        if value is not ABSENT
-    }
+    """The attributes that are not `ABSENT`, as the API writes them."""
+    return {name: _plain(value) for name, value in attributes.items() if value is not ABSENT}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return to_text(to_microseconds(value.isoformat()))
+    return list(value) if isinstance(value, tuple) else value
 
 
 def refuse_unknown(what: str, names: Iterable[str], known: Collection[str]) -> None:
@@ -210,14 +213,10 @@ def read_run(run: Any) -> tuple[int | None, Attributes]:
     if isinstance(run, Mapping):
         refuse_unknown("resource", run, ("id", "type", "attributes"))
         return int(run["id"]) if "id" in run else None, dict(run.get("attributes", {}))
-    if not (attrs.has(type(run)) and hasattr(run, "id") and hasattr(run, "status")):
+    if not hasattr(run, "id") or not hasattr(run, "status"):
         raise TypeError(f"expected an id, a resource or a run, not {run!r}")
-    fields = attrs.asdict(run, value_serializer=_without_tuples)
+    fields = msgspec.to_builtins(run, builtin_types=(datetime,))
     return int(run.id), {name: fields[name] for name in RUN_DEFAULTS if name in fields}
-
-
-def _without_tuples(_run: object, _field: object, value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def objects_in(entries: Any) -> list[dict[str, Any]]:

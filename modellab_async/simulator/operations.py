@@ -17,14 +17,7 @@ from multidict import MultiMapping
 from modellab_async.simulator.artifacts import Content, list_all, list_directory
 from modellab_async.simulator.dataset import Dataset, Found, Run
 from modellab_async.simulator.fixtures import objects_in, pairs_of
-from modellab_async.simulator.queries import (
-    LIST_PROJECTS,
-    LIST_RUNS,
-    Reader,
-    integer,
-    not_empty,
-    read_parameters,
-)
+from modellab_async.simulator.queries import LIST_PROJECTS, LIST_RUNS, Reader, integer, not_empty
 from modellab_async.simulator.responses import (
     NO_CONTENT,
     BadParameterError,
@@ -339,10 +332,20 @@ class Route:
         """The values of the parameters in path and query.
 
         Raises:
-            BadParameterError: one is missing, makes no sense, is given twice or is unknown.
+            BadParameterError: one is missing, makes no sense, is given twice, or is unknown: a
+                real server may ignore that, but a mistake of the client must show.
         """
-        texts = [*ids.items(), *query.items()]
-        values = read_parameters(texts, {**self.required, **self.optional})
+        readers = {**self.required, **self.optional}
+        values: dict[str, Any] = {}
+        for name, text in (*ids.items(), *query.items()):
+            if name not in readers:
+                raise BadParameterError(name, "unknown parameter")
+            if name in values:
+                raise BadParameterError(name, "given more than once")
+            try:
+                values[name] = readers[name](text)
+            except ValueError as error:
+                raise BadParameterError(name, str(error)) from None
         for name in self.required:
             if name not in values:
                 raise BadParameterError(name, "required")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import operator
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from modellab_async.simulator.generator import STATUSES, UNKNOWN_STATUS
-from modellab_async.simulator.responses import BadParameterError
 
 Reader: TypeAlias = Callable[[str], Any]
 """Turns the text of a parameter into a value, or raises a `ValueError` that says why not."""
@@ -24,28 +23,6 @@ _COMPARISONS: Final = {
     ">": operator.gt,
     "<": operator.lt,
 }
-
-
-def read_parameters(
-    texts: Iterable[tuple[str, str]], readers: Mapping[str, Reader]
-) -> dict[str, Any]:
-    """The values of parameters.
-
-    Raises:
-        BadParameterError: one makes no sense, is given twice, or is unknown: a real server may
-            ignore that, but a mistake of the client must show.
-    """
-    values: dict[str, Any] = {}
-    for name, text in texts:
-        if name not in readers:
-            raise BadParameterError(name, "unknown parameter")
-        if name in values:
-            raise BadParameterError(name, "given more than once")
-        try:
-            values[name] = readers[name](text)
-        except ValueError as error:
-            raise BadParameterError(name, str(error)) from None
-    return values
 
 
 def integer(text: str) -> int:
@@ -156,20 +133,20 @@ def _to_number(text: str) -> float | None:
         return None
 
 
-def _checked(reader: Reader) -> Reader:
-    """A reader that leaves the text as it is, if another one can read it."""
+def _tags(text: str) -> str:
+    read_pairs(text)
+    return text
 
-    def read(text: str) -> str:
-        reader(text)
-        return text
 
-    return read
+def _params(text: str) -> str:
+    read_tests(text)
+    return text
 
 
 LIST_PROJECTS: Final[Mapping[str, Reader]] = {
     "filter": str.casefold,
     "filter[owner_id]": _uuid,
-    "filter[tags]": _checked(read_pairs),
+    "filter[tags]": _tags,
     "sort": _order_by("name", "created_at", "updated_at"),
     "page[size]": _page_size,
     "page[number]": integer,
@@ -180,7 +157,7 @@ LIST_RUNS: Final[Mapping[str, Reader]] = {
     "filter[status]": _status,
     "filter[project_id]": integer,
     "filter[parent_run_id]": _integer_or_null,
-    "filter[params]": _checked(read_tests),
+    "filter[params]": _params,
     "sort": _order_by("name", "created_at", "updated_at", "duration"),
     "pinned_first": _boolean,
     "include_pinned": _boolean,

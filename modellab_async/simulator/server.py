@@ -147,7 +147,7 @@ class Simulator(Dataset):
         """
         if self._runner is not None:
             raise RuntimeError("the simulator is running already")
-        # The handler learns of the dataset here, so that a simulator is not part of a cycle.
+        # The handler gets the dataset here, so that one that is never started is in no cycle.
         server = _CountingServer(
             functools.partial(self._handler.handle, self),
             handler_cancellation=True,  # a client that hangs up on a stalled request ends it
