@@ -342,7 +342,7 @@ class Dataset:
         own_id, given = read_run(run)
         run_id = own_id if run_id is None else run_id
         if run_id is None:
-            (run_id,) = self._db.execute(_FREE_ID).fetchone()
+            run_id = int(self._db.execute(_FREE_ID).fetchone()[0])
         elif self._db.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone():
             raise ValueError(f"there is a run {run_id} already")
         given |= attributes

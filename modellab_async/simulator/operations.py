@@ -303,6 +303,10 @@ def _stat_ranges(runs: Iterable[Run], name: str) -> list[dict[str, Any]]:
     return ranges
 
 
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", PREFIX + template))
+
+
 @attrs.frozen
 class Route:
     """How an operation is reached.
@@ -317,16 +321,14 @@ class Route:
     operation: Callable[[Request], Response]
     required: Mapping[str, Reader] = {}
     optional: Mapping[str, Reader] = {}
-    pattern: re.Pattern[str] = attrs.field(init=False)
+    pattern: re.Pattern[str] = attrs.field(
+        init=False, default=attrs.Factory(lambda route: _pattern(route.template), takes_self=True)
+    )
 
     @property
     def name(self) -> str:
         """The name of the operation."""
         return self.operation.__name__
-
-    @pattern.default
-    def _pattern(self) -> re.Pattern[str]:
-        return re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", PREFIX + self.template))
 
     def read(self, ids: Mapping[str, str], query: MultiMapping[str]) -> dict[str, Any]:
         """The values of the parameters in path and query.
