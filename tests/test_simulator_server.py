@@ -65,10 +65,11 @@ async def test_an_id_that_is_no_integer_is_a_400(text: str) -> None:
     ],
 )
 async def test_what_is_no_operation_is_a_404(method: str, path: str) -> None:
-    """Other paths and methods answer 404."""
+    """Other paths and methods answer 404, and are recorded without an operation."""
     async with asking(Simulator(runs=1)) as ask:
         reply = await ask(path, method=method)
     assert (reply.status, reply.json) == (404, {"errors": ["Not found"]})
+    assert [record.operation for record in ask.simulator.requests] == [""]
 
 
 async def test_unknown_parameters_are_pointed_out() -> None:
@@ -80,7 +81,9 @@ async def test_unknown_parameters_are_pointed_out() -> None:
         assert unknown.json["errors"][0]["source"] == {"parameter": "filter[colour]"}
         twice = await ask("/runs?sort=name&sort=name")
         assert twice.status == 400
-        assert (await ask(f"/runs/{simulator.run_ids[0]}", {"x": "1"})).status == 400
+        run = f"/runs/{simulator.run_ids[0]}"
+        assert (await ask(run, {"x": "1"})).status == 400
+        assert (await ask(f"{run}/pin", {"x": "1"}, method="POST")).status == 400
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,7 @@ def test_an_object_with_a_runs_attributes_can_be_inserted() -> None:
         key: str
         count: int
         latest: float | None = None
+        min: float | None = None
 
     @attrs.frozen
     class Run:

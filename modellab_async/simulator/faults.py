@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from hashlib import blake2b
 from typing import Final, Literal, TypeAlias
@@ -15,7 +16,8 @@ from modellab_async.simulator.responses import Response, error_response, plain_e
 FaultKind: TypeAlias = Literal[
     "answer", "cut", "drip", "lost", "idle_close", "close", "reset", "stall"
 ]
-Where: TypeAlias = str | Callable[[str, str], bool]
+Matcher: TypeAlias = Callable[[str, str], bool]
+Where: TypeAlias = str | Matcher
 """Which requests: a glob for the path, or a test of the method and of the path with its query."""
 
 _PAGE: Final = b"<!DOCTYPE html><html><body><h1>%d</h1><p>Injected</p></body></html>"
@@ -57,8 +59,7 @@ class Fault:
         if retry_after is not None:
             more["Retry-After"] = str(retry_after)
         if body == "json":
-            more_fields = {"status": str(status)}
-            response = error_response(status, "Generic Error", "injected", more_fields)
+            response = error_response(status, "Generic Error", "injected", status=str(status))
         elif body == "strings":
             response = plain_error(status, "injected")
         elif body == "html":
@@ -149,13 +150,6 @@ DEFAULT_FAULTS: Final = (
 """Every kind that does not take time."""
 
 
-@attrs.frozen(eq=False)
-class _Rule:
-    matches: Callable[[str, str], bool]
-    faults: deque[Fault | None] | None  # None: `always`, until `clear`
-    always: Fault | None = None
-
-
 class Faults:
     """Decides which request meets which fault: by script first, else at random.
 
@@ -198,7 +192,7 @@ class Faults:
         self.max_in_a_row = max_in_a_row
         self._kinds = tuple(kinds)
         self._where = _matcher(where)
-        self._rules: list[_Rule] = []
+        self._script: list[tuple[Matcher, Iterator[Fault | None]]] = []
         self._asked: Counter[bytes] = Counter()
 
     def next(self, *faults: Fault | None) -> None:
@@ -212,28 +206,25 @@ class Faults:
 
     def matching(self, where: Where, *faults: Fault | None) -> None:
         """The next requests that match meet these, one each."""
-        if faults:
-            self._rules.append(_Rule(_matcher(where), deque(faults)))
+        self._script.append((_matcher(where), iter(faults)))
 
     def always(self, fault: Fault, where: Where = "*") -> None:
         """Every request that matches meets this, until `clear`."""
-        self._rules.append(_Rule(_matcher(where), None, fault))
+        self._script.append((_matcher(where), itertools.repeat(fault)))
 
     def clear(self) -> None:
         """Forget the script and stop random faults."""
-        self._rules.clear()
+        self._script.clear()
         self.rate = 0.0
 
     def choose(self, method: str, path: str) -> Fault | None:
         """The fault that this request meets, if any; asking counts as making the request."""
-        for rule in self._rules:
-            if rule.matches(method, path):
-                if rule.faults is None:
-                    return rule.always
-                fault = rule.faults.popleft()
-                if not rule.faults:
-                    self._rules.remove(rule)
-                return fault
+        for line in tuple(self._script):
+            matches, faults = line
+            if matches(method, path):
+                for fault in faults:
+                    return fault
+                self._script.remove(line)
         if not self.rate or not self._kinds or not self._where(method, path):
             return None
         request = blake2b(f"{self.seed} {method} {path}".encode(), digest_size=16).digest()
@@ -247,7 +238,7 @@ class Faults:
         return self._kinds[int.from_bytes(dice[8:]) % len(self._kinds)]
 
 
-def _matcher(where: Where) -> Callable[[str, str], bool]:
+def _matcher(where: Where) -> Matcher:
     if callable(where):
         return where
     return lambda _method, path: fnmatchcase(path.partition("?")[0], where)

@@ -9,22 +9,26 @@ import functools
 import struct
 import uuid
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import attrs
 
 from modellab_async.simulator.fixtures import (
+    RUN_DEFAULTS,
     Attributes,
+    ListField,
     Pair,
     PairsField,
     Project,
     RunRow,
-    pairs_to_json,
+    pairs_of,
+    project_attributes,
+    to_entries,
 )
 from modellab_async.simulator.times import to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 Size: TypeAlias = Literal["mixed", "small", "medium", "large"]
 
@@ -155,20 +159,19 @@ _DRAWS: Final = struct.Struct("<16I")
 
 
 class _Ids:
-    """Ascending ids with gaps, and sixteen random 32-bit numbers for each."""
+    """Ascending ids with gaps, each with sixteen random 32-bit numbers."""
 
     def __init__(self, seed: int, kind: str, *, count: int, lowest: int, highest: int) -> None:
         self._hash = blake2b(digest_size=64, key=f"{seed}/{kind}".encode()[:64])
         self._lowest = lowest
         self._stride = max(2, (highest - lowest) // max(1, count))
 
-    def draws(self, number: int) -> tuple[int, ...]:
+    def draw(self, number: int) -> tuple[int, tuple[int, ...]]:
+        """The id of that number, and its random numbers."""
         digest = self._hash.copy()
         digest.update(number.to_bytes(8, "little"))
-        return _DRAWS.unpack(digest.digest())
-
-    def id_of(self, number: int, draws: tuple[int, ...]) -> int:
-        return self._lowest + number * self._stride + draws[0] % self._stride
+        draws = _DRAWS.unpack(digest.digest())
+        return self._lowest + number * self._stride + draws[0] % self._stride, draws
 
 
 @attrs.frozen(slots=False)
@@ -190,131 +193,56 @@ class Generator:
             raise ValueError(f"size must be mixed, small, medium or large, not {self.size!r}")
 
     @functools.cached_property
-    def _run_ids(self) -> _Ids:
-        return _Ids(self.seed, "run", count=self.runs, lowest=10_000, highest=999_999)
-
-    @functools.cached_property
-    def _project_ids(self) -> _Ids:
-        return _Ids(self.seed, "project", count=self.projects, lowest=1_000, highest=9_999)
-
-    @functools.cached_property
-    def _owners(self) -> tuple[str, ...]:
+    def owners(self) -> tuple[str, ...]:
+        """The users who own runs and projects."""
         names = (f"{self.seed}/{number}".encode() for number in range(40))
         return tuple(str(uuid.UUID(bytes=blake2b(n, digest_size=16).digest())) for n in names)
 
+    @functools.cached_property
+    def _run_draws(self) -> _Ids:
+        return _Ids(self.seed, "run", count=self.runs, lowest=10_000, highest=999_999)
+
+    @functools.cached_property
+    def _project_draws(self) -> Sequence[tuple[int, tuple[int, ...]]]:
+        ids = _Ids(self.seed, "project", count=self.projects, lowest=1_000, highest=9_999)
+        return [ids.draw(number) for number in range(self.projects)]
+
     def make_projects(self) -> Iterator[Project]:
         """All projects, by ascending id."""
-        for number in range(self.projects):
-            draws = self._project_ids.draws(number)
-            project_id = self._project_ids.id_of(number, draws)
+        for project_id, draws in self._project_draws:
             team = _TEAMS[project_id % len(_TEAMS)]
             created = _FIRST_PROJECT + draws[4] % 30 * _DAY + draws[5] * 10
-            tags = [("team", team), ("tier", str(1 + draws[7] // 20 % 3))]
+            tags = to_entries([("team", team), ("tier", str(1 + draws[7] // 20 % 3))])
             attributes = {
-                "artifact_storage_location": f"s3://model-lab-artifacts.example/{project_id}",
-                "created_at": to_text(created),
-                "deleted_at": None,
                 "description": "" if draws[2] % 2 else f"Experiments of the {team} team.",
-                "external_url": None,
-                "is_starred": False,
                 "name": f"{_SUBJECTS[draws[1] % len(_SUBJECTS)]}-{project_id}",
-                "owner_id": None if draws[3] % 20 == 0 else self._owners[draws[3] % 40],
-                "tags": None if self.quirks and draws[7] % 20 == 0 else pairs_to_json(tags),
+                "owner_id": None if draws[3] % 20 == 0 else self.owners[draws[3] % 40],
+                "tags": None if self.quirks and draws[7] % 20 == 0 else tags,
                 "updated_at": to_text(created + draws[6] % 500 * _DAY),
             }
             readme, words = 900 + draws[8] % 500, 40_000 + draws[8] % 9_000
-            files = {"README.md": readme, "shared/vocabulary.txt": words}
-            yield Project(project_id, attributes, files)
-
-    def make_rows(self, project_ids: Sequence[int]) -> Iterator[RunRow]:
-        """What all runs are filtered and sorted by, by ascending id."""
-        draws_of, id_of, owners = self._run_ids.draws, self._run_ids.id_of, self._owners
-        step = max(2 * _SECOND, _SPAN // max(1, self.runs))
-        head, head_id, children = draws_of(0), 0, 0
-        for number in range(self.runs):
-            draws = draws_of(number)
-            run_id = id_of(number, draws)
-            place = number % _FAMILY
-            if place == 0:
-                head, head_id = draws, run_id
-                children = 0 if draws[3] % 100 >= 30 else 1 + draws[3] // 100 % 8
-            is_child = 0 < place <= children
-            # Squared, so that a few projects hold many runs and many hold a few.
-            share = ((head if is_child else draws)[13] / 2**32) ** 2
-            status = _STATUS_OF_THOUSAND[draws[2] % 1000]
-            if status == UNKNOWN_STATUS and not self.quirks:
-                status = "completed"
-            # Rounding takes less than a second, so that later runs are always created later.
-            created = _FIRST_RUN + number * step + _SECOND + draws[1] * 1024 % (step - _SECOND)
-            created -= created % 10 ** (draws[12] // 64 % 7)
-            if status in _ENDED:
-                seconds = 10 ** (draws[5] % 5000 / 1000)
-                spent = int(seconds) * _SECOND if draws[5] % 4 == 0 else int(seconds * _SECOND)
-                duration = spent / _SECOND
-                updated = created + draws[5] % 90_000 + spent
-            else:
-                duration = None
-                updated = created + draws[14] % 3_600_000_000
-            word = draws[10]
-            yield RunRow(
-                run_id,
-                number,
-                project_ids[int(len(project_ids) * share)],
-                head_id if is_child else None,
-                f"{_ADJECTIVES[word % 20]}-{_ANIMALS[word // 20 % 20]}-{word // 400 % 1000}",
-                _DESCRIPTIONS[draws[12] // 8 % 5] if draws[12] % 2 else "",
-                status,
-                None if draws[4] % 33 == 0 else owners[draws[4] // 33 % 40],
-                created,
-                updated,
-                duration,
+            yield Project(
+                project_id,
+                project_attributes(project_id, to_text(created), attributes),
+                {"README.md": readme, "shared/vocabulary.txt": words},
             )
 
-    def run(self, number: int, run_id: int, project_id: int, name: str) -> GeneratedRun:
-        """The lists and files of a run, given what its row says of it."""
-        return GeneratedRun(
-            run_id, project_id, name, self._run_ids.draws(number), self.size, self.quirks
-        )
-
-    def attributes(self, row: RunRow) -> Attributes:
-        """A run's attributes as served, apart from what requests have changed since."""
-        assert row.number is not None
-        run = self.run(row.number, row.id, row.project_id, row.name)
-        draws = self._run_ids.draws(row.number)
-        ended = row.duration is not None
-        pending = row.status == "pending"
-        job = f"{draws[11] % 900_000}/jobs/{draws[14]}"
-        attributes: Attributes = {
-            "completed_at": to_text(row.updated_at) if ended else None,
-            "created_at": to_text(row.created_at),
-            "deleted_at": None,
-            "descendant_match": False,
-            "description": row.description,
-            "duration": None if row.duration is None else run.number(row.duration),
-            "external_url": None if draws[11] % 3 else f"https://ci.example.com/pipelines/{job}",
-            "has_children": False,
-            "is_pinned": False,
-            "metric_summaries": run.metric_summaries,
-            "mlflow_artifact_location": f"mlflow-artifacts:/{row.project_id}/{run.path}",
-            "name": row.name,
-            "owner_id": row.owner_id,
-            "params": pairs_to_json(run.params),
-            "project_id": row.project_id,
-            "started_at": None if pending else to_text(row.created_at + draws[5] % 90_000),
-            "status": row.status,
-            "tags": pairs_to_json(run.tags),
-            "updated_at": to_text(row.updated_at),
-        }
-        if self.quirks:
-            if not ended:
-                del attributes["completed_at"]
-            if draws[11] % 50 == 0:
-                accelerators = [{"kind": "h100", "count": 8}]
-                attributes["compute"] = {"accelerators": accelerators, "spot": None}
-        return attributes
+    def run(self, number: int) -> GeneratedRun:
+        """A run; they are numbered from 0, by creation."""
+        run_id, draws = self._run_draws.draw(number)
+        parent_id, family = None, draws
+        place = number % _FAMILY
+        if place:
+            first_id, first = self._run_draws.draw(number - place)
+            if first[3] % 100 < 30 and place <= 1 + first[3] // 100 % 8:
+                parent_id, family = first_id, first
+        # Squared, so that a few projects hold many runs and many hold a few.
+        share = (family[13] / 2**32) ** 2
+        project_id, _ = self._project_draws[int(self.projects * share)]
+        return GeneratedRun(run_id, project_id, parent_id, number, draws, self)
 
 
-def scatter(draw: int, position: int) -> int:
+def _scatter(draw: int, position: int) -> int:
     """A 32-bit number for one of many choices that depend on the same draw."""
     mixed = (draw ^ (position * 0x9E3779B1)) & 0xFFFFFFFF
     mixed = (mixed ^ mixed >> 16) * 0x7FEB352D & 0xFFFFFFFF
@@ -322,16 +250,84 @@ def scatter(draw: int, position: int) -> int:
     return mixed ^ mixed >> 16
 
 
-@attrs.define(eq=False)
+@attrs.frozen(eq=False)
 class GeneratedRun:
-    """One made-up run; its lists and files are built when they are asked for."""
+    """One made-up run: all that is served of it follows from its draws."""
 
     id: int
     project_id: int
-    name: str
+    parent_id: int | None
+    _number: int
     _draws: tuple[int, ...]
-    _size: Size
-    _quirks: bool
+    _generator: Generator
+
+    @property
+    def name(self) -> str:
+        """An adjective, an animal and a number."""
+        word = self._draws[10]
+        return f"{_ADJECTIVES[word % 20]}-{_ANIMALS[word // 20 % 20]}-{word // 400 % 1000}"
+
+    def row(self) -> RunRow:
+        """What it is filtered and sorted by."""
+        draws, generator = self._draws, self._generator
+        status = _STATUS_OF_THOUSAND[draws[2] % 1000]
+        if status == UNKNOWN_STATUS and not generator.quirks:
+            status = "completed"
+        # Rounding takes less than a second, so that later runs are always created later.
+        step = max(2 * _SECOND, _SPAN // generator.runs)
+        created = _FIRST_RUN + self._number * step + _SECOND + draws[1] * 1024 % (step - _SECOND)
+        created -= created % 10 ** (draws[12] // 64 % 7)
+        duration = None
+        updated = created + draws[14] % 3_600_000_000
+        if status in _ENDED:
+            seconds = 10 ** (draws[5] % 5000 / 1000)
+            spent = int(seconds) * _SECOND if draws[5] % 4 == 0 else int(seconds * _SECOND)
+            duration = spent / _SECOND
+            updated = created + draws[5] % 90_000 + spent
+        return RunRow(
+            self.id,
+            self.name,
+            _DESCRIPTIONS[draws[12] // 8 % 5] if draws[12] % 2 else "",
+            None if draws[4] % 33 == 0 else generator.owners[draws[4] // 33 % 40],
+            created,
+            updated,
+            status,
+            duration,
+            self.project_id,
+            self.parent_id,
+            self._number,
+        )
+
+    @property
+    def attributes(self) -> Attributes:
+        """The attributes as served, apart from what requests have changed since."""
+        row, draws = self.row(), self._draws
+        job = f"{draws[11] % 900_000}/jobs/{draws[14]}"
+        started = row.created_at + draws[5] % 90_000
+        attributes = RUN_DEFAULTS | {
+            "created_at": to_text(row.created_at),
+            "description": row.description,
+            "external_url": None if draws[11] % 3 else f"https://ci.example.com/pipelines/{job}",
+            "metric_summaries": self._metric_summaries(),
+            "mlflow_artifact_location": f"mlflow-artifacts:/{self.project_id}/{self.path}",
+            "name": row.name,
+            "owner_id": row.owner_id,
+            "params": self._params(),
+            "project_id": self.project_id,
+            "started_at": None if row.status == "pending" else to_text(started),
+            "status": row.status,
+            "tags": self._tags(),
+            "updated_at": to_text(row.updated_at),
+        }
+        if row.duration is not None:
+            attributes["completed_at"] = attributes["updated_at"]
+            attributes["duration"] = self._float(row.duration)
+        elif self._generator.quirks:
+            del attributes["completed_at"]
+        if self._generator.quirks and draws[11] % 50 == 0:
+            accelerators = [{"kind": "h100", "count": 8}]
+            attributes["compute"] = {"accelerators": accelerators, "spot": None}
+        return attributes
 
     @property
     def path(self) -> str:
@@ -343,18 +339,23 @@ class GeneratedRun:
         """Path and size of every artifact; about one run in eight has none."""
         draw = self._draws[15]
         return {
-            path: size and size + scatter(draw, position) % 1000
+            path: size and size + _scatter(draw, position) % 1000
             for position, (path, size) in enumerate(_FILES)
-            if draw % 8 and (position == 0 or scatter(draw, position) % 3)
+            if draw % 8 and (position == 0 or _scatter(draw, position) % 3)
         }
+
+    @property
+    def _mixed_quirks(self) -> bool:
+        return self._generator.quirks and self._generator.size == "mixed"
 
     def _extent(self) -> tuple[int | None, int]:
         """How many params and metric summaries there are; None for params that are null."""
-        if self._size != "mixed":
-            return _UNIFORM[self._size]
+        size = self._generator.size
+        if size != "mixed":
+            return _UNIFORM[size]
         share, more = self._draws[6] % 1000, self._draws[6] // 1000
         if share < 400:
-            return None if self._quirks else 0, 1 + more % 5
+            return None if self._generator.quirks else 0, 1 + more % 5
         if share < 850:
             return 6 + more % 12, 2 + more % 5
         if share < 935:
@@ -362,39 +363,31 @@ class GeneratedRun:
         return 104 + more % 12, 20 + more % 5
 
     @property
-    def params(self) -> list[Pair] | None:
+    def _first_param(self) -> int:
+        return self.project_id % 4  # neighbours in a project share most of their keys
+
+    def _param(self, position: int) -> Pair:
+        key, values = _PARAMS[position]
+        return key, str(values[_scatter(self._draws[7], position) % len(values)])
+
+    def _params(self) -> list[dict[str, str]] | None:
         """Its params in order; with quirks None in two runs of five, and rarely with a repeat."""
         count, _ = self._extent()
         if count is None:
             return None
-        draw = self._draws[7]
-        first = self.project_id % 4  # neighbours in a project share most of their keys
+        first, draw = self._first_param, self._draws[7]
         pairs = [self._param(position) for position in range(first, first + count)]
-        if self._quirks and self._size == "mixed" and count > 8:
+        if self._mixed_quirks and count > 8:
             if draw % 25 == 0:
                 pairs.append((_LONG_KEY, _LONG_VALUE % self.name))
             if draw % 50 == 1:
                 pairs.append(pairs[0])
-        return pairs
+        return to_entries(pairs)
 
-    def pairs(self, field: PairsField, keys: Collection[str]) -> list[Pair]:
-        """Those of its params or tags that have one of the keys, without building all params."""
-        if field == "tags" or _LONG_KEY in keys:
-            return [pair for pair in getattr(self, field) or () if pair[0] in keys]
-        count, _ = self._extent()
-        first = self.project_id % 4
-        positions = (_PARAM_POSITIONS.get(key, -1) for key in keys)
-        return [self._param(at) for at in positions if 0 <= at - first < (count or 0)]
-
-    def _param(self, position: int) -> Pair:
-        key, values = _PARAMS[position]
-        return key, str(values[scatter(self._draws[7], position) % len(values)])
-
-    @property
-    def tags(self) -> list[Pair] | None:
+    def _tags(self) -> list[dict[str, str]] | None:
         """Its tags in order; with quirks None in one run of twenty."""
         draw = self._draws[9]
-        if self._quirks and draw % 20 == 0:
+        if self._generator.quirks and draw % 20 == 0:
             return None
         tags = [
             ("team", _TEAMS[self.project_id % len(_TEAMS)]),
@@ -403,21 +396,36 @@ class GeneratedRun:
         ]
         if draw % 3 == 0:
             tags.append(("env", ("prod", "staging", "dev")[draw // 3 % 3]))
-        return tags
+        return to_entries(tags)
 
-    @property
-    def metric_summaries(self) -> list[Attributes] | None:
+    def entries(self, field: ListField) -> Any:
+        """One of its lists, or None."""
+        if field == "params":
+            return self._params()
+        return self._tags() if field == "tags" else self._metric_summaries()
+
+    def values(self, field: PairsField, key: str) -> list[str]:
+        """The values of one param or tag, without building all params."""
+        if field == "tags" or key == _LONG_KEY:
+            return [value for name, value in pairs_of(self.entries(field)) if name == key]
+        count, _ = self._extent()
+        position = _PARAM_POSITIONS.get(key, -1)
+        if 0 <= position - self._first_param < (count or 0):
+            return [self._param(position)[1]]
+        return []
+
+    def _metric_summaries(self) -> list[Attributes] | None:
         """Its metric summaries in order; with quirks None in one run of 25."""
         _, count = self._extent()
         draw = self._draws[8]
-        if self._quirks and self._size == "mixed" and draw % 25 == 0:
+        if self._mixed_quirks and draw % 25 == 0:
             return None
-        return [self._metric(scatter(draw, position), position) for position in range(count)]
+        return [self._metric(_scatter(draw, position), position) for position in range(count)]
 
     def _metric(self, draw: int, position: int) -> Attributes:
         key = _METRICS[position % len(_METRICS)]
         count = 1 + draw % 5000
-        low, latest, high = sorted([scatter(draw, n) % 1_000_000_000 for n in (0, 1, 2)])
+        low, latest, high = sorted([_scatter(draw, n) % 1_000_000_000 for n in (0, 1, 2)])
         if draw % 40 == 0:
             low = latest = high = 0
         unit = 31_781 if key in _BYTE_METRICS else 1e-9
@@ -426,17 +434,17 @@ class GeneratedRun:
             "first_step": 0,
             "key": key,
             "last_step": None if draw % 60 == 1 else (count - 1) * 10,
-            "latest": None if draw % 60 == 2 else self.number(latest * unit),
-            "max": self.number(high * unit),
-            "mean": self.number((low + high) // 2 * unit),
-            "min": self.number(low * unit),
+            "latest": None if draw % 60 == 2 else self._float(latest * unit),
+            "max": self._float(high * unit),
+            "mean": self._float((low + high) // 2 * unit),
+            "min": self._float(low * unit),
         }
-        if not self._quirks:
+        if not self._generator.quirks:
             metric["stddev"] = (high - low) * unit / 4
         return metric
 
-    def number(self, value: float) -> float:
+    def _float(self, value: float) -> float:
         """A number as served; with quirks a whole one comes as an integer."""
-        if self._quirks and value == int(value):
+        if self._generator.quirks and value == int(value):
             return int(value)
         return round(float(value), 9)

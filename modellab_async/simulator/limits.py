@@ -41,17 +41,6 @@ class RateLimit:
         return (str(math.floor(left) if self.rounding == "floor" else math.ceil(left)),)
 
 
-@attrs.define
-class _Window:
-    number: int = -1
-    used: int = 0
-
-    def at(self, number: int) -> _Window:
-        if number != self.number:
-            self.number, self.used = number, 0
-        return self
-
-
 class Limits:
     """Counts requests against the limits of their operations."""
 
@@ -59,8 +48,7 @@ class Limits:
         self, limits: RateLimit | Mapping[str, RateLimit] | None, clock: Callable[[], float]
     ) -> None:
         self._clock = clock
-        self._limits: Mapping[str, RateLimit] = {}
-        self._windows: dict[str, _Window] = {}
+        self._used: dict[str, tuple[int, int]] = {}  # by name: a window's number, requests in it
         self.replace(limits)
 
     def replace(self, limits: RateLimit | Mapping[str, RateLimit] | None) -> None:
@@ -70,12 +58,9 @@ class Limits:
             limits: one limit for every operation, or a limit for each operation's name
                 (`get_run`, `list_runs`; `*` is for all others), or None for no limit.
         """
-        if limits is None:
-            self._limits = {}
-        elif isinstance(limits, RateLimit):
-            self._limits = {EVERY_OPERATION: limits}
-        else:
-            self._limits = dict(limits)
+        if isinstance(limits, RateLimit):
+            limits = {EVERY_OPERATION: limits}
+        self._limits: Mapping[str, RateLimit] = dict(limits or {})
 
     def spend(self, requests: int, operation: str = EVERY_OPERATION) -> None:
         """Use up part of the current window, as other processes of the organization do.
@@ -84,8 +69,7 @@ class Limits:
             KeyError: the operation has no limit.
         """
         limit = self._limits.get(operation) or self._limits[EVERY_OPERATION]
-        window = self._window(limit, self._clock())
-        window.used = min(limit.limit, window.used + requests)
+        self._use(limit, requests, self._clock())
 
     def admit(self, operation: str) -> tuple[Headers, Response | None]:
         """Count one request.
@@ -97,17 +81,22 @@ class Limits:
         if limit is None:
             return (), None
         now = self._clock()
-        window = self._window(limit, now)
-        admitted = window.used < limit.limit
-        window.used += admitted
+        granted, remaining = self._use(limit, 1, now)
         headers = (
             ("X-RateLimit-Limit", str(limit.limit)),
             ("X-RateLimit-Period", str(limit.period)),
-            ("X-RateLimit-Remaining", str(limit.limit - window.used)),
+            ("X-RateLimit-Remaining", str(remaining)),
             *(("X-RateLimit-Reset", line) for line in limit.reset_lines(now)),
             ("X-RateLimit-Name", limit.name),
         )
-        return headers, None if admitted else plain_error(429, "Too many requests")
+        return headers, None if granted else plain_error(429, "Too many requests")
 
-    def _window(self, limit: RateLimit, now: float) -> _Window:
-        return self._windows.setdefault(limit.name, _Window()).at(int(now // limit.period))
+    def _use(self, limit: RateLimit, requests: int, now: float) -> tuple[int, int]:
+        """Count requests; returns how many of them were granted, and how many more can be."""
+        window = int(now // limit.period)
+        number, used = self._used.get(limit.name, (window, 0))
+        remaining = limit.limit - (used if number == window else 0)
+        granted = min(requests, max(0, remaining))
+        remaining -= granted
+        self._used[limit.name] = window, limit.limit - remaining
+        return granted, remaining

@@ -1,40 +1,30 @@
-"""The simulator: a server on a port, and the methods that tests control and inspect it by."""
+"""The simulator: a dataset that is served on a port."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
+import functools
 import time
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Final, Literal, Self
 
+import attrs
 from aiohttp import web
 
-from modellab_async.simulator.artifacts import Artifacts, Content
 from modellab_async.simulator.dataset import Dataset
 from modellab_async.simulator.faults import Faults
-from modellab_async.simulator.fixtures import (
-    PROJECT_ATTRIBUTES,
-    RUN_ATTRIBUTES,
-    read_run,
-    refuse_unknown,
-)
 from modellab_async.simulator.generator import Generator, Size
 from modellab_async.simulator.handler import (
     BeforeRequest,
     Counts,
-    Keys,
-    Recorder,
     RequestHandler,
     RequestRecord,
+    Sleep,
 )
 from modellab_async.simulator.limits import Limits, RateLimit
-from modellab_async.simulator.operations import Operations
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
-
-    from modellab_async.simulator.fixtures import Files, Timeline
-    from modellab_async.simulator.responses import Sleep
 
 _SHUTDOWN_SECONDS: Final = 1.0
 _BACKLOG: Final = 1024
@@ -44,14 +34,14 @@ DEFAULT_SEED: Final = 161_498
 
 
 class _CountingServer(web.Server):
-    connections_made = 0
+    counts: Counts
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        self.connections_made += 1
+        self.counts.connections_made += 1
         super().connection_made(handler, transport)
 
 
-class Simulator:
+class Simulator(Dataset):
     """A local server that speaks the Model Lab API.
 
     Attributes:
@@ -130,23 +120,22 @@ class Simulator:
         self.faults: Faults = Faults() if faults is None else faults
         self.limits: Limits = Limits(rate_limit, clock)
         generator = Generator(seed, runs, projects, size, quirks)
-        self._dataset = Dataset(generator, clock, soft_delete=soft_delete)
-        self._artifacts = Artifacts(self._dataset, ranges=ranges)
-        self._recorder = Recorder(record)
+        super().__init__(generator, clock, soft_delete=soft_delete)
         self._handler = RequestHandler(
-            keys=Keys(api_key, app_key, bearer_token),
-            operations=Operations(self._dataset, self._artifacts, first_page=first_page),
-            recorder=self._recorder,
+            keys=self.headers,
+            bearer_token=bearer_token,
             limits=self.limits,
             faults=self.faults,
             latency=latency,
+            first_page=first_page,
+            ranges=ranges,
             before_request=before_request,
             clock=clock,
             sleep=sleep,
+            requests=deque(maxlen=record),
         )
         self._host = host
         self._port = port
-        self._server: _CountingServer | None = None
         self._runner: web.ServerRunner | None = None
 
     async def start(self) -> None:
@@ -158,11 +147,14 @@ class Simulator:
         """
         if self._runner is not None:
             raise RuntimeError("the simulator is running already")
-        # Cancellation: a client that hangs up on a stalled request ends it.
-        self._server = _CountingServer(
-            self._handler.handle, handler_cancellation=True, access_log=None
+        # The handler gets the dataset here, so that one that is never started is in no cycle.
+        server = _CountingServer(
+            functools.partial(self._handler.handle, self),
+            handler_cancellation=True,  # a client that hangs up on a stalled request ends it
+            access_log=None,
         )
-        self._runner = web.ServerRunner(self._server, shutdown_timeout=_SHUTDOWN_SECONDS)
+        server.counts = self._handler.counts
+        self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
         try:
             await self._runner.setup()
             await web.TCPSite(self._runner, self._host, self._port, backlog=_BACKLOG).start()
@@ -172,11 +164,10 @@ class Simulator:
 
     async def close(self) -> None:
         """Stop listening and drop every connection, busy or not. May be called twice."""
-        runner, server = self._runner, self._server
-        self._runner = None
-        if runner is None or server is None:
+        runner, self._runner = self._runner, None
+        if runner is None:
             return
-        for connection in server.connections:
+        for connection in _connections(runner):
             if connection.transport is not None:
                 connection.transport.abort()
         await runner.cleanup()
@@ -213,147 +204,15 @@ class Simulator:
     @property
     def requests(self) -> Sequence[RequestRecord]:
         """The last requests, oldest first, those still being worked on left out."""
-        return tuple(self._recorder.requests)
+        return tuple(self._handler.requests)
 
     @property
     def counts(self) -> Counts:
         """How many requests and connections there were and are."""
-        server = self._server
-        return self._recorder.counts(
-            connections=0 if server is None else len(server.connections),
-            connections_made=0 if server is None else server.connections_made,
-        )
+        connections = () if self._runner is None else _connections(self._runner)
+        counts = copy.deepcopy(self._handler.counts)
+        return attrs.evolve(counts, connections=len(connections))
 
-    @property
-    def run_ids(self) -> Sequence[int]:
-        """The ids of all runs: made-up ones, oldest first, then inserted ones.
 
-        Those of deleted runs stay.
-        """
-        return self._dataset.run_ids
-
-    @property
-    def project_ids(self) -> Sequence[int]:
-        """The ids of all projects, inserted ones last."""
-        return list(self._dataset.projects)
-
-    def resource(self, run_id: int) -> dict[str, Any]:
-        """A run exactly as it is served now: `{"attributes": ..., "id": ..., "type": "runs"}`.
-
-        Raises:
-            LookupError: no such run is served.
-        """
-        return self._dataset.run_resource(run_id)
-
-    def project_resource(self, project_id: int) -> dict[str, Any]:
-        """A project exactly as it is served now.
-
-        Raises:
-            LookupError: there is no such project.
-        """
-        return self._dataset.project_resource(project_id)
-
-    def content(self, project_id: int, artifact_path: str) -> Content:
-        """An artifact's content: its `size`, and `read(start, stop)` for any part of it.
-
-        Args:
-            project_id: the project.
-            artifact_path: path relative to the project's artifact root.
-
-        Raises:
-            LookupError: there is no such file.
-        """
-        return self._artifacts.content(project_id, artifact_path)
-
-    def insert_run(
-        self,
-        run: int | Mapping[str, Any] | object | None = None,
-        /,
-        *,
-        run_id: int | None = None,
-        parent_run_id: int | None = None,
-        timeline: Timeline = (),
-        artifacts: Files | None = None,
-        **attributes: Any,
-    ) -> int:
-        """Add a run, before the start or while the server runs.
-
-        Args:
-            run: its id; or a whole run: a `Run`, or a resource as the API writes it, with ``id``
-                and ``attributes``, which are served unchanged.
-            run_id: its id, in place of that of `run`; by default one above all others.
-            parent_run_id: the run that it is a child of.
-            timeline: the statuses it goes through, as `(seconds from now, status)`, by the
-                simulator's clock; times and duration follow.
-            artifacts: its files by path: their content, or a size for made-up content.
-            **attributes: attributes as they are to be served, whether or not they make sense;
-                `ABSENT` leaves one out. They take precedence over those of `run`. What neither has
-                gets a default: a running run, created now, in the first project. A project
-                that does not exist is added.
-
-        Returns:
-            Its id.
-
-        Raises:
-            ValueError: there is a run of that id already.
-            TypeError: `run` is none of these, or an attribute is not one of the API's.
-        """
-        refuse_unknown("run", attributes, RUN_ATTRIBUTES)
-        own_id, given = read_run(run)
-        return self._dataset.insert_run(
-            own_id if run_id is None else run_id,
-            parent_run_id=parent_run_id,
-            timeline=timeline,
-            artifacts=artifacts or {},
-            attributes=given | attributes,
-        )
-
-    def insert_project(
-        self,
-        project_id: int | None = None,
-        *,
-        artifacts: Files | None = None,
-        **attributes: Any,
-    ) -> int:
-        """Add a project, before the start or while the server runs.
-
-        Args:
-            project_id: its id; by default one above all others.
-            artifacts: its own files by path: their content, or a size for made-up content.
-            **attributes: attributes as they are to be served; `ABSENT` leaves one out.
-
-        Returns:
-            Its id.
-
-        Raises:
-            ValueError: there is a project of that id already.
-            TypeError: an attribute is not one of the API's.
-        """
-        refuse_unknown("project", attributes, PROJECT_ATTRIBUTES)
-        return self._dataset.insert_project(
-            project_id, artifacts=artifacts or {}, attributes=attributes
-        )
-
-    def update_run(self, run_id: int, **changes: Any) -> None:
-        """Change a run, which sets its `updated_at` to the simulator's now.
-
-        A timeline ends with it: the run stays as it is, apart from the changes.
-
-        Args:
-            run_id: the run, made up or inserted.
-            **changes: attributes as they are to be served; `ABSENT` leaves one out.
-
-        Raises:
-            LookupError: there is none of that id, or it was deleted.
-            TypeError: an attribute is not one of the API's.
-        """
-        refuse_unknown("run", changes, RUN_ATTRIBUTES)
-        self._dataset.update_run(run_id, changes)
-
-    def delete_run(self, run_id: int) -> None:
-        """Delete a run, as a request would.
-
-        Raises:
-            LookupError: there is none of that id, or it was deleted before.
-        """
-        self._dataset.delete_run(run_id)
+def _connections(runner: web.ServerRunner) -> Sequence[web.RequestHandler]:
+    return () if runner.server is None else runner.server.connections

@@ -17,6 +17,11 @@ def to_text(microseconds: int) -> str:
     return (text.rstrip("0") if "." in text else text) + "Z"
 
 
+def seconds_to_text(seconds: float) -> str:
+    """A time of a clock in the same form."""
+    return to_text(round(seconds * 1_000_000))
+
+
 def to_microseconds(text: object) -> int:
     """The reverse of `to_text`; 0 for anything that is not a time."""
     if not isinstance(text, str):

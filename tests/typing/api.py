@@ -477,6 +477,7 @@ async def typed_simulator() -> None:
         assert_type(sim.requests[0].status, int | None)
         assert_type(sim.counts.by_status[200] + sim.counts.by_operation["GET", "/runs"], int)
         assert_type(sim.counts.faults["reset"] + sim.counts.peak_in_flight, int)
+        assert_type(sim.counts.connections + sim.counts.connections_made, int)
         assert_type(sim.insert_project(name="mine"), int)
         run_id = sim.insert_run(
             timeline=[(0, "running"), (1.5, "completed")],
