@@ -24,7 +24,7 @@ from modellab_async.display import (
     number,
     shares,
 )
-from modellab_async.frames.columns import parse_columns
+from modellab_async.frames.columns import Column, parse_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from modellab_async import Comparison, MetricSummary, Param, Project, Run, RunFile, Tag
-    from modellab_async.frames.columns import Column
 
 _STATUS_STYLES: Final = {
     "pending": "dim",
@@ -154,11 +153,10 @@ def run_table(
 
     Without columns: what identifies a run, as far as it fits, and the metric that most runs have.
     """
+    shown = parse_columns(_RUN_COLUMNS) if columns is None else list(columns)
     if columns is None:
-        shown = parse_columns(_RUN_COLUMNS)
         metrics = metrics or common_metrics(runs, 1)
-    else:
-        shown = list(columns)
+    shown += [Column(name, "metrics", name, "latest") for name in metrics]
     cells = [
         _Column(
             clean(_HEADERS.get(column.name, column.name)),
@@ -167,7 +165,6 @@ def run_table(
         )
         for column in shown
     ]
-    cells += [_Column(clean(name), [_latest(run, name) for run in runs]) for name in metrics]
     return _table(_fitting(cells, _DISPENSABLE) if columns is None else cells)
 
 
@@ -211,11 +208,6 @@ def _shown(value: object) -> str:
             return number(value)
         case _:
             return clean(str(value))
-
-
-def _latest(run: Run, name: str) -> Text:
-    metric = run.metric(name)
-    return Text(number(metric.latest if metric else None))
 
 
 def _pairs(pairs: Iterable[Param | Tag]) -> str:

@@ -6,26 +6,18 @@ import asyncio
 import json
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 import typer
 from rich.console import Group
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from modellab_async import ModelLabClient, NotFoundError
-from modellab_async.cli.common import ExitCode, Json, examples, finish
-from modellab_async.cli.output import (
-    ACTIVITY,
-    complain,
-    is_watched,
-    note,
-    progress_of,
-    show,
-    wants_json,
-    write_line,
-)
+from modellab_async.cli.common import ExitCode, Out, command
+from modellab_async.cli.output import complain, note, show, write_line
 from modellab_async.cli.render import run_table
 from modellab_async.display import duration
 
@@ -33,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from modellab_async import Run, Stats
+    from modellab_async.cli.output import Output
     from modellab_async.simulator import Simulator
 
 _UNLIMITED = "none"
@@ -40,7 +33,7 @@ _ABSENT = 3
 _SAMPLE = 5
 _OK = "ok"
 
-app: typer.Typer = typer.Typer(rich_markup_mode="rich")
+app: typer.Typer = typer.Typer()
 
 FaultRate = Annotated[
     float,
@@ -63,13 +56,8 @@ Quota = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the runs and faults.")]
 
 
-@app.command(
-    epilog=examples(
-        "modellab simulate",
-        "modellab simulate --faults 0.1 --rate-limit 100/10 --port 8126",
-    )
-)
-def simulate(
+@command(app, "modellab simulate", "modellab simulate --faults 0.1 --rate-limit 100/10 --port 8126")
+async def simulate(
     *,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Number of runs.")] = 65_614,
     port: Annotated[
@@ -82,18 +70,28 @@ def simulate(
         typer.Option("--latency", metavar="SECONDS", min=0.0, help="Delay of each response."),
     ] = 0.0,
     seed: Seed = None,
-) -> NoReturn:
+) -> ExitCode:
     """Run a simulated Model Lab on this machine until Ctrl-C.
 
     Standard output is a shell script that sets the environment to use it.
     """
-    simulator = new_simulator(
+    simulator = _new_simulator(
         runs=runs, port=port, faults=faults, rate_limit=rate_limit, latency=latency, seed=seed
     )
-    finish(_serve(simulator))
+    try:
+        await simulator.start()
+    except OSError as error:
+        complain(f"cannot listen: {error.strerror or error}")
+        return ExitCode.USAGE
+    try:
+        _introduce(simulator)
+        await asyncio.Event().wait()
+    finally:
+        await simulator.close()
+    return ExitCode.OK
 
 
-def new_simulator(
+def _new_simulator(
     *,
     runs: int,
     faults: float,
@@ -136,20 +134,6 @@ def _parse_rate_limit(text: str) -> tuple[int, int] | None:
     return int(limit), int(period)
 
 
-async def _serve(simulator: Simulator) -> ExitCode:
-    try:
-        await simulator.start()
-    except OSError as error:
-        complain(f"cannot listen: {error.strerror or error}")
-        return ExitCode.USAGE
-    try:
-        _introduce(simulator)
-        await asyncio.Event().wait()
-    finally:
-        await simulator.close()
-    return ExitCode.OK
-
-
 def _introduce(simulator: Simulator) -> None:
     ids = simulator.run_ids
     note(f"Simulating {len(ids):,} runs at {simulator.base_url} until Ctrl-C. To use them:\n")
@@ -159,47 +143,42 @@ def _introduce(simulator: Simulator) -> None:
     note(f"\nFor instance: modellab runs get {ids[0]} {ids[-1]}")
 
 
-@app.command(
-    epilog=examples(
-        "modellab demo",
-        "modellab demo --runs 10000 --faults 0 --rate-limit none",
-        "modellab demo --json | jq .runs_per_second",
-    )
+@command(
+    app,
+    "modellab demo",
+    "modellab demo --runs 10000 --faults 0 --rate-limit none",
+    "modellab demo --json | jq .runs_per_second",
 )
-def demo(
+async def demo(
     *,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Number of runs to fetch.")] = 2_000,
     faults: FaultRate = 0.05,
     rate_limit: Quota = "500/1",
     seed: Seed = None,
-    as_json: Json = False,
-) -> NoReturn:
+    out: Out,
+) -> ExitCode:
     """Fetch runs from a simulated Model Lab with faults and a rate limit; needs no account.
 
     The simulator listens inside this process, on a free port of the loopback interface.
     A few ids that do not exist are requested on purpose.
     """
-    simulator = new_simulator(runs=runs, faults=faults, rate_limit=rate_limit, seed=seed)
-    as_json = wants_json(as_json)
-    conditions = f"{faults:.0%} of requests meet a fault, rate limit {rate_limit}"
+    simulator = _new_simulator(runs=runs, faults=faults, rate_limit=rate_limit, seed=seed)
+    async with simulator:
+        last = simulator.run_ids[-1]
+        ids = [*simulator.run_ids, *range(last + 1, last + 1 + _ABSENT)]
+        out.remark(
+            f"Fetching {len(ids):,} runs from a simulator:"
+            f" {faults:.0%} of requests meet a fault, rate limit {rate_limit}.\n"
+        )
+        summary = await _fetch_all(simulator, ids, out)
+    if out.as_json:
+        write_line(json.dumps(summary.as_dict()))
+    else:
+        show(summary.render())
+    return ExitCode.OK if summary.as_promised else ExitCode.FAILED
 
-    async def work() -> ExitCode:
-        async with simulator:
-            summary = await _fetch_all(simulator, conditions, as_json=as_json)
-        if as_json:
-            write_line(json.dumps(summary.as_dict()))
-        else:
-            show(summary.render())
-        return ExitCode.OK if summary.as_promised else ExitCode.FAILED
 
-    finish(work())
-
-
-async def _fetch_all(simulator: Simulator, conditions: str, *, as_json: bool) -> _Summary:
-    last = simulator.run_ids[-1]
-    ids = [*simulator.run_ids, *range(last + 1, last + 1 + _ABSENT)]
-    if is_watched(as_json=as_json):
-        note(f"Fetching {len(ids):,} runs from a simulator: {conditions}.\n")
+async def _fetch_all(simulator: Simulator, ids: list[int], out: Output) -> _Summary:
     answered = Counter[object]()
     results = Counter[str]()
     sample: list[Run] = []
@@ -207,10 +186,10 @@ async def _fetch_all(simulator: Simulator, conditions: str, *, as_json: bool) ->
         base_url=simulator.base_url,
         api_key=simulator.api_key,
         app_key=simulator.app_key,
-        hooks=ACTIVITY.get(),
+        hooks=out.activity,
     ) as lab:
         start = time.perf_counter()
-        with progress_of(lab, len(ids), as_json=as_json, after=0, transient=False) as advance:
+        with out.progress(lab, len(ids), after=0, transient=False) as advance:
             async with lab.runs.fetch(ids, route="single", on_progress=advance) as outcomes:
                 async for outcome in outcomes:
                     answered[outcome.run_id] += 1
@@ -218,7 +197,7 @@ async def _fetch_all(simulator: Simulator, conditions: str, *, as_json: bool) ->
                     if outcome.run is not None and len(sample) < _SAMPLE:
                         sample.append(outcome.run)
         return _Summary(
-            asked=len(ids),
+            requested=len(ids),
             one_each=answered == Counter(ids),
             results=results,
             seconds=time.perf_counter() - start,
@@ -231,7 +210,7 @@ async def _fetch_all(simulator: Simulator, conditions: str, *, as_json: bool) ->
 class _Summary:
     """The result of the demonstration; ``results`` counts outcomes as ``ok`` or by error."""
 
-    asked: int
+    requested: int
     one_each: bool
     results: Counter[str]
     seconds: float
@@ -241,7 +220,7 @@ class _Summary:
     @property
     def as_promised(self) -> bool:
         """Whether each id has its one outcome, and it is a run for each that exists."""
-        expected = {_OK: self.asked - _ABSENT, NotFoundError.__name__: _ABSENT}
+        expected = {_OK: self.requested - _ABSENT, NotFoundError.__name__: _ABSENT}
         return self.one_each and self.results == expected
 
     @property
@@ -253,7 +232,7 @@ class _Summary:
         """For programs."""
         errors = {name: count for name, count in self.results.items() if name != _OK}
         return {
-            "asked": self.asked,
+            "asked": self.requested,
             "outcomes": self.results.total(),
             "one_outcome_each": self.one_each,
             "ok": self.results[_OK],
@@ -277,10 +256,11 @@ class _Summary:
         for position, (name, count) in enumerate(self.results.most_common()):
             remark = " (these do not exist)" if name == NotFoundError.__name__ else ""
             facts.add_row("" if position else "outcomes", f"{count:,}", f"{name}{remark}")
-        total = self.results.total()
-        verdict = (
-            f"{self.asked:,} ids asked, {total:,} outcomes: exactly one for each."
-            if self.one_each
-            else f"[bold red]{self.asked:,} ids asked, {total:,} outcomes: not one for each.[/]"
+        verdict = f"{self.requested:,} ids requested, {self.results.total():,} outcomes: "
+        verdict += "exactly one for each." if self.one_each else "not one for each."
+        style = "" if self.one_each else "bold red"
+        return Group(
+            Padding(run_table(self.sample), (1, 0)),
+            facts,
+            Padding(Text(verdict, style=style), (1, 0, 0, 0)),
         )
-        return Group(Padding(run_table(self.sample), (1, 0)), facts, Padding(verdict, (1, 0, 0, 0)))
