@@ -336,10 +336,8 @@ class Tally:
 
     def run_of(self, outcome: Outcome) -> Run | None:
         """Count an outcome; return its run, or report its error as by :meth:`failed`."""
-        if outcome.error is not None:
-            self.failed(f"run {outcome.run_id}", outcome.error)
-        else:
-            self.ok += 1
+        with self.counting(f"run {outcome.run_id}"):
+            outcome.unwrap()
         return outcome.run
 
     def failed(self, label: object, error: ModelLabError) -> None:

@@ -319,9 +319,10 @@ class Examination:
         """Whether the keys are accepted, by what the request ended with."""
         if self._credentials is None:
             return Finding("access", "not tried without keys", "skipped")
+        if error is None:
+            return Finding("access", "the keys are accepted")
+        said = str(error)
         match error:
-            case None:
-                return Finding("access", "the keys are accepted")
             case AuthenticationError() | PermissionDeniedError():
                 advice = refusal_advice(os.environ, self._credentials.kind, self._url.host or "")
             case NotFoundError():
@@ -331,12 +332,11 @@ class Examination:
             case ServerError():
                 advice = "The trouble is on the server's side; try again later."
             case DecodeError():
-                advice = "A proxy's login page may answer in its place; is the address right?"
                 said = f"what answers is not the Model Lab API: {error}"
-                return Finding("access", said, "wrong", advice, ExitCode.FAILED)
+                advice = "A proxy's login page may answer in its place; is the address right?"
             case _:
                 advice = "Is the address right?"
-        return Finding("access", str(error), "wrong", advice, ExitCode.of(error))
+        return Finding("access", said, "wrong", advice, ExitCode.of(error))
 
 
 def refusal_advice(environ: Mapping[str, str], kind: str, host: str) -> str:

@@ -194,13 +194,13 @@ class Output:
             if found:
                 show(render(found))
 
-    def most(self, limit: int | None) -> int | None:
+    def _most(self, limit: int | None) -> int | None:
         """How many items a listing shows at most."""
         return IN_A_TABLE if limit is None and not self.as_json else limit
 
     def page_size(self, limit: int | None) -> int:
         """How many items a listing requests per page."""
-        return min(self.most(limit) or _PAGE, _PAGE)
+        return min(self._most(limit) or _PAGE, _PAGE)
 
     async def show_listing(
         self,
@@ -212,7 +212,7 @@ class Output:
         limit: int | None,
     ) -> None:
         """Show up to ``limit`` items of a pager that requests `page_size` at once."""
-        most = self.most(limit)
+        most = self._most(limit)
         shown, total = 0, None
         with self.items(render) as add, self.progress(lab, most, unit=unit) as advance:
             async with aclosing(_pages(pager, most)) as pages:
@@ -247,36 +247,40 @@ class Output:
         Nothing is shown of what takes less than ``after`` seconds. The unit ``bytes`` is shown in
         multiples.
         """
-        how_far: tuple[ProgressColumn, ...] = (
-            _Column(_done),
-            TaskProgressColumn(),
-            _Column(lambda task: f"{_rate(task):,.0f} {unit}/s", style="cyan"),
+        done: ProgressColumn = DownloadColumn()
+        rate: ProgressColumn = TransferSpeedColumn()
+        if unit != "bytes":
+            done = _Column(_done)
+            rate = _Column(lambda task: f"{_rate(task):,.0f} {unit}/s", style="cyan")
+        progress = Progress(
+            BarColumn(), done, TaskProgressColumn(), rate, TimeRemainingColumn(compact=True)
         )
-        if unit == "bytes":
-            how_far = (DownloadColumn(), TaskProgressColumn(), TransferSpeedColumn())
-        progress = Progress(BarColumn(), *how_far, TimeRemainingColumn(compact=True))
         task = progress.add_task("", total=total)
         with self._live(lambda: Group(progress, _effort(lab)), after=after, transient=transient):
             yield lambda done, total: progress.update(task, completed=done, total=total)
 
     @contextmanager
-    def waiting_for(self, what: Callable[[], str]) -> Iterator[Callable[[RenderableType], None]]:
-        """Show what is waited for, and for how long already; yields a function to show results."""
+    def waiting_for(
+        self, what: Callable[[], str], render: Callable[[ItemT], RenderableType]
+    ) -> Iterator[Callable[[ItemT], None]]:
+        """Show what is waited for, and for how long already; yields a function to show items."""
         progress = Progress(
             SpinnerColumn(), _Column(lambda _: f"waiting for {what()}"), TimeElapsedColumn()
         )
         progress.add_task("", total=None)
         with self._live(lambda: progress) as live:
 
-            def show_above(result: RenderableType) -> None:
-                if live is None or not live.is_started:
-                    show(result)
-                    return
-                live.stop()  # it is on standard error, and would not make way
-                show(result)
-                live.start(refresh=True)
+            def add(item: ItemT) -> None:
+                if self.as_json:
+                    write_line(to_json(item))
+                elif live is None or not live.is_started:
+                    show(render(item))
+                else:
+                    live.stop()  # it is on standard error, and would not make way
+                    show(render(item))
+                    live.start(refresh=True)
 
-            yield show_above
+            yield add
 
     @contextmanager
     def _live(

@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.prompt import Confirm
 
-from modellab_async import ModelLabError, Outcome, RunStatus, to_json
+from modellab_async import ModelLabError, Outcome, RunStatus
 from modellab_async.cli.common import (
     Chosen,
     ExitCode,
@@ -228,13 +228,13 @@ async def wait(
     completed = True
     left = [run_id async for run_id in each_id(ids)]
     waits = [asyncio.create_task(end_of(run_id)) for run_id in left]
-    with out.waiting_for(lambda: _named(left)) as show_above:
+    with out.waiting_for(lambda: _named(left), run_change) as add:
         for ended in asyncio.as_completed(waits):
             outcome = await ended
             left.remove(str(outcome.run_id))
             if (run := tally.run_of(outcome)) is not None:
                 completed &= run.status == RunStatus.COMPLETED
-                _show_change(run, show_above, out)
+                add(run)
     return tally.exit_code if completed else ExitCode.FAILED
 
 
@@ -245,10 +245,10 @@ async def watch(lab: Lab, ids: RunIds, *, out: Out) -> ExitCode:
     watched = [run_id async for run_id in each_id(ids)]
     what = f"changes of {_named(watched)}"
     async with lab.runs.watch(watched) as changes:
-        with out.waiting_for(lambda: what) as show_above:
+        with out.waiting_for(lambda: what, run_change) as add:
             while True:
                 try:
-                    _show_change(await anext(changes), show_above, out)
+                    add(await anext(changes))
                     tally.ok += 1
                 except StopAsyncIteration:
                     return tally.exit_code
@@ -260,13 +260,6 @@ def _named(ids: Sequence[str]) -> str:
     """The first few of some ids, and how many more there are."""
     more = len(ids) - _NAMED
     return ", ".join(ids[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def _show_change(run: Run, show_above: Callable[[RenderableType], None], out: Output) -> None:
-    if out.as_json:
-        write_line(to_json(run))
-    else:
-        show_above(run_change(run))
 
 
 @command(app, "modellab runs pin 70158 71354", "modellab runs pin - < ids.txt")

@@ -13,7 +13,6 @@ import typer
 from rich.console import Group
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
 from modellab_async import ModelLabClient, NotFoundError
 from modellab_async.cli.common import ExitCode, Out, command
@@ -24,14 +23,14 @@ from modellab_async.display import duration
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from modellab_async import Run, Stats
+    from modellab_async import Run
     from modellab_async.cli.output import Output
     from modellab_async.simulator import Simulator
 
 _UNLIMITED = "none"
 _ABSENT = 3
 _SAMPLE = 5
-_OK = "ok"
+_NOT_FOUND = NotFoundError.__name__
 
 app: typer.Typer = typer.Typer()
 
@@ -170,17 +169,21 @@ async def demo(
             f"Fetching {len(ids):,} runs from a simulator:"
             f" {faults:.0%} of requests meet a fault, rate limit {rate_limit}.\n"
         )
-        summary = await _fetch_all(simulator, ids, out)
+        figures, sample = await _fetch_all(simulator, ids, out)
     if out.as_json:
-        write_line(json.dumps(summary.as_dict()))
+        write_line(json.dumps(figures))
     else:
-        show(summary.render())
-    return ExitCode.OK if summary.as_promised else ExitCode.FAILED
+        show(_summary(figures, sample))
+    as_promised = figures["one_outcome_each"] and figures["errors"] == {_NOT_FOUND: _ABSENT}
+    return ExitCode.OK if as_promised else ExitCode.FAILED
 
 
-async def _fetch_all(simulator: Simulator, ids: list[int], out: Output) -> _Summary:
-    answered = Counter[object]()
-    results = Counter[str]()
+async def _fetch_all(
+    simulator: Simulator, ids: list[int], out: Output
+) -> tuple[dict[str, Any], list[Run]]:
+    """Fetch runs; returns the figures of that, and some of the runs."""
+    outcomes = Counter[object]()
+    errors = Counter[str]()
     sample: list[Run] = []
     async with ModelLabClient(
         base_url=simulator.base_url,
@@ -190,77 +193,45 @@ async def _fetch_all(simulator: Simulator, ids: list[int], out: Output) -> _Summ
     ) as lab:
         start = time.perf_counter()
         with out.progress(lab, len(ids), after=0, transient=False) as advance:
-            async with lab.runs.fetch(ids, route="single", on_progress=advance) as outcomes:
-                async for outcome in outcomes:
-                    answered[outcome.run_id] += 1
-                    results[_OK if outcome.ok else type(outcome.error).__name__] += 1
-                    if outcome.run is not None and len(sample) < _SAMPLE:
+            async with lab.runs.fetch(ids, route="single", on_progress=advance) as fetched:
+                async for outcome in fetched:
+                    outcomes[outcome.run_id] += 1
+                    if outcome.run is None:
+                        errors[type(outcome.error).__name__] += 1
+                    elif len(sample) < _SAMPLE:
                         sample.append(outcome.run)
-        return _Summary(
-            requested=len(ids),
-            one_each=answered == Counter(ids),
-            results=results,
-            seconds=time.perf_counter() - start,
-            stats=lab.stats,
-            sample=sample,
-        )
+        seconds = time.perf_counter() - start
+    figures = {
+        "asked": len(ids),
+        "outcomes": outcomes.total(),
+        "one_outcome_each": outcomes == Counter(ids),
+        "ok": outcomes.total() - errors.total(),
+        "errors": dict(errors.most_common()),
+        "seconds": round(seconds, 3),
+        "runs_per_second": round(outcomes.total() / seconds, 1),
+        **attrs.asdict(lab.stats),
+    }
+    return figures, sample
 
 
-@attrs.frozen
-class _Summary:
-    """The result of the demonstration; ``results`` counts outcomes as ``ok`` or by error."""
-
-    requested: int
-    one_each: bool
-    results: Counter[str]
-    seconds: float
-    stats: Stats
-    sample: list[Run]
-
-    @property
-    def as_promised(self) -> bool:
-        """Whether each id has its one outcome, and it is a run for each that exists."""
-        expected = {_OK: self.requested - _ABSENT, NotFoundError.__name__: _ABSENT}
-        return self.one_each and self.results == expected
-
-    @property
-    def rate(self) -> float:
-        """Outcomes in a second."""
-        return self.results.total() / self.seconds
-
-    def as_dict(self) -> dict[str, Any]:
-        """For programs."""
-        errors = {name: count for name, count in self.results.items() if name != _OK}
-        return {
-            "asked": self.requested,
-            "outcomes": self.results.total(),
-            "one_outcome_each": self.one_each,
-            "ok": self.results[_OK],
-            "errors": errors,
-            "seconds": round(self.seconds, 3),
-            "runs_per_second": round(self.rate, 1),
-            **attrs.asdict(self.stats),
-        }
-
-    def render(self) -> RenderableType:
-        """For people."""
-        stats = self.stats
-        facts = Table.grid(padding=(0, 2))
-        facts.add_column(style="dim")
-        facts.add_column(justify="right")
-        facts.add_column(style="dim")
-        facts.add_row("speed", f"{self.rate:,.0f}", f"runs per second, for {self.seconds:.1f} s")
-        facts.add_row("requests", f"{stats.attempts:,}", f"{stats.retries:,} of them retries")
-        facts.add_row("waited", duration(stats.rate_limit_wait_s), "for the rate limit")
-        facts.add_row("", duration(stats.backoff_wait_s), "backing off, over all tasks together")
-        for position, (name, count) in enumerate(self.results.most_common()):
-            remark = " (these do not exist)" if name == NotFoundError.__name__ else ""
-            facts.add_row("" if position else "outcomes", f"{count:,}", f"{name}{remark}")
-        verdict = f"{self.requested:,} ids requested, {self.results.total():,} outcomes: "
-        verdict += "exactly one for each." if self.one_each else "not one for each."
-        style = "" if self.one_each else "bold red"
-        return Group(
-            Padding(run_table(self.sample), (1, 0)),
-            facts,
-            Padding(Text(verdict, style=style), (1, 0, 0, 0)),
-        )
+def _summary(figures: dict[str, Any], sample: list[Run]) -> RenderableType:
+    """The figures for people, below some of the runs."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim")
+    facts.add_column(justify="right")
+    facts.add_column(style="dim")
+    speed = f"runs per second, for {figures['seconds']:.1f} s"
+    facts.add_row("speed", f"{figures['runs_per_second']:,.0f}", speed)
+    facts.add_row("requests", f"{figures['attempts']:,}", f"{figures['retries']:,} of them retries")
+    facts.add_row("waited", duration(figures["rate_limit_wait_s"]), "for the rate limit")
+    facts.add_row("", duration(figures["backoff_wait_s"]), "backing off, over all tasks together")
+    facts.add_row("outcomes", f"{figures['ok']:,}", "ok")
+    for name, count in figures["errors"].items():
+        remark = " (these do not exist)" if name == _NOT_FOUND else ""
+        facts.add_row("", f"{count:,}", f"{name}{remark}")
+    verdict = f"{figures['asked']:,} ids requested, {figures['outcomes']:,} outcomes: "
+    if figures["one_outcome_each"]:
+        verdict += "exactly one for each."
+    else:
+        verdict = f"[bold red]{verdict}not one for each.[/]"
+    return Group(Padding(run_table(sample), (1, 0)), facts, Padding(verdict, (1, 0, 0, 0)))
