@@ -223,8 +223,6 @@ def pairs(texts: Sequence[str] | None, option: str) -> dict[str, str] | None:
 
 
 Lab = Annotated[ModelLabClient, _connection]
-"""A client, called ``lab``, whose activity the command's `Out` shows."""
-
 Out = Annotated[Output, _output]
 Chosen = Annotated[RunFilter, _run_filter]
 
@@ -245,8 +243,10 @@ def new_group(name: str, summary: str, *lines: str) -> typer.Typer:
 def command(group: typer.Typer, *lines: str, name: str | None = None) -> Callable[[Work], Work]:
     """Make a coroutine function a command of a group, with these examples.
 
-    Its parameters are options and arguments as Typer knows them, or are annotated with a function,
-    such as `Chosen`: that function's parameters are options, and the command gets its result.
+    Its parameters are options and arguments as Typer knows them. One that is annotated with a
+    function, as by `Chosen`, stands for the options that are that function's parameters, and
+    receives its result. A command that has ``lab: Lab`` receives an open client, and has
+    ``out: Out`` as well, which shows what the client does.
     """
 
     def register(work: Work) -> Work:

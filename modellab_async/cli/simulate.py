@@ -55,8 +55,7 @@ Quota = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the runs and faults.")]
 
 
-@command(app, "modellab simulate", "modellab simulate --faults 0.1 --rate-limit 100/10 --port 8126")
-async def simulate(
+def _simulator(
     *,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Number of runs.")] = 65_614,
     port: Annotated[
@@ -69,37 +68,8 @@ async def simulate(
         typer.Option("--latency", metavar="SECONDS", min=0.0, help="Delay of each response."),
     ] = 0.0,
     seed: Seed = None,
-) -> ExitCode:
-    """Run a simulated Model Lab on this machine until Ctrl-C.
-
-    Standard output is a shell script that sets the environment to use it.
-    """
-    simulator = _new_simulator(
-        runs=runs, port=port, faults=faults, rate_limit=rate_limit, latency=latency, seed=seed
-    )
-    try:
-        await simulator.start()
-    except OSError as error:
-        complain(f"cannot listen: {error.strerror or error}")
-        return ExitCode.USAGE
-    try:
-        _introduce(simulator)
-        await asyncio.Event().wait()
-    finally:
-        await simulator.close()
-    return ExitCode.OK
-
-
-def _new_simulator(
-    *,
-    runs: int,
-    faults: float,
-    rate_limit: str,
-    seed: int | None,
-    port: int = 0,
-    latency: float = 0.0,
-) -> Simulator:
-    """A simulator as the options describe it.
+) -> Any:
+    """A `Simulator` as the options describe it.
 
     Raises:
         typer.BadParameter: if ``rate_limit`` is neither ``LIMIT/PERIOD`` nor ``none``.
@@ -133,13 +103,28 @@ def _parse_rate_limit(text: str) -> tuple[int, int] | None:
     return int(limit), int(period)
 
 
-def _introduce(simulator: Simulator) -> None:
-    ids = simulator.run_ids
-    note(f"Simulating {len(ids):,} runs at {simulator.base_url} until Ctrl-C. To use them:\n")
-    write_line(f"export MODELLAB_BASE_URL={simulator.base_url}")
-    write_line(f"export DD_API_KEY={simulator.api_key} DD_APP_KEY={simulator.app_key}")
-    write_line("unset DD_BEARER_TOKEN")
-    note(f"\nFor instance: modellab runs get {ids[0]} {ids[-1]}")
+@command(app, "modellab simulate", "modellab simulate --faults 0.1 --rate-limit 100/10 --port 8126")
+async def simulate(simulator: Annotated[Any, _simulator]) -> ExitCode:
+    """Run a simulated Model Lab on this machine until Ctrl-C.
+
+    Standard output is a shell script that sets the environment to use it.
+    """
+    try:
+        await simulator.start()
+    except OSError as error:
+        complain(f"cannot listen: {error.strerror or error}")
+        return ExitCode.USAGE
+    try:
+        ids = simulator.run_ids
+        note(f"Simulating {len(ids):,} runs at {simulator.base_url} until Ctrl-C. To use them:\n")
+        write_line(f"export MODELLAB_BASE_URL={simulator.base_url}")
+        write_line(f"export DD_API_KEY={simulator.api_key} DD_APP_KEY={simulator.app_key}")
+        write_line("unset DD_BEARER_TOKEN")
+        note(f"\nFor instance: modellab runs get {ids[0]} {ids[-1]}")
+        await asyncio.Event().wait()
+    finally:
+        await simulator.close()
+    return ExitCode.OK
 
 
 @command(
@@ -161,7 +146,7 @@ async def demo(
     The simulator listens inside this process, on a free port of the loopback interface.
     A few ids that do not exist are requested on purpose.
     """
-    simulator = _new_simulator(runs=runs, faults=faults, rate_limit=rate_limit, seed=seed)
+    simulator = _simulator(runs=runs, faults=faults, rate_limit=rate_limit, seed=seed)
     async with simulator:
         last = simulator.run_ids[-1]
         ids = [*simulator.run_ids, *range(last + 1, last + 1 + _ABSENT)]
