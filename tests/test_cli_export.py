@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import polars as pl
@@ -21,13 +20,6 @@ from modellab_async.simulator import Fault, Simulator
 from modellab_async.store import open_store
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
-
-
-@pytest.fixture
-async def shell() -> AsyncIterator[Shell]:
-    shell = Shell()
-    yield shell
-    await shell.close()
 
 
 def part_of(path: Path) -> Path:

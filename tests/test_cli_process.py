@@ -276,7 +276,7 @@ async def test_demo_on_a_terminal(shell: Shell) -> None:
     assert code == 0
     assert "103/103 100%" in text
     assert "runs/s" in text
-    assert "103 ids asked, 103 outcomes: exactly one for each." in text
+    assert "103 ids requested, 103 outcomes: exactly one for each." in text
     assert "NotFoundError" in text
     assert drawn.count("\x1b[?25h") == drawn.count("\x1b[?25l") > 0
 

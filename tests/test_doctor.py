@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import os
 import socket
 import ssl
 import time
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import format_datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import trustme
@@ -39,8 +41,9 @@ def wrong(output: str) -> list[str]:
 
 
 async def examined(env: dict[str, str], **options: object) -> dict[str, Finding]:
-    examination = Examination(env, **options)  # type: ignore[arg-type]
-    return {finding.check: finding async for finding in examination.findings()}
+    with patch.dict(os.environ, env):
+        examination = Examination(**options)  # type: ignore[arg-type]
+        return {finding.check: finding async for finding in examination.findings()}
 
 
 async def test_all_is_well(sim: Simulator) -> None:
@@ -193,7 +196,7 @@ async def test_an_unreachable_host_is_1() -> None:
         (Fault.status(200, body=b'{"data":null}'), 1, "access", "not the Model Lab API"),
         (Fault.status(400, body=b'{"errors":["\\u001b[2J"]}'), 1, "access", r"\x1b[2J"),
         (Fault.close(), 1, "answer", "lost"),
-        (Fault.stall(), 1, "answer", "no complete answer"),
+        (Fault.stall(), 1, "answer", "no complete response"),
     ],
 )
 async def test_what_the_server_does_wrong(

@@ -1,10 +1,9 @@
 """The command line: one file for each group of commands, put together here.
 
 common.py    options, ids, exit codes, what errors mean to a shell, a client for a command
-filters.py   options that say what is listed
 output.py    results as tables or JSON lines, progress, remarks
 render.py    how things look on a terminal
-runs.py, projects.py, artifacts.py, export.py, sync.py, doctor.py, simulate.py
+runs.py, projects.py, artifacts.py, store.py, doctor.py, simulate.py
              the commands
 """
 
@@ -15,7 +14,7 @@ from typing import Annotated
 import typer
 
 from modellab_async._version import __version__
-from modellab_async.cli import artifacts, doctor, export, projects, runs, simulate, sync
+from modellab_async.cli import artifacts, doctor, projects, runs, simulate, store
 from modellab_async.cli.common import examples
 from modellab_async.cli.output import write_line
 
@@ -32,10 +31,8 @@ app: typer.Typer = typer.Typer(
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
 )
-runs.app.command(epilog=export.EXAMPLES)(export.export)
-for _group in (runs.app, projects.app, artifacts.app, sync.app, doctor.app, simulate.app):
+for _group in (runs.app, projects.app, artifacts.app, store.app, doctor.app, simulate.app):
     app.add_typer(_group)
 
 

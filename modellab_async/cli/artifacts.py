@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import attrs
 import typer
 
-from modellab_async import ModelLabClient, RunFile
-from modellab_async.cli.common import ExitCode, command, new_group
-from modellab_async.cli.output import Output, is_watched, note, progress_of, write_line
+from modellab_async.cli.common import Lab, Out, command, new_group
+from modellab_async.cli.output import counted, note, write_line
 from modellab_async.cli.render import byte_size, file_table
 from modellab_async.display import clean
 
 if TYPE_CHECKING:
+    from modellab_async import ModelLabClient, RunFile
     from modellab_async.cli.output import Show
 
 app: typer.Typer = new_group(
@@ -32,22 +32,21 @@ RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
     name="list",
 )
 async def list_files(
-    lab: ModelLabClient,
+    lab: Lab,
     run_id: RunId,
     path: Annotated[
         str | None, typer.Argument(help="A directory of the run; the top one by default.")
     ] = None,
     *,
-    as_json: bool,
-) -> ExitCode:
+    out: Out,
+) -> None:
     """List the files of a run, one directory at a time; directories end in a slash."""
     listing = await lab.runs.artifacts(run_id, path)
-    with Output(as_json, file_table, _file_json) as output:
+    with out.items(file_table, _file_json) as add:
         for file in listing.files:
-            output.add(file)
-    if not listing.files and is_watched(as_json=as_json):
-        note("No files.")
-    return ExitCode.OK
+            add(file)
+    if not listing.files:
+        out.remark("No files.")
 
 
 @command(
@@ -56,7 +55,7 @@ async def list_files(
     "modellab artifacts download 70158 out/ --file model/weights.bin",
 )
 async def download(
-    lab: ModelLabClient,
+    lab: Lab,
     run_id: RunId,
     directory: Annotated[
         Path,
@@ -69,25 +68,23 @@ async def download(
         str | None,
         typer.Option("--file", metavar="PATH", help="One file of the run, under its own name."),
     ] = None,
-    as_json: bool,
-) -> ExitCode:
+    out: Out,
+) -> None:
     """Download every file of a run, several at once, under their paths.
 
     A file is called `NAME.part` until it is whole; a download that broke off resumes from that.
     """
-    with progress_of(lab, None, as_json=as_json, unit="bytes") as advance:
+    with out.progress(lab, None, unit="bytes") as advance:
         if file is None:
             paths = await lab.artifacts.download_run(run_id, directory, on_progress=advance)
         else:
             paths = [await _download_file(lab, run_id, file, directory, advance)]
     sizes = [path.stat().st_size for path in paths]
-    if as_json:
+    if out.as_json:
         for path, size in zip(paths, sizes, strict=True):
             write_line(json.dumps({"path": str(path), "file_size": size}))
     else:
-        files = "1 file" if len(paths) == 1 else f"{len(paths):,} files"
-        note(f"{files}, {byte_size(sum(sizes))}, in {clean(str(directory))}")
-    return ExitCode.OK
+        note(f"{counted(len(paths), 'file')}, {byte_size(sum(sizes))}, in {clean(str(directory))}")
 
 
 def _file_json(file: RunFile) -> str:

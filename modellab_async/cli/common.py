@@ -6,7 +6,9 @@ import asyncio
 import functools
 import inspect
 import os
+import sys
 import threading
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -14,6 +16,7 @@ import attrs
 import typer
 
 from modellab_async import (
+    ROOT_RUNS,
     AuthenticationError,
     ConfigError,
     InvalidIdError,
@@ -21,17 +24,28 @@ from modellab_async import (
     ModelLabError,
     NotFoundError,
     PermissionDeniedError,
+    RunFilter,
+    RunStatus,
     speed,
 )
-from modellab_async.cli.output import ACTIVITY, Activity, complain, wants_json
+from modellab_async.cli.output import Output, complain
 from modellab_async.config import SITES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Coroutine,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
     from modellab_async import Outcome, Run
 
-    Work = Callable[..., Awaitable["ExitCode"]]
+    Work = Callable[..., Awaitable["ExitCode | None"]]
 
 _CHUNK = 65_536
 _CHUNKS_AHEAD = 4
@@ -75,6 +89,9 @@ def sort_choices(*fields: str) -> Callable[[str], list[str]]:
     return choices(*fields, *(f"-{field}" for field in fields))
 
 
+# Options that several commands have
+
+
 BaseUrl = Annotated[
     str | None,
     typer.Option(
@@ -96,10 +113,6 @@ Site = Annotated[
         rich_help_panel="Connection",
     ),
 ]
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="JSON lines, as when the output is piped, instead of a table."),
-]
 RunIds = Annotated[
     list[str],
     typer.Argument(metavar="ID", help="Run ids; `-` reads them from standard input."),
@@ -113,6 +126,108 @@ Limit = Annotated[
         help="How many to show at most. By default all as JSON lines, 50 in a table.",
     ),
 ]
+Owner = Annotated[
+    str | None, typer.Option("--owner", metavar="UUID", help="Only those of this owner.")
+]
+Text = Annotated[
+    str | None, typer.Option("--text", help="Only those with this in their name or description.")
+]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option("--tag", metavar="KEY:VALUE", help="Only those with this tag; may be repeated."),
+]
+
+
+def _connection(*, base_url: BaseUrl = None, site: Site = None) -> dict[str, str | None]:
+    return {"base_url": base_url, "site": site}
+
+
+def _output(
+    *,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="JSON lines, as when the output is piped, instead of a table."),
+    ] = False,
+) -> Output:
+    """JSON lines on demand, and whenever results do not go to a terminal."""
+    return Output(as_json or not sys.stdout.isatty())
+
+
+def _run_filter(
+    *,
+    project: Annotated[
+        str | None, typer.Option("--project", metavar="ID", help="Only runs of this project.")
+    ] = None,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            "--status",
+            help=f"Only runs in this status: {', '.join(RunStatus)}.",
+            autocompletion=choices(*RunStatus),
+        ),
+    ] = None,
+    owner: Owner = None,
+    text: Text = None,
+    tag: Tags = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param",
+            metavar="KEY:VALUE",
+            help="Only runs with this parameter; a value such as <0.01 compares; may be repeated.",
+        ),
+    ] = None,
+    parent: Annotated[
+        str | None, typer.Option("--parent", metavar="ID", help="Only children of this run.")
+    ] = None,
+    roots: Annotated[bool, typer.Option("--roots", help="Only runs without a parent.")] = False,
+) -> RunFilter:
+    """The filter that the options describe.
+
+    Raises:
+        typer.BadParameter: for options that are not of their form, that exclude each other, or
+            that the API does not support.
+    """
+    tags, params = pairs(tag, "--tag"), pairs(param, "--param")
+    if roots and parent is not None:
+        raise typer.BadParameter("--parent and --roots exclude each other")
+    try:
+        return RunFilter(
+            text=text,
+            owner_id=owner,
+            status=status,
+            project_id=project,
+            tags=tags,
+            params=params,
+            parent_run_id=ROOT_RUNS if roots else parent,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def pairs(texts: Sequence[str] | None, option: str) -> dict[str, str] | None:
+    """What ``KEY:VALUE`` options say together.
+
+    Raises:
+        typer.BadParameter: if one has no colon or no key, or a key comes twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts or ():
+        key, colon, value = text.partition(":")
+        if not (key and colon):
+            raise typer.BadParameter(f"{text!r} is not KEY:VALUE", param_hint=f"'{option}'")
+        if key in found:
+            raise typer.BadParameter(f"{key!r} is given twice", param_hint=f"'{option}'")
+        found[key] = value
+    return found or None
+
+
+Lab = Annotated[ModelLabClient, _connection]
+Out = Annotated[Output, _output]
+Chosen = Annotated[RunFilter, _run_filter]
+
+
+# Commands
 
 
 def examples(*lines: str) -> str:
@@ -122,49 +237,41 @@ def examples(*lines: str) -> str:
 
 def new_group(name: str, summary: str, *lines: str) -> typer.Typer:
     """A group of commands that shows its help, with these examples, when called without one."""
-    return typer.Typer(
-        name=name,
-        help=summary,
-        epilog=examples(*lines),
-        no_args_is_help=True,
-        rich_markup_mode="rich",
-    )
+    return typer.Typer(name=name, help=summary, epilog=examples(*lines), no_args_is_help=True)
 
 
-def command(
-    group: typer.Typer,
-    *lines: str,
-    name: str | None = None,
-    choosing: Callable[..., object] | None = None,
-) -> Callable[[Work], Work]:
+def command(group: typer.Typer, *lines: str, name: str | None = None) -> Callable[[Work], Work]:
     """Make a coroutine function a command of a group, with these examples.
 
-    The function gets a client as ``lab``, and as ``as_json`` whether its output is JSON lines; its
-    other parameters are options and arguments as Typer knows them. The command has ``--json`` and
-    the options of the connection besides, and the parameters of ``choosing``, if that is given:
-    the function gets its result as ``chosen``.
+    Its parameters are options and arguments as Typer knows them. One that is annotated with a
+    function, as by `Chosen`, stands for the options that are that function's parameters, and
+    receives its result. A command that has ``lab: Lab`` receives an open client, and has
+    ``out: Out`` as well, which shows what the client does.
     """
 
     def register(work: Work) -> Work:
-        own = _parameters(work)
-        choice = {} if choosing is None else _parameters(choosing)
-        options = [
-            *(own[name] for name in own if name not in {"lab", "as_json", "chosen"}),
-            *choice.values(),
-            *_parameters(_shared_options).values(),
-        ]
+        made: dict[str, Callable[..., Any]] = {}
+        options: list[inspect.Parameter] = []
+        for parameter in _parameters(work).values():
+            notes = getattr(parameter.annotation, "__metadata__", ())
+            make = next(filter(inspect.isfunction, notes), None)
+            if make is None:
+                options.append(parameter)
+            else:
+                made[parameter.name] = make
+                options += _parameters(make).values()
 
         @functools.wraps(work)
-        def run(*, as_json: bool, base_url: str | None, site: str | None, **given: object) -> None:
-            if choosing is not None:
-                given["chosen"] = choosing(**{name: given.pop(name) for name in choice})
-            finish_with_client(
-                lambda lab: work(lab, **given, as_json=wants_json(as_json)),
-                base_url=base_url,
-                site=site,
-            )
+        def run(**given: Any) -> NoReturn:
+            for argument, make in made.items():
+                given[argument] = make(
+                    **{option: given.pop(option) for option in _parameters(make)}
+                )
+            finish(_call(work, given))
 
-        vars(run)["__signature__"] = inspect.Signature(options)
+        vars(run)["__signature__"] = inspect.Signature(
+            [option.replace(kind=option.KEYWORD_ONLY) for option in options]
+        )
         group.command(name, epilog=examples(*lines))(run)
         return work
 
@@ -175,22 +282,22 @@ def _parameters(function: Callable[..., object]) -> Mapping[str, inspect.Paramet
     return inspect.signature(function, eval_str=True).parameters
 
 
-def _shared_options(*, as_json: Json = False, base_url: BaseUrl = None, site: Site = None) -> None:
-    """Those of every command that has a client."""
+async def _call(work: Work, arguments: dict[str, Any]) -> ExitCode | None:
+    """Run a command, with a client if it has `Lab` among its parameters."""
+    if "lab" not in arguments:
+        return await work(**arguments)
+    hooks = arguments["out"].activity
+    async with ModelLabClient(**arguments.pop("lab"), hooks=hooks) as lab:
+        return await work(lab, **arguments)
 
 
-def finish(work: Coroutine[Any, Any, ExitCode]) -> NoReturn:
-    """Run a command's work to its end and exit with the code that it returns.
+def finish(work: Coroutine[Any, Any, ExitCode | None]) -> NoReturn:
+    """Run a command's work to its end and exit with the code that it returns, 0 for None.
 
     An error of this package becomes one line on standard error, never a stack trace.
     """
-
-    async def observed() -> ExitCode:
-        ACTIVITY.set(Activity())
-        return await work
-
     try:
-        code = speed.run(observed())
+        code = speed.run(work) or ExitCode.OK
     except ModelLabError as error:
         complain(error)
         code = ExitCode.of(error)
@@ -199,19 +306,15 @@ def finish(work: Coroutine[Any, Any, ExitCode]) -> NoReturn:
     raise typer.Exit(code)
 
 
-def finish_with_client(
-    work: Callable[[ModelLabClient], Awaitable[ExitCode]],
-    *,
-    base_url: str | None,
-    site: str | None,
-) -> NoReturn:
-    """Like `finish`, for work that needs a client. Keys come from the environment only."""
-
-    async def with_client() -> ExitCode:
-        async with ModelLabClient(base_url=base_url, site=site, hooks=ACTIVITY.get()) as lab:
-            return await work(lab)
-
-    finish(with_client())
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn an argument that the library refuses into an error of the command line."""
+    try:
+        yield
+    except ModelLabError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 @attrs.define
@@ -221,12 +324,20 @@ class Tally:
     ok: int = 0
     _codes: set[ExitCode] = attrs.field(factory=set, init=False)
 
-    def run_of(self, outcome: Outcome) -> Run | None:
-        """Count an outcome; return its run, or report its error as by :meth:`failed`."""
-        if outcome.error is not None:
-            self.failed(f"run {outcome.run_id}", outcome.error)
+    @contextmanager
+    def counting(self, label: str) -> Iterator[None]:
+        """Count a piece of work as a success, or report its error as by :meth:`failed`."""
+        try:
+            yield
+        except ModelLabError as error:
+            self.failed(label, error)
         else:
             self.ok += 1
+
+    def run_of(self, outcome: Outcome) -> Run | None:
+        """Count an outcome; return its run, or report its error as by :meth:`failed`."""
+        with self.counting(f"run {outcome.run_id}"):
+            outcome.unwrap()
         return outcome.run
 
     def failed(self, label: object, error: ModelLabError) -> None:

@@ -13,24 +13,36 @@ import os
 import socket
 import ssl
 import time
+from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import aiohttp
 import attrs
-import msgspec
 import typer
 from rich.table import Table
 from rich.text import Text
 from yarl import URL
 
-from modellab_async import ConfigError, ErrorDetail, RateLimit
-from modellab_async.cli.common import BaseUrl, ExitCode, Json, Site, examples, finish
-from modellab_async.cli.output import show, wants_json, write_line
+from modellab_async import (
+    AuthenticationError,
+    ConfigError,
+    DecodeError,
+    ModelLabClient,
+    ModelLabError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimit,
+    RateLimitedError,
+    RetryPolicy,
+    ServerError,
+    StatusError,
+    TransportError,
+)
+from modellab_async.cli.common import BaseUrl, ExitCode, Out, Site, command
+from modellab_async.cli.output import show, write_line
 from modellab_async.config import (
-    API_PREFIX,
     SITES,
     Credentials,
     check_proxy,
@@ -43,14 +55,13 @@ from modellab_async.display import clean, duration
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from modellab_async.cli.output import Output
+
 PATIENCE: Final = 10.0
 """Seconds that each step may take."""
 
 MAX_SKEW: Final = 60.0
 """Seconds that the clock may differ from the server's."""
-
-_MAX_BODY: Final = 1024 * 1024
-_PATH: Final = f"{API_PREFIX}/projects"
 
 _MISNAMED: Final = {
     "DATADOG_API_KEY": "DD_API_KEY",
@@ -68,7 +79,7 @@ Result = Literal["ok", "wrong", "skipped"]
 
 _MARKS: Final = {"ok": ("✓", "green"), "wrong": ("✗", "bold red"), "skipped": ("-", "dim")}
 
-app: typer.Typer = typer.Typer(rich_markup_mode="rich")
+app: typer.Typer = typer.Typer()
 
 
 @attrs.frozen
@@ -90,19 +101,26 @@ class Finding:
     code: ExitCode = ExitCode.OK
 
 
+class _CheckError(Exception):
+    """What a check found wrong, what to do about it, and the exit code."""
+
+    def __init__(self, said: object, advice: str, code: ExitCode = ExitCode.FAILED) -> None:
+        super().__init__(said)
+        self.advice = advice
+        self.code = code
+
+
 @attrs.define
 class Examination:
     """Checks everything between the environment and a response.
 
     Args:
-        environ: holds the keys and settings.
         base_url: as typed, or None.
         site: as typed, or None; it wins over MODELLAB_BASE_URL.
         clock: seconds since the epoch by this machine.
         patience: seconds that each step may take.
     """
 
-    environ: Mapping[str, str]
     base_url: str | None = None
     site: str | None = None
     clock: Callable[[], float] = time.time
@@ -113,125 +131,116 @@ class Examination:
 
     async def findings(self) -> AsyncIterator[Finding]:
         """Each finding as it is made; after one that is wrong, what needs it is not tried."""
-        yield self._check_keys()
-        for check in (self._check_site, self._check_proxy):
-            finding = check()
-            yield finding
-            if finding.result == "wrong":
-                return
-        for reach in (self._resolve, self._connect, self._shake_hands):
-            reached = await reach()
-            if reached is not None:
-                yield reached
-                if reached.result == "wrong":
+        checks = {
+            "keys": self._check_keys,
+            "site": self._check_site,
+            "proxy": self._check_proxy,
+            "dns": self._resolve,
+            "tcp": self._connect,
+            "tls": self._shake_hands,
+        }
+        for name, check in checks.items():
+            try:
+                said = await check()
+            except _CheckError as error:
+                yield Finding(name, str(error), "wrong", error.advice, error.code)
+                if name != "keys":
                     return
-        for finding in await self._ask():
+            else:
+                if said:
+                    yield Finding(name, said)
+        async for finding in self._ask():
             yield finding
 
-    def _check_keys(self) -> Finding:
+    async def _check_keys(self) -> str:
         try:
             self._credentials = Credentials.resolve(
-                self.environ, api_key=None, app_key=None, bearer_token=None
+                os.environ, api_key=None, app_key=None, bearer_token=None
             )
         except ConfigError as error:
             misnamed = [
                 f"{name} is set, but {right} is what is read."
                 for name, right in _MISNAMED.items()
-                if self.environ.get(name) and not self.environ.get(right)
+                if os.environ.get(name) and not os.environ.get(right)
             ]
-            return Finding(
-                "keys",
-                str(error),
-                "wrong",
-                " ".join(misnamed)
-                or "Set DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN, in the environment.",
-                ExitCode.USAGE,
-            )
+            advice = "Set DD_API_KEY and DD_APP_KEY, or DD_BEARER_TOKEN, in the environment."
+            raise _CheckError(error, " ".join(misnamed) or advice, ExitCode.USAGE) from error
         if self._credentials.kind == "key pair":
-            return Finding("keys", "DD_API_KEY and DD_APP_KEY are set")
-        besides = " and wins over the keys" if self.environ.get("DD_API_KEY") else ""
-        return Finding("keys", f"DD_BEARER_TOKEN is set{besides}")
+            return "DD_API_KEY and DD_APP_KEY are set"
+        besides = " and wins over the keys" if os.environ.get("DD_API_KEY") else ""
+        return f"DD_BEARER_TOKEN is set{besides}"
 
-    def _check_site(self) -> Finding:
-        base_url, source = self.base_url, "--base-url"
-        if base_url is None and self.site is None:
-            base_url, source = self.environ.get("MODELLAB_BASE_URL") or None, "MODELLAB_BASE_URL"
+    async def _check_site(self) -> str:
+        named = {
+            "--base-url": self.base_url,
+            "--site": self.site,
+            "MODELLAB_BASE_URL": os.environ.get("MODELLAB_BASE_URL") or None,
+            "DD_SITE": os.environ.get("DD_SITE") or None,
+            "by default": "us1",
+        }
+        source, text = next((name, text) for name, text in named.items() if text is not None)
         try:
-            if base_url is not None:
-                self._url = resolve_base_url(base_url, allow_http=False)
+            if source in {"--base-url", "MODELLAB_BASE_URL"}:
+                self._url = resolve_base_url(text, allow_http=False)
             else:
-                site, source = self._named_site()
-                self._url = URL(f"https://api.{resolve_site(site)}")
+                self._url = URL(f"https://api.{resolve_site(text)}")
         except ConfigError as error:
             advice = f"Correct {source}, or leave it out."
-            return Finding("site", str(error), "wrong", advice, ExitCode.USAGE)
-        return Finding("site", f"{self._url} ({source})")
+            raise _CheckError(error, advice, ExitCode.USAGE) from error
+        return f"{self._url} ({source})"
 
-    def _named_site(self) -> tuple[str, str]:
-        if self.site is not None:
-            return self.site, "--site"
-        site = self.environ.get("DD_SITE")
-        return (site, "DD_SITE") if site else ("us1", "by default")
-
-    def _check_proxy(self) -> Finding:
+    async def _check_proxy(self) -> str:
         named = environment_proxy(self._url)
         if named is None:
-            return Finding("proxy", "none")
+            return "none"
         try:
             self._proxy = check_proxy(named, self._url, allow_http=False)
         except ConfigError as error:
             advice = f"Correct {self._url.scheme.upper()}_PROXY, or add the host to NO_PROXY."
-            return Finding("proxy", str(error), "wrong", advice, ExitCode.USAGE)
-        return Finding("proxy", str(self._proxy.origin()))  # without its user and password
+            raise _CheckError(error, advice, ExitCode.USAGE) from error
+        return str(self._proxy.origin())  # without its user and password
 
     @property
     def _next_hop(self) -> tuple[str, int]:
         hop = self._proxy or self._url
         return hop.host or "", hop.port or 443
 
-    async def _resolve(self) -> Finding | None:
+    async def _resolve(self) -> str | None:
         host, port = self._next_hop
-        try:
+        with suppress(ValueError):
             ipaddress.ip_address(host)
-        except ValueError:
-            pass
-        else:
             return None
-        advice = (
-            "Check the spelling, the network and its name server;"
-            " behind a company's proxy set HTTPS_PROXY."
-        )
         try:
             async with asyncio.timeout(self.patience):
                 found = await asyncio.get_running_loop().getaddrinfo(
                     host, port, type=socket.SOCK_STREAM
                 )
-        except TimeoutError:
-            said = f"no address for {host} within {self.patience:g} s"
         except (OSError, UnicodeError) as error:
-            said = f"no address for {host} ({_reason(error)})"
-        else:
-            addresses = dict.fromkeys(str(address[0]) for *_, address in found)
-            return Finding("dns", f"{host} is {', '.join(addresses)}")
-        return Finding("dns", said, "wrong", advice, ExitCode.FAILED)
+            advice = (
+                "Check the spelling, the network and its name server;"
+                " behind a company's proxy set HTTPS_PROXY."
+            )
+            raise _CheckError(f"no address for {host} {self._why(error)}", advice) from error
+        addresses = dict.fromkeys(str(address[0]) for *_, address in found)
+        return f"{host} is {', '.join(addresses)}"
 
-    async def _connect(self) -> Finding:
+    async def _connect(self) -> str:
         host, port = self._next_hop
         start = time.perf_counter()
         try:
             await self._open(None)
-        except TimeoutError:
-            said = f"no connection to {host}:{port} within {self.patience:g} s"
-            advice = "A firewall may drop it; behind a company's proxy set HTTPS_PROXY."
         except OSError as error:
-            said = f"no connection to {host}:{port} ({_reason(error)})"
-            advice = "Nothing listens there, or a firewall refuses; is the address right?"
-        else:
-            took = (time.perf_counter() - start) * 1_000
-            return Finding("tcp", f"connected to {host}:{port} in {took:.0f} ms")
-        return Finding("tcp", said, "wrong", advice, ExitCode.FAILED)
+            advice = (
+                "A firewall may drop it; behind a company's proxy set HTTPS_PROXY."
+                if isinstance(error, TimeoutError)
+                else "Nothing listens there, or a firewall refuses; is the address right?"
+            )
+            said = f"no connection to {host}:{port} {self._why(error)}"
+            raise _CheckError(said, advice) from error
+        took = (time.perf_counter() - start) * 1_000
+        return f"connected to {host}:{port} in {took:.0f} ms"
 
-    async def _shake_hands(self) -> Finding | None:
+    async def _shake_hands(self) -> str | None:
         """TLS, unless a proxy makes the connection; then the request itself shows it."""
         if self._url.scheme != "https" or self._proxy is not None:
             return None
@@ -243,15 +252,14 @@ class Examination:
                 "Check this machine's clock, and that the host is right; if a company's proxy"
                 " signs certificates, name its authority's file in SSL_CERT_FILE."
             )
-        except TimeoutError:
-            said = f"no handshake within {self.patience:g} s"
+            raise _CheckError(said, advice) from error
+        except TimeoutError as error:
             advice = "Something on the way holds TLS back, such as a firewall or a proxy."
+            raise _CheckError(f"no handshake {self._why(error)}", advice) from error
         except OSError as error:
-            said = f"no TLS ({_reason(error)})"
             advice = "What listens there does not speak TLS, or something on the way cuts it."
-        else:
-            return Finding("tls", f"{version}, the certificate is trusted")
-        return Finding("tls", said, "wrong", advice, ExitCode.FAILED)
+            raise _CheckError(f"no TLS {self._why(error)}", advice) from error
+        return f"{version}, the certificate is trusted"
 
     async def _open(self, context: ssl.SSLContext | None) -> str | None:
         """Connect and close again; returns the version of TLS."""
@@ -263,67 +271,72 @@ class Examination:
         writer.transport.abort()
         return version
 
-    async def _ask(self) -> list[Finding]:
+    def _why(self, error: Exception) -> str:
+        timed_out = isinstance(error, TimeoutError)
+        return f"within {self.patience:g} s" if timed_out else f"({_reason(error)})"
+
+    async def _ask(self) -> AsyncIterator[Finding]:
         """Ask for one project, once; what the response says of keys, clock and quota."""
-        url = URL(f"{str(self._url).rstrip('/')}{_PATH}?page%5Bsize%5D=1", encoded=True)
-        headers = self._credentials.headers() if self._credentials else {}
+        headers: Mapping[str, str] = {}
+
+        async def keep_headers(_session: object, _context: object, end: Any) -> None:
+            nonlocal headers
+            headers = end.response.headers
+
+        trace = aiohttp.TraceConfig()
+        trace.on_request_end.append(keep_headers)
         sent = self.clock()
+        error: ModelLabError | None = None
         try:
             async with (
-                asyncio.timeout(self.patience),
-                aiohttp.ClientSession(
-                    cookie_jar=aiohttp.DummyCookieJar(), middlewares=(_send_once,)
-                ) as session,
-                session.get(
-                    url, headers=headers, proxy=self._proxy, allow_redirects=False
-                ) as response,
+                aiohttp.ClientSession(trace_configs=[trace]) as session,
+                ModelLabClient(
+                    base_url=str(self._url),
+                    # A response to no keys shows the clock, too.
+                    bearer_token=None if self._credentials else "none",
+                    retry=RetryPolicy.none(),
+                    timeout=self.patience,
+                    session=session,
+                ) as lab,
             ):
-                body = await _start_of(response)
-        except TimeoutError:
-            said = f"no complete answer within {self.patience:g} s"
-        except (aiohttp.ClientError, OSError) as error:
-            said = f"the connection was lost ({self._redact(_reason(error))})"
-        else:
-            findings = [self._judge(response, url, body)]
-            findings.append(clock_finding(response.headers, (sent + self.clock()) / 2))
-            return findings + quota_findings(response.headers)
-        advice = "Something between here and the API cuts requests off; try again, then ask"
-        advice += " whoever runs the proxy." if self._proxy else " whoever runs the network."
-        return [Finding("answer", said, "wrong", advice, ExitCode.FAILED)]
+                await lab.projects.list(page_size=1)
+        except TransportError as failure:
+            advice = "Something between here and the API cuts requests off; try again, then ask"
+            advice += " whoever runs the proxy." if self._proxy else " whoever runs the network."
+            yield Finding("answer", str(failure), "wrong", advice, ExitCode.FAILED)
+            return
+        except (StatusError, DecodeError) as failure:
+            error = failure
+        yield self._access(error)
+        yield clock_finding(headers, (sent + self.clock()) / 2)
+        limit = RateLimit.from_headers(headers)
+        if limit is not None and limit.remaining is not None and limit.limit is not None:
+            until = "" if limit.reset is None else f" for {duration(limit.reset)}"
+            left = f"{limit.remaining:,} of {limit.limit:,} requests left{until}"
+            yield Finding("quota", left)
 
-    def _redact(self, text: str) -> str:
-        return text if self._credentials is None else self._credentials.redact(text)
-
-    def _judge(self, response: aiohttp.ClientResponse, url: URL, body: bytes) -> Finding:
+    def _access(self, error: ModelLabError | None) -> Finding:
+        """Whether the keys are accepted, by what the request ended with."""
         if self._credentials is None:
             return Finding("access", "not tried without keys", "skipped")
-        status = response.status
-        if status < 300:
-            if isinstance(_json(body).get("data"), list):
-                return Finding("access", "the keys are accepted")
-            said = "what answers is not the Model Lab API"
-            advice = "A proxy's login page may answer in its place; is the address right?"
-            return Finding("access", said, "wrong", advice, ExitCode.FAILED)
-        code = ExitCode.FAILED
-        match status:
-            case 401 | 403:
-                code = ExitCode.NOT_AUTHORISED
-                advice = refusal_advice(self.environ, self._credentials.kind, self._url.host or "")
-            case 404:
-                code = ExitCode.NOT_FOUND
+        if error is None:
+            return Finding("access", "the keys are accepted")
+        said = str(error)
+        match error:
+            case AuthenticationError() | PermissionDeniedError():
+                advice = refusal_advice(os.environ, self._credentials.kind, self._url.host or "")
+            case NotFoundError():
                 advice = "Is the address right? It ends before /api/v2."
-            case 429:
+            case RateLimitedError():
                 advice = "The organization's quota is used up; wait until it comes back."
-            case _ if status >= 500:
+            case ServerError():
                 advice = "The trouble is on the server's side; try again later."
-            case _ if status < 400:
-                advice = (
-                    "Is the address right? Redirects are not followed: they could lead keys away."
-                )
+            case DecodeError():
+                said = f"what answers is not the Model Lab API: {error}"
+                advice = "A proxy's login page may answer in its place; is the address right?"
             case _:
                 advice = "Is the address right?"
-        said = f"{status} from GET {url.path}: {self._redact(_said(status, body))}"
-        return Finding("access", said, "wrong", advice, code)
+        return Finding("access", said, "wrong", advice, ExitCode.of(error))
 
 
 def refusal_advice(environ: Mapping[str, str], kind: str, host: str) -> str:
@@ -349,27 +362,6 @@ def refusal_advice(environ: Mapping[str, str], kind: str, host: str) -> str:
     )
 
 
-async def _send_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending a request again when it loses the connection."""
-    try:
-        return await handler(request)
-    except aiohttp.ServerConnectionError as error:
-        lost = aiohttp.ClientError(_reason(error))
-    raise lost
-
-
-async def _start_of(response: aiohttp.ClientResponse) -> bytes:
-    """The body, or as much of it as anybody would read."""
-    body = b""
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > _MAX_BODY:
-            break
-    return body
-
-
 def clock_finding(headers: Mapping[str, str], now: float) -> Finding:
     """How far this machine's clock, at ``now`` as a response was made, is from the server's."""
     try:
@@ -390,42 +382,6 @@ def clock_finding(headers: Mapping[str, str], now: float) -> Finding:
     return Finding("clock", said, "wrong", advice, ExitCode.FAILED)
 
 
-def quota_findings(headers: Mapping[str, str]) -> list[Finding]:
-    """What a response says of the rate limit, if it does."""
-    limit = RateLimit.from_headers(headers)
-    if limit is None or limit.remaining is None or limit.limit is None:
-        return []
-    left = f"{limit.remaining:,} of {limit.limit:,} requests left"
-    return [
-        Finding("quota", left if limit.reset is None else f"{left} for {duration(limit.reset)}")
-    ]
-
-
-def _said(status: int, body: bytes) -> str:
-    """The errors of a response in the API's two forms, or what its status means."""
-    if 300 <= status < 400:
-        return "redirects are not followed, since they could lead the keys to another host"
-    errors = _json(body).get("errors")
-    details = [
-        ErrorDetail(title=str(error.get("title") or ""), detail=str(error.get("detail") or ""))
-        if isinstance(error, dict)
-        else ErrorDetail(title=str(error))
-        for error in (errors if isinstance(errors, list) else [])
-    ]
-    if details:
-        return "; ".join(map(str, details))[:300]
-    return HTTPStatus(status).phrase if status in set(HTTPStatus) else "no reason"
-
-
-def _json(body: bytes) -> dict[str, object]:
-    """A response that is a JSON object; an empty one for anything else."""
-    try:
-        answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
-    return answer if isinstance(answer, dict) else {}
-
-
 def _reason(error: Exception) -> str:
     """What the system says, in words."""
     match error:
@@ -439,34 +395,28 @@ def _reason(error: Exception) -> str:
             return str(error) or type(error).__name__
 
 
-@app.command(
-    epilog=examples(
-        "modellab doctor",
-        "modellab doctor --site eu1",
-        "modellab doctor --json | jq -r 'select(.result == \"wrong\").advice'",
-    )
+@command(
+    app,
+    "modellab doctor",
+    "modellab doctor --site eu1",
+    "modellab doctor --json | jq -r 'select(.result == \"wrong\").advice'",
 )
-def doctor(*, as_json: Json = False, base_url: BaseUrl = None, site: Site = None) -> NoReturn:
+async def doctor(*, out: Out, base_url: BaseUrl = None, site: Site = None) -> ExitCode:
     """Check keys, site, network and clock; say what is wrong, and what to do about it.
 
     One request is sent, for a single project. No key or password is ever shown. The exit code is
     0 when all is well, 2 for settings that cannot work, 3 for keys that are refused, 4 if
     there is no such API, else 1.
     """
-    as_json = wants_json(as_json)
-
-    async def work() -> ExitCode:
-        code = ExitCode.OK
-        async for finding in Examination(os.environ, base_url, site).findings():
-            _report(finding, as_json=as_json)
-            code = code or finding.code
-        return code
-
-    finish(work())
+    code = ExitCode.OK
+    async for finding in Examination(base_url, site).findings():
+        _report(finding, out)
+        code = code or finding.code
+    return code
 
 
-def _report(finding: Finding, *, as_json: bool) -> None:
-    if as_json:
+def _report(finding: Finding, out: Output) -> None:
+    if out.as_json:
         parts = {name: getattr(finding, name) for name in ("check", "result", "said", "advice")}
         write_line(json.dumps(parts))
         return

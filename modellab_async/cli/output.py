@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import aclosing, contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
 from rich.console import Group
@@ -35,12 +34,12 @@ from modellab_async.cli.render import stderr, stdout
 from modellab_async.display import clean, duration, escape_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.progress import Task
 
-    from modellab_async import AttemptInfo, ModelLabClient, Pager, Project, RetryInfo, Run
+    from modellab_async import AttemptInfo, ModelLabClient, Page, Pager, Project, RetryInfo, Run
     from modellab_async.hooks import PauseInfo
 
     Show = Callable[[int, int | None], None]
@@ -55,16 +54,6 @@ IN_A_TABLE: Final = 50
 _PAGE: Final = 100
 _REPORT_AFTER: Final = 2.0
 _REPORT_EVERY: Final = 10.0
-
-
-def wants_json(flag: bool) -> bool:  # noqa: FBT001 - the option's own value
-    """Whether output is JSON lines: on demand, and whenever it does not go to a terminal."""
-    return flag or not sys.stdout.isatty()
-
-
-def is_watched(*, as_json: bool) -> bool:
-    """Whether there is a terminal for progress: not if JSON lines go to the same one."""
-    return sys.stderr.isatty() and not (as_json and sys.stdout.isatty())
 
 
 def complain(message: object) -> None:
@@ -99,83 +88,9 @@ def show(result: RenderableType) -> None:
     stdout().print(result, crop=False)
 
 
-@attrs.define
-class Output(Generic[ItemT]):
-    """Where a command puts its items, as a context manager.
-
-    JSON lines go out as items come. A table waits for the end, which may be an error or an
-    interruption: what was fetched until then is shown.
-    """
-
-    as_json: bool
-    _render: Callable[[Sequence[ItemT]], RenderableType]
-    _dump: Callable[[ItemT], str] = to_json
-    _items: list[ItemT] = attrs.field(factory=list, init=False)
-
-    def add(self, item: ItemT) -> None:
-        """Show an item, now or in the table."""
-        if self.as_json:
-            write_line(self._dump(item))
-        else:
-            self._items.append(item)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._items:
-            show(self._render(self._items))
-
-
-def page_size(limit: int | None, *, as_json: bool) -> int:
-    """How many items to request per page."""
-    return min(_most(limit, as_json=as_json) or _PAGE, _PAGE)
-
-
-async def show_listing(
-    lab: ModelLabClient,
-    pager: Pager[ListedT],
-    render: Callable[[Sequence[ListedT]], RenderableType],
-    *,
-    unit: str,
-    limit: int | None,
-    as_json: bool,
-) -> None:
-    """Show up to ``limit`` items of a pager that requests `page_size` at once."""
-    most = _most(limit, as_json=as_json)
-    shown, total = 0, None
-    with (
-        Output(as_json, render) as output,
-        progress_of(lab, most, as_json=as_json, unit=unit) as advance,
-    ):
-        if most is not None and most <= _PAGE:
-            page = await pager
-            total = page.total
-            for item in page.items[:most]:
-                output.add(item)
-                shown += 1
-        else:
-            async with pager.pages() as pages:
-                async for page in pages:
-                    total = page.total
-                    for item in page.items[: None if most is None else most - shown]:
-                        output.add(item)
-                        shown += 1
-                    known = [count for count in (most, total) if count is not None]
-                    advance(shown, min(known, default=None))
-                    if shown == most:
-                        break
-    if is_watched(as_json=as_json):
-        if not shown:
-            note(f"No {unit}.")
-        elif limit is None and total is not None and shown < total:
-            note(f"{shown:,} of {total:,} {unit}; --limit shows more.")
-    if pager.complete is False:
-        note(f"Some {unit} may be missing: the listing kept changing while it was read.")
-
-
-def _most(limit: int | None, *, as_json: bool) -> int | None:
-    return IN_A_TABLE if limit is None and not as_json else limit
+def counted(number: int, noun: str) -> str:
+    """A number of things, such as ``1 run`` or ``2,000 runs``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 class Activity(Hooks):
@@ -190,8 +105,8 @@ class Activity(Hooks):
         self._failure = ""
         self._failed_at = 0.0
         self._paused_until = 0.0
-        self._good_at = self._reported_at = time.monotonic()
-        self._reported_at -= _REPORT_EVERY
+        self._good_at = time.monotonic()
+        self._reported_at = -_REPORT_EVERY
 
     def on_attempt(self, attempt: AttemptInfo) -> None:
         """Note that a request has succeeded."""
@@ -236,118 +151,204 @@ def _pause_text(until: float) -> str:
     return f"waiting for quota until {end:{'%H:%M:%S' if today else '%Y-%m-%d %H:%M:%S'}}"
 
 
-ACTIVITY: Final[ContextVar[Activity]] = ContextVar("ACTIVITY")
-"""That of the command that runs; its client has it among its hooks."""
-
-
-@contextmanager
-def progress_of(
-    lab: ModelLabClient,
-    total: int | None,
-    *,
-    as_json: bool,
-    unit: str = "runs",
-    after: float = 0.3,
-    transient: bool = True,
-) -> Iterator[Show]:
-    """Show the progress of many requests, if there is a terminal to show it on.
-
-    Nothing is shown of what takes less than ``after`` seconds. The unit ``bytes`` is shown in
-    multiples.
-    """
-    how_far: tuple[ProgressColumn, ...] = (_Done(), TaskProgressColumn(), _Rate(unit))
-    if unit == "bytes":
-        how_far = (DownloadColumn(), TaskProgressColumn(), TransferSpeedColumn())
-    progress = Progress(BarColumn(), *how_far, TimeRemainingColumn(compact=True))
-    task = progress.add_task("", total=total)
-    with _live(Group(progress, _Effort(lab)), as_json=as_json, after=after, transient=transient):
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-@contextmanager
-def waiting_for(
-    what: Callable[[], str], *, as_json: bool
-) -> Iterator[Callable[[RenderableType], None]]:
-    """Show what is waited for, and for how long already; yields a function that shows results."""
-    progress = Progress(SpinnerColumn(), _Awaited(what), TimeElapsedColumn())
-    progress.add_task("", total=None)
-    with _live(progress, as_json=as_json, after=0.3) as live:
-
-        def show_above(result: RenderableType) -> None:
-            if live is None or not live.is_started:
-                show(result)
-                return
-            live.stop()  # it is on standard error, and would not make way
-            show(result)
-            live.start(refresh=True)
-
-        yield show_above
-
-
-@contextmanager
-def _live(
-    shown: RenderableType, *, as_json: bool, after: float, transient: bool = True
-) -> Iterator[Live | None]:
-    """Keep something on the terminal up to date, with the client's activity below it."""
-    if not is_watched(as_json=as_json):
-        yield None
-        return
-    activity = ACTIVITY.get()
-    live = Live(
-        Group(shown, activity), console=stderr(), refresh_per_second=10, transient=transient
-    )
-
-    def start() -> None:
-        activity.live = True
-        live.start()
-
-    timer = asyncio.get_running_loop().call_later(after, start)
-    try:
-        yield live
-    finally:
-        timer.cancel()
-        activity.live = False
-        live.stop()
-
-
-class _Awaited(ProgressColumn):
-    def __init__(self, what: Callable[[], str]) -> None:
-        super().__init__()
-        self._what = what
-
-    def render(self, task: Task) -> Text:  # noqa: ARG002 - Rich's signature
-        return Text(f"waiting for {self._what()}")
-
-
-class _Done(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        total = "" if task.total is None else f"/{task.total:,.0f}"
-        return Text(f"{task.completed:,.0f}{total}")
-
-
-class _Rate(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
-    def render(self, task: Task) -> Text:
-        speed = task.completed / task.elapsed if task.elapsed else 0.0
-        return Text(f"{speed:,.0f} {self._unit}/s", style="cyan")
-
-
 @attrs.frozen
-class _Effort:
-    """What the client has had to do for it so far."""
+class Output:
+    """The form of a command's results, and its progress.
 
-    _lab: ModelLabClient
+    Attributes:
+        as_json: whether results are JSON lines, not tables.
+        activity: what the command's client does; it belongs to that client's hooks.
+    """
 
-    def __rich__(self) -> Text:
-        stats = self._lab.stats
-        return Text(
-            f"{stats.retries:,} retries"
-            f" · {stats.rate_limit_wait_s:,.1f} s waited for the rate limit"
-            f" · {stats.backoff_wait_s:,.1f} s backed off",
-            style="dim",
-            no_wrap=True,
-            overflow="ellipsis",
+    as_json: bool
+    activity: Activity = attrs.field(factory=Activity, init=False)
+
+    @property
+    def watched(self) -> bool:
+        """Whether there is a terminal for progress: not if JSON lines go to the same one."""
+        return sys.stderr.isatty() and not (self.as_json and sys.stdout.isatty())
+
+    def remark(self, message: str) -> None:
+        """Write a remark for whoever watches the progress, if there is anybody."""
+        if self.watched:
+            note(message)
+
+    @contextmanager
+    def items(
+        self,
+        render: Callable[[Sequence[ItemT]], RenderableType],
+        dump: Callable[[ItemT], str] = to_json,
+    ) -> Iterator[Callable[[ItemT], None]]:
+        """Show items that are passed to the function that this yields.
+
+        JSON lines go out as items come. A table waits for the end, which may be an error or an
+        interruption: what was fetched until then is shown.
+        """
+        if self.as_json:
+            yield lambda item: write_line(dump(item))
+            return
+        found: list[ItemT] = []
+        try:
+            yield found.append
+        finally:
+            if found:
+                show(render(found))
+
+    def _most(self, limit: int | None) -> int | None:
+        """How many items a listing shows at most."""
+        return IN_A_TABLE if limit is None and not self.as_json else limit
+
+    def page_size(self, limit: int | None) -> int:
+        """How many items a listing requests per page."""
+        return min(self._most(limit) or _PAGE, _PAGE)
+
+    async def show_listing(
+        self,
+        lab: ModelLabClient,
+        pager: Pager[ListedT],
+        render: Callable[[Sequence[ListedT]], RenderableType],
+        *,
+        unit: str,
+        limit: int | None,
+    ) -> None:
+        """Show up to ``limit`` items of a pager that requests `page_size` at once."""
+        most = self._most(limit)
+        shown, total = 0, None
+        with self.items(render) as add, self.progress(lab, most, unit=unit) as advance:
+            async with aclosing(_pages(pager, most)) as pages:
+                async for page in pages:
+                    total = page.total
+                    for item in page.items[: None if most is None else most - shown]:
+                        add(item)
+                        shown += 1
+                    known = [count for count in (most, total) if count is not None]
+                    advance(shown, min(known, default=None))
+                    if shown == most:
+                        break
+        if not shown:
+            self.remark(f"No {unit}.")
+        elif limit is None and total is not None and shown < total:
+            self.remark(f"{shown:,} of {total:,} {unit}; --limit shows more.")
+        if pager.complete is False:
+            note(f"Some {unit} may be missing: the listing kept changing while it was read.")
+
+    @contextmanager
+    def progress(
+        self,
+        lab: ModelLabClient,
+        total: int | None,
+        *,
+        unit: str = "runs",
+        after: float = 0.3,
+        transient: bool = True,
+    ) -> Iterator[Show]:
+        """Show the progress of many requests, if there is a terminal to show it on.
+
+        Nothing is shown of what takes less than ``after`` seconds. The unit ``bytes`` is shown in
+        multiples.
+        """
+        done: ProgressColumn = DownloadColumn()
+        rate: ProgressColumn = TransferSpeedColumn()
+        if unit != "bytes":
+            done = _Column(_done)
+            rate = _Column(lambda task: f"{_rate(task):,.0f} {unit}/s", style="cyan")
+        progress = Progress(
+            BarColumn(), done, TaskProgressColumn(), rate, TimeRemainingColumn(compact=True)
         )
+        task = progress.add_task("", total=total)
+        with self._live(lambda: Group(progress, _effort(lab)), after=after, transient=transient):
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+
+    @contextmanager
+    def waiting_for(
+        self, what: Callable[[], str], render: Callable[[ItemT], RenderableType]
+    ) -> Iterator[Callable[[ItemT], None]]:
+        """Show what is waited for, and for how long already; yields a function to show items."""
+        progress = Progress(
+            SpinnerColumn(), _Column(lambda _: f"waiting for {what()}"), TimeElapsedColumn()
+        )
+        progress.add_task("", total=None)
+        with self._live(lambda: progress) as live:
+
+            def add(item: ItemT) -> None:
+                if self.as_json:
+                    write_line(to_json(item))
+                elif live is None or not live.is_started:
+                    show(render(item))
+                else:
+                    live.stop()  # it is on standard error, and would not make way
+                    show(render(item))
+                    live.start(refresh=True)
+
+            yield add
+
+    @contextmanager
+    def _live(
+        self, draw: Callable[[], RenderableType], *, after: float = 0.3, transient: bool = True
+    ) -> Iterator[Live | None]:
+        """Keep something on the terminal up to date, with the client's activity below it."""
+        if not self.watched:
+            yield None
+            return
+        live = Live(
+            console=stderr(),
+            get_renderable=lambda: Group(draw(), self.activity),
+            refresh_per_second=10,
+            transient=transient,
+        )
+
+        def start() -> None:
+            self.activity.live = True
+            live.start()
+
+        timer = asyncio.get_running_loop().call_later(after, start)
+        try:
+            yield live
+        finally:
+            timer.cancel()
+            self.activity.live = False
+            live.stop()
+
+
+async def _pages(pager: Pager[ListedT], most: int | None) -> AsyncGenerator[Page[ListedT], None]:
+    """The pages of a listing; only one is requested if that holds as many items as are shown."""
+    if most is not None and most <= _PAGE:
+        yield await pager
+        return
+    async with pager.pages() as pages:
+        async for page in pages:
+            yield page
+
+
+class _Column(ProgressColumn):
+    """A column of a progress bar with the text that a function makes."""
+
+    def __init__(self, text_of: Callable[[Task], str], style: str = "") -> None:
+        super().__init__()
+        self._text_of = text_of
+        self._style = style
+
+    def render(self, task: Task) -> Text:
+        return Text(self._text_of(task), style=self._style)
+
+
+def _done(task: Task) -> str:
+    total = "" if task.total is None else f"/{task.total:,.0f}"
+    return f"{task.completed:,.0f}{total}"
+
+
+def _rate(task: Task) -> float:
+    return task.completed / task.elapsed if task.elapsed else 0.0
+
+
+def _effort(lab: ModelLabClient) -> Text:
+    """What the client has had to do so far."""
+    stats = lab.stats
+    return Text(
+        f"{stats.retries:,} retries"
+        f" · {stats.rate_limit_wait_s:,.1f} s waited for the rate limit"
+        f" · {stats.backoff_wait_s:,.1f} s backed off",
+        style="dim",
+        no_wrap=True,
+        overflow="ellipsis",
+    )

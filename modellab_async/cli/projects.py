@@ -6,18 +6,23 @@ from typing import Annotated
 
 import typer
 
-from modellab_async import ModelLabClient, ModelLabError, ProjectFilter
+from modellab_async import ProjectFilter
 from modellab_async.cli.common import (
     ExitCode,
+    Lab,
     Limit,
+    Out,
+    Owner,
+    Tags,
     Tally,
+    Text,
     command,
     each_id,
     new_group,
+    pairs,
+    refusals,
     sort_choices,
 )
-from modellab_async.cli.filters import Owner, Tags, Text, pairs, refusals
-from modellab_async.cli.output import Output, page_size, show_listing
 from modellab_async.cli.render import project_table
 from modellab_async.endpoints import PROJECT_SORT_FIELDS
 
@@ -34,7 +39,7 @@ app: typer.Typer = new_group(
     name="list",
 )
 async def list_projects(
-    lab: ModelLabClient,
+    lab: Lab,
     *,
     text: Text = None,
     owner: Owner = None,
@@ -48,36 +53,32 @@ async def list_projects(
         ),
     ] = None,
     limit: Limit = None,
-    as_json: bool,
-) -> ExitCode:
+    out: Out,
+) -> None:
     """List projects."""
     with refusals():
         pager = lab.projects.list(
             ProjectFilter(text=text, owner_id=owner, tags=pairs(tag, "--tag")),
             sort=sort,
-            page_size=page_size(limit, as_json=as_json),
+            page_size=out.page_size(limit),
         )
-    await show_listing(lab, pager, project_table, unit="projects", limit=limit, as_json=as_json)
-    return ExitCode.OK
+    await out.show_listing(lab, pager, project_table, unit="projects", limit=limit)
 
 
 @command(app, "modellab projects get 2387")
 async def get(
-    lab: ModelLabClient,
+    lab: Lab,
     ids: Annotated[
         list[str],
         typer.Argument(metavar="ID", help="Project ids; `-` reads them from standard input."),
     ],
     *,
-    as_json: bool,
+    out: Out,
 ) -> ExitCode:
     """Fetch projects by id, one after another."""
     tally = Tally()
-    with Output(as_json, project_table) as output:
+    with out.items(project_table) as add:
         async for project_id in each_id(ids):
-            try:
-                output.add(await lab.projects.get(project_id))
-                tally.ok += 1
-            except ModelLabError as error:
-                tally.failed(f"project {project_id}", error)
+            with tally.counting(f"project {project_id}"):
+                add(await lab.projects.get(project_id))
     return tally.exit_code

@@ -24,7 +24,7 @@ from modellab_async.display import (
     number,
     shares,
 )
-from modellab_async.frames.columns import parse_columns
+from modellab_async.frames.columns import Column, parse_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from modellab_async import Comparison, MetricSummary, Param, Project, Run, RunFile, Tag
-    from modellab_async.frames.columns import Column
 
 _STATUS_STYLES: Final = {
     "pending": "dim",
@@ -88,12 +87,33 @@ def plain_table(*, show_header: bool = True) -> Table:
     )
 
 
+def _text(value: object) -> Text:
+    """A value as a person reads it; text from outside cannot steer the terminal."""
+    match value:
+        case Text():
+            return value
+        case None:
+            return Text(NOTHING)
+        case bool():
+            return Text("yes" if value else "no")
+        case datetime():
+            return Text(moment(value))
+        case float():
+            return Text(number(value))
+        case _:
+            return Text(clean(str(value)))
+
+
+def _texts(values: Iterable[object]) -> list[Text]:
+    return list(map(_text, values))
+
+
 @attrs.frozen
 class _Column:
     """A column of a table. Text may be shortened; a word, an id, a number or a time never is."""
 
-    header: str
-    cells: Sequence[Text]
+    header: str = attrs.field(converter=clean)
+    cells: list[Text] = attrs.field(converter=_texts)
     kind: Literal["text", "word", "number"] = "number"
 
     @property
@@ -110,11 +130,16 @@ class _Column:
         return max(cells, min(cell_len(self.header), _LEAST_HEADER))
 
 
-def _table(columns: Sequence[_Column]) -> Table:
+def _table(columns: Sequence[_Column], dispensable: Iterable[str] = ()) -> Table:
     """A table as wide as the terminal at most, unless it could only be wider.
 
-    Rich would shorten, or leave out, whatever column it likes.
+    Columns that are dispensable are left out, in that order, until the others fit; then texts are
+    shortened. Rich would shorten, or leave out, whatever column it likes.
     """
+    for header in dispensable:
+        if sum(column.least + _GAP for column in columns) - _GAP <= stdout().width:
+            break
+        columns = [column for column in columns if column.header != header]
     table = plain_table()
     widths = [column.widest for column in columns]
     gaps = _GAP * (len(columns) - 1)
@@ -137,16 +162,6 @@ def _table(columns: Sequence[_Column]) -> Table:
     return table
 
 
-def _fitting(columns: Sequence[_Column], dispensable: Iterable[str]) -> list[_Column]:
-    """As many columns as fit the terminal; those that are dispensable go, in that order."""
-    kept = list(columns)
-    for header in dispensable:
-        if sum(column.least + _GAP for column in kept) - _GAP <= stdout().width:
-            break
-        kept = [column for column in kept if column.header != header]
-    return kept
-
-
 def run_table(
     runs: Sequence[Run], metrics: Sequence[str] = (), columns: Sequence[Column] | None = None
 ) -> Table:
@@ -154,21 +169,19 @@ def run_table(
 
     Without columns: what identifies a run, as far as it fits, and the metric that most runs have.
     """
+    shown = parse_columns(_RUN_COLUMNS) if columns is None else list(columns)
     if columns is None:
-        shown = parse_columns(_RUN_COLUMNS)
         metrics = metrics or common_metrics(runs, 1)
-    else:
-        shown = list(columns)
+    shown += [Column(name, "metrics", name, "latest") for name in metrics]
     cells = [
         _Column(
-            clean(_HEADERS.get(column.name, column.name)),
-            [_cell(run, column) for run in runs],
+            _HEADERS.get(column.name, column.name),
+            [_value(run, column) for run in runs],
             _kind(column),
         )
         for column in shown
     ]
-    cells += [_Column(clean(name), [_latest(run, name) for run in runs]) for name in metrics]
-    return _table(_fitting(cells, _DISPENSABLE) if columns is None else cells)
+    return _table(cells, _DISPENSABLE if columns is None else ())
 
 
 def _kind(column: Column) -> Literal["text", "word", "number"]:
@@ -177,49 +190,28 @@ def _kind(column: Column) -> Literal["text", "word", "number"]:
     return "word" if column.name == "status" else "text"
 
 
-def _cell(run: Run, column: Column) -> Text:
+def _value(run: Run, column: Column) -> object:  # noqa: PLR0911 - one for each kind of column
     """What a run has in a column."""
-    value: object
     match column.part, column.key:
         case "run", "status":
             return status_text(run)
         case "run", "duration":
-            value = duration(run.duration)
+            return duration(run.duration)
         case "run", field:
-            value = getattr(run, field)
+            return getattr(run, field)
         case "metrics", "" | "*":
-            value = ", ".join(f"{m.key}:{number(m.latest)}" for m in run.metric_summaries)
+            return ", ".join(f"{m.key}:{number(m.latest)}" for m in run.metric_summaries)
         case "metrics", key:
             metric = run.metric(key)
-            value = getattr(metric, column.statistic) if metric else None
+            return getattr(metric, column.statistic) if metric else None
         case part, "" | "*":
-            value = _pairs(getattr(run, part))
+            return _pairs(getattr(run, part))
         case part, key:
-            value = run.param(key) if part == "params" else run.tag(key)
-    return Text(_shown(value))
-
-
-def _shown(value: object) -> str:
-    match value:
-        case None:
-            return NOTHING
-        case bool():
-            return "yes" if value else "no"
-        case datetime():
-            return moment(value)
-        case float():
-            return number(value)
-        case _:
-            return clean(str(value))
-
-
-def _latest(run: Run, name: str) -> Text:
-    metric = run.metric(name)
-    return Text(number(metric.latest if metric else None))
+            return run.param(key) if part == "params" else run.tag(key)
 
 
 def _pairs(pairs: Iterable[Param | Tag]) -> str:
-    return clean(", ".join(f"{pair.key}:{pair.value}" for pair in pairs))
+    return ", ".join(f"{pair.key}:{pair.value}" for pair in pairs)
 
 
 def run_change(run: Run) -> Text:
@@ -240,19 +232,20 @@ def run_detail(run: Run) -> RenderableType:
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold", min_width=_LONGEST_ID)
     for label, value in (
-        ("project", str(run.project_id)),
+        ("project", run.project_id),
         ("owner", run.owner_id),
-        ("created", moment(run.created_at)),
-        ("started", moment(run.started_at)),
-        ("completed", moment(run.completed_at)),
-        ("deleted", moment(run.deleted_at)),
+        ("created", run.created_at),
+        ("started", run.started_at),
+        ("completed", run.completed_at),
+        ("deleted", run.deleted_at),
         ("duration", duration(run.duration)),
         ("tags", _pairs(run.tags)),
         ("link", run.external_url),
         ("about", run.description),
     ):
-        if value and value != NOTHING:
-            facts.add_row(label, Text(clean(value)))
+        text = _text(value)
+        if text and text.plain != NOTHING:
+            facts.add_row(label, text)
     title = Text.assemble(
         (f"{run.id}  {clean(run.name)}  ", "bold"),
         status_text(run),
@@ -267,7 +260,7 @@ def run_detail(run: Run) -> RenderableType:
         params.add_column("param", no_wrap=True, overflow="ellipsis", max_width=40)
         params.add_column("value", no_wrap=True, overflow="ellipsis")
         for param in run.params:
-            params.add_row(Text(clean(param.key)), Text(clean(param.value)))
+            params.add_row(_text(param.key), _text(param.value))
         parts.append(params)
     return Group(*parts)
 
@@ -275,13 +268,13 @@ def run_detail(run: Run) -> RenderableType:
 def project_table(projects: Sequence[Project]) -> Table:
     """A line per project, as far as it fits."""
     columns = [
-        _Column("id", [Text(str(project.id)) for project in projects]),
-        _Column("name", [Text(clean(project.name)) for project in projects], "text"),
-        _Column("created", [Text(moment(project.created_at)) for project in projects]),
-        _Column("updated", [Text(moment(project.updated_at)) for project in projects]),
-        _Column("tags", [Text(_pairs(project.tags)) for project in projects], "text"),
+        _Column("id", [project.id for project in projects]),
+        _Column("name", [project.name for project in projects], "text"),
+        _Column("created", [project.created_at for project in projects]),
+        _Column("updated", [project.updated_at for project in projects]),
+        _Column("tags", [_pairs(project.tags) for project in projects], "text"),
     ]
-    return _table(_fitting(columns, ("created", "tags", "updated")))
+    return _table(columns, dispensable=("created", "tags", "updated"))
 
 
 def file_table(files: Sequence[RunFile]) -> Table:
@@ -306,15 +299,11 @@ def byte_size(count: int | None) -> str:
 
 
 def _metric_table(metrics: Sequence[MetricSummary]) -> Table:
-    statistics = (
-        _Column(name, [Text(number(getattr(metric, name))) for metric in metrics])
-        for name in STATISTICS
-    )
     return _table(
         [
-            _Column("metric", [Text(clean(metric.key)) for metric in metrics], "text"),
-            _Column("values", [Text(f"{metric.count:,}") for metric in metrics]),
-            *statistics,
+            _Column("metric", [metric.key for metric in metrics], "text"),
+            _Column("values", [f"{metric.count:,}" for metric in metrics]),
+            *(_Column(name, [getattr(metric, name) for metric in metrics]) for name in STATISTICS),
         ]
     )
 
@@ -334,17 +323,16 @@ def _block(comparison: Comparison, shown: Sequence[int]) -> Table:
     table.add_column("run", no_wrap=True, overflow="ellipsis", max_width=_LABEL)
     for run in runs:
         table.add_column(str(run.id), overflow="fold", min_width=_LONGEST_ID)
-    table.add_row("name", *(Text(_short(run.name)) for run in runs))
+    table.add_row("name", *(_short(run.name) for run in runs))
     table.add_row("status", *map(status_text, runs))
     table.add_row("duration", *(duration(run.duration) for run in runs), end_section=True)
     for metric in comparison.metrics:
         bars = shares(metric.values)
         cells = (_measured(metric.values[at], bars[at]) for at in shown)
-        table.add_row(Text(clean(metric.key)), *cells)
+        table.add_row(_text(metric.key), *cells)
     table.add_section()
     for param in comparison.params:
-        texts = (NOTHING if (value := param.values[at]) is None else value for at in shown)
-        table.add_row(Text(clean(param.key)), *(Text(_short(text)) for text in texts))
+        table.add_row(_text(param.key), *(_short(param.values[at]) for at in shown))
     return table
 
 
@@ -356,6 +344,7 @@ def _measured(value: float | None, share: float | None) -> Text:
     return Text.assemble(f"{number(value):>9} ", (bar, style))
 
 
-def _short(text: str) -> str:
-    text = clean(text)
-    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"
+def _short(value: str | None) -> Text:
+    text = _text(value)
+    text.truncate(_LONGEST_VALUE, overflow="ellipsis")
+    return text

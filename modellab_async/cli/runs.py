@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import attrs
 import msgspec
@@ -14,44 +14,23 @@ import typer
 from rich.markup import escape
 from rich.prompt import Confirm
 
-from modellab_async import (
-    ModelLabClient,
-    ModelLabError,
-    Outcome,
-    Run,
-    RunFilter,
-    RunStatus,
-    to_json,
-)
+from modellab_async import ModelLabError, Outcome, RunStatus
 from modellab_async.cli.common import (
-    BaseUrl,
+    Chosen,
     ExitCode,
-    Json,
+    Lab,
     Limit,
+    Out,
     RunIds,
-    Site,
     Tally,
     command,
     count_of,
     each_id,
-    examples,
-    finish_with_client,
     new_group,
+    refusals,
     sort_choices,
 )
-from modellab_async.cli.filters import refusals, run_filter
-from modellab_async.cli.output import (
-    Output,
-    is_watched,
-    note,
-    page_size,
-    progress_of,
-    show,
-    show_listing,
-    waiting_for,
-    wants_json,
-    write_line,
-)
+from modellab_async.cli.output import counted, note, show, write_line
 from modellab_async.cli.render import (
     comparison_table,
     run_change,
@@ -69,6 +48,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from rich.console import RenderableType
+
+    from modellab_async import ModelLabClient, Run
+    from modellab_async.cli.output import Output
 
 _AT_ONCE = 100
 _NAMED = 3
@@ -101,9 +83,7 @@ def _complete_columns(incomplete: str) -> list[str]:
     "modellab runs get 70158 71354 --metric eval_loss",
     "seq 70000 79999 | modellab runs get - > runs.jsonl",
 )
-async def get(
-    lab: ModelLabClient, ids: RunIds, *, metric: Metrics = None, as_json: bool
-) -> ExitCode:
+async def get(lab: Lab, ids: RunIds, *, metric: Metrics = None, out: Out) -> ExitCode:
     """Fetch runs by id, many at a time, and show them in the order asked.
 
     A run that cannot be fetched is named on standard error.
@@ -115,18 +95,18 @@ async def get(
         return run_detail(runs[0]) if alone else run_table(runs, metric or ())
 
     tally = Tally()
-    with Output(as_json, render) as output:
-        async with aclosing(_fetched(lab, ids, tally, as_json=as_json)) as runs:
+    with out.items(render) as add:
+        async with aclosing(_fetched(lab, ids, tally, out)) as runs:
             async for run in runs:
-                output.add(run)
+                add(run)
     return tally.exit_code
 
 
 async def _fetched(
-    lab: ModelLabClient, ids: list[str], tally: Tally, *, as_json: bool
+    lab: ModelLabClient, ids: list[str], tally: Tally, out: Output
 ) -> AsyncGenerator[Run, None]:
     """The runs with these ids, in the order asked, with progress; failures go to the tally."""
-    with progress_of(lab, count_of(ids), as_json=as_json) as advance:
+    with out.progress(lab, count_of(ids)) as advance:
         async with lab.runs.fetch(each_id(ids), ordered=True, on_progress=advance) as outcomes:
             async for outcome in outcomes:
                 if (run := tally.run_of(outcome)) is not None:
@@ -140,12 +120,10 @@ async def _fetched(
     "modellab runs list --columns id,name,params.learning_rate,metrics.eval_loss.min",
     "modellab runs list --project 2387 --roots --json > runs.jsonl",
     name="list",
-    choosing=run_filter,
 )
 async def list_runs(
-    lab: ModelLabClient,
+    lab: Lab,
     *,
-    chosen: RunFilter,
     sort: Annotated[
         str | None,
         typer.Option(
@@ -166,21 +144,18 @@ async def list_runs(
         ),
     ] = None,
     metric: Metrics = None,
-    as_json: bool,
-) -> ExitCode:
+    chosen: Chosen,
+    out: Out,
+) -> None:
     """List the runs that match all options."""
     with refusals():
         wanted = None if columns is None else parse_columns(map(str.strip, columns.split(",")))
-        pager = lab.runs.list(chosen, sort=sort, page_size=page_size(limit, as_json=as_json))
-    await show_listing(
-        lab,
-        pager,
-        lambda runs: run_table(runs, metric or (), wanted),
-        unit="runs",
-        limit=limit,
-        as_json=as_json,
-    )
-    return ExitCode.OK
+        pager = lab.runs.list(chosen, sort=sort, page_size=out.page_size(limit))
+
+    def render(runs: Sequence[Run]) -> RenderableType:
+        return run_table(runs, metric or (), wanted)
+
+    await out.show_listing(lab, pager, render, unit="runs", limit=limit)
 
 
 @command(
@@ -190,7 +165,7 @@ async def list_runs(
     "modellab runs compare 70158 71354 --json | jq .params",
 )
 async def compare(
-    lab: ModelLabClient,
+    lab: Lab,
     ids: RunIds,
     *,
     metric: Annotated[
@@ -200,7 +175,7 @@ async def compare(
     statistic: Annotated[
         Statistic, typer.Option("--statistic", help="Statistic of the metrics to compare.")
     ] = "latest",
-    as_json: bool,
+    out: Out,
 ) -> ExitCode:
     """Compare runs: the params in which they differ, and their metrics side by side.
 
@@ -209,7 +184,7 @@ async def compare(
     if len(ids) < 2 and "-" not in ids:
         raise typer.BadParameter("name two runs or more", param_hint="'ID'")
     tally = Tally()
-    runs = [run async for run in _fetched(lab, ids, tally, as_json=as_json)]
+    runs = [run async for run in _fetched(lab, ids, tally, out)]
     if not runs:
         return tally.exit_code
     comparison = compare_runs(runs, statistic=statistic)
@@ -217,25 +192,25 @@ async def compare(
         rows = {row.key: row for row in comparison.metrics}
         asked = tuple(rows[key] for key in metric if key in rows)
         comparison = attrs.evolve(comparison, metrics=asked)
-    if as_json:
+    if out.as_json:
         write_line(msgspec.json.encode(comparison.to_dict()).decode())
     else:
         show(comparison_table(comparison, stdout().width))
-        if comparison.same_params and is_watched(as_json=as_json):
-            note(f"Params the same in all: {len(comparison.same_params):,}.")
+        if comparison.same_params:
+            out.remark(f"Params the same in all: {len(comparison.same_params):,}.")
     return tally.exit_code
 
 
 @command(app, "modellab runs wait 70158 71354", "modellab runs wait 70158 --timeout 3600")
 async def wait(
-    lab: ModelLabClient,
+    lab: Lab,
     ids: RunIds,
     *,
     timeout: Annotated[
         float | None,
         typer.Option("--timeout", metavar="SECONDS", min=0.0, help="No limit by default."),
     ] = None,
-    as_json: bool,
+    out: Out,
 ) -> ExitCode:
     """Wait until runs are completed, failed or killed, and show each as it ends.
 
@@ -253,28 +228,27 @@ async def wait(
     completed = True
     left = [run_id async for run_id in each_id(ids)]
     waits = [asyncio.create_task(end_of(run_id)) for run_id in left]
-    with waiting_for(lambda: _named(left), as_json=as_json) as show_above:
+    with out.waiting_for(lambda: _named(left), run_change) as add:
         for ended in asyncio.as_completed(waits):
             outcome = await ended
             left.remove(str(outcome.run_id))
             if (run := tally.run_of(outcome)) is not None:
                 completed &= run.status == RunStatus.COMPLETED
-                _show_change(run, show_above, as_json=as_json)
+                add(run)
     return tally.exit_code if completed else ExitCode.FAILED
 
 
 @command(app, "modellab runs watch 70158 71354")
-async def watch(lab: ModelLabClient, ids: RunIds, *, as_json: bool) -> ExitCode:
+async def watch(lab: Lab, ids: RunIds, *, out: Out) -> ExitCode:
     """Show each change of runs, until all are completed, failed or killed."""
     tally = Tally()
     watched = [run_id async for run_id in each_id(ids)]
-    changes = lab.runs.watch(watched)
     what = f"changes of {_named(watched)}"
-    async with changes:
-        with waiting_for(lambda: what, as_json=as_json) as show_above:
+    async with lab.runs.watch(watched) as changes:
+        with out.waiting_for(lambda: what, run_change) as add:
             while True:
                 try:
-                    _show_change(await anext(changes), show_above, as_json=as_json)
+                    add(await anext(changes))
                     tally.ok += 1
                 except StopAsyncIteration:
                     return tally.exit_code
@@ -288,64 +262,49 @@ def _named(ids: Sequence[str]) -> str:
     return ", ".join(ids[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def _show_change(run: Run, show_above: Callable[[RenderableType], None], *, as_json: bool) -> None:
-    if as_json:
-        write_line(to_json(run))
-    else:
-        show_above(run_change(run))
-
-
 @command(app, "modellab runs pin 70158 71354", "modellab runs pin - < ids.txt")
-async def pin(lab: ModelLabClient, ids: RunIds, *, as_json: bool) -> ExitCode:
+async def pin(lab: Lab, ids: RunIds, *, out: Out) -> ExitCode:
     """Pin runs for yourself; pinning again is no error."""
-    return await _change_each(lab, ids, lab.runs.pin, "pinned", as_json=as_json)
+    return await _change_each(lab, ids, lab.runs.pin, "pinned", out)
 
 
 @command(app, "modellab runs unpin 70158 71354", "modellab runs unpin - < ids.txt")
-async def unpin(lab: ModelLabClient, ids: RunIds, *, as_json: bool) -> ExitCode:
+async def unpin(lab: Lab, ids: RunIds, *, out: Out) -> ExitCode:
     """Remove the pins of runs."""
-    return await _change_each(lab, ids, lab.runs.unpin, "unpinned", as_json=as_json)
+    return await _change_each(lab, ids, lab.runs.unpin, "unpinned", out)
 
 
-@app.command(
-    epilog=examples(
-        "modellab runs delete 70158 71354", "modellab runs delete --yes - < obsolete-ids.txt"
-    )
-)
-def delete(
+def _confirmed(
     ids: RunIds,
     *,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
-    as_json: Json = False,
-    base_url: BaseUrl = None,
-    site: Site = None,
-) -> NoReturn:
-    """Delete runs, after asking on a terminal; elsewhere only with --yes."""
-    if not yes and not _confirmed(ids):  # before there is an event loop, which Ctrl-C would go to
-        note("Nothing was deleted.")
-        raise typer.Exit(ExitCode.FAILED)
-    finish_with_client(
-        lambda lab: _change_each(lab, ids, lab.runs.delete, "deleted", as_json=wants_json(as_json)),
-        base_url=base_url,
-        site=site,
-    )
-
-
-def _confirmed(ids: list[str]) -> bool:
-    """Whether somebody at the terminal agrees to delete these.
+) -> list[str]:
+    """The ids, if somebody at the terminal agrees to delete these runs.
 
     Raises:
         typer.BadParameter: if nobody can be asked.
+        typer.Exit: if they do not agree.
     """
+    if yes:
+        return ids
     if "-" in ids or not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise typer.BadParameter("without a terminal to ask on, deleting needs --yes")
     what = f"run {ids[0]}" if len(ids) == 1 else f"{len(ids):,} runs"
     try:
-        return Confirm.ask(f"Delete {escape(what)} for good?", console=stderr(), default=False)
+        if Confirm.ask(f"Delete {escape(what)} for good?", console=stderr(), default=False):
+            return ids
     except EOFError:
-        return False
+        pass
     except KeyboardInterrupt:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
+    note("Nothing was deleted.")
+    raise typer.Exit(ExitCode.FAILED)
+
+
+@command(app, "modellab runs delete 70158 71354", "modellab runs delete --yes - < obsolete-ids.txt")
+async def delete(lab: Lab, ids: Annotated[list[str], _confirmed], *, out: Out) -> ExitCode:
+    """Delete runs, after asking on a terminal; elsewhere only with --yes."""
+    return await _change_each(lab, ids, lab.runs.delete, "deleted", out)
 
 
 async def _change_each(
@@ -353,8 +312,7 @@ async def _change_each(
     ids: list[str],
     change: Callable[[str], Awaitable[None]],
     done: str,
-    *,
-    as_json: bool,
+    out: Output,
 ) -> ExitCode:
     """Change each run, many at a time, and say which are ``done``."""
     tally = Tally()
@@ -362,19 +320,16 @@ async def _change_each(
 
     async def change_one(run_id: str) -> None:
         try:
-            await change(run_id)
-        except ModelLabError as error:
-            tally.failed(f"run {run_id}", error)
-        else:
-            tally.ok += 1
+            with tally.counting(f"run {run_id}"):
+                await change(run_id)
+                if out.as_json:
+                    write_line(json.dumps({"id": run_id, done: True}))
             advance(tally.ok, None)
-            if as_json:
-                write_line(json.dumps({"id": run_id, done: True}))
         finally:
             places.release()
 
     try:
-        with progress_of(lab, count_of(ids), as_json=as_json) as advance:
+        with out.progress(lab, count_of(ids)) as advance:
             async with asyncio.TaskGroup() as group:
                 async for run_id in each_id(ids):
                     await places.acquire()
@@ -382,6 +337,6 @@ async def _change_each(
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     finally:
-        if is_watched(as_json=as_json) and tally.ok:
-            note(f"{tally.ok:,} {'run' if tally.ok == 1 else 'runs'} {done}.")
+        if tally.ok:
+            out.remark(f"{counted(tally.ok, 'run')} {done}.")
     return tally.exit_code

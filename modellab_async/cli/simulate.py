@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 import typer
@@ -15,32 +15,24 @@ from rich.padding import Padding
 from rich.table import Table
 
 from modellab_async import ModelLabClient, NotFoundError
-from modellab_async.cli.common import ExitCode, Json, examples, finish
-from modellab_async.cli.output import (
-    ACTIVITY,
-    complain,
-    is_watched,
-    note,
-    progress_of,
-    show,
-    wants_json,
-    write_line,
-)
+from modellab_async.cli.common import ExitCode, Out, command
+from modellab_async.cli.output import complain, note, show, write_line
 from modellab_async.cli.render import run_table
 from modellab_async.display import duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from modellab_async import Run, Stats
+    from modellab_async import Run
+    from modellab_async.cli.output import Output
     from modellab_async.simulator import Simulator
 
 _UNLIMITED = "none"
 _ABSENT = 3
 _SAMPLE = 5
-_OK = "ok"
+_NOT_FOUND = NotFoundError.__name__
 
-app: typer.Typer = typer.Typer(rich_markup_mode="rich")
+app: typer.Typer = typer.Typer()
 
 FaultRate = Annotated[
     float,
@@ -63,13 +55,7 @@ Quota = Annotated[
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the runs and faults.")]
 
 
-@app.command(
-    epilog=examples(
-        "modellab simulate",
-        "modellab simulate --faults 0.1 --rate-limit 100/10 --port 8126",
-    )
-)
-def simulate(
+def _simulator(
     *,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Number of runs.")] = 65_614,
     port: Annotated[
@@ -82,27 +68,8 @@ def simulate(
         typer.Option("--latency", metavar="SECONDS", min=0.0, help="Delay of each response."),
     ] = 0.0,
     seed: Seed = None,
-) -> NoReturn:
-    """Run a simulated Model Lab on this machine until Ctrl-C.
-
-    Standard output is a shell script that sets the environment to use it.
-    """
-    simulator = new_simulator(
-        runs=runs, port=port, faults=faults, rate_limit=rate_limit, latency=latency, seed=seed
-    )
-    finish(_serve(simulator))
-
-
-def new_simulator(
-    *,
-    runs: int,
-    faults: float,
-    rate_limit: str,
-    seed: int | None,
-    port: int = 0,
-    latency: float = 0.0,
-) -> Simulator:
-    """A simulator as the options describe it.
+) -> Any:
+    """A `Simulator` as the options describe it.
 
     Raises:
         typer.BadParameter: if ``rate_limit`` is neither ``LIMIT/PERIOD`` nor ``none``.
@@ -136,151 +103,120 @@ def _parse_rate_limit(text: str) -> tuple[int, int] | None:
     return int(limit), int(period)
 
 
-async def _serve(simulator: Simulator) -> ExitCode:
+@command(app, "modellab simulate", "modellab simulate --faults 0.1 --rate-limit 100/10 --port 8126")
+async def simulate(simulator: Annotated[Any, _simulator]) -> ExitCode:
+    """Run a simulated Model Lab on this machine until Ctrl-C.
+
+    Standard output is a shell script that sets the environment to use it.
+    """
     try:
         await simulator.start()
     except OSError as error:
         complain(f"cannot listen: {error.strerror or error}")
         return ExitCode.USAGE
     try:
-        _introduce(simulator)
+        ids = simulator.run_ids
+        note(f"Simulating {len(ids):,} runs at {simulator.base_url} until Ctrl-C. To use them:\n")
+        write_line(f"export MODELLAB_BASE_URL={simulator.base_url}")
+        write_line(f"export DD_API_KEY={simulator.api_key} DD_APP_KEY={simulator.app_key}")
+        write_line("unset DD_BEARER_TOKEN")
+        note(f"\nFor instance: modellab runs get {ids[0]} {ids[-1]}")
         await asyncio.Event().wait()
     finally:
         await simulator.close()
     return ExitCode.OK
 
 
-def _introduce(simulator: Simulator) -> None:
-    ids = simulator.run_ids
-    note(f"Simulating {len(ids):,} runs at {simulator.base_url} until Ctrl-C. To use them:\n")
-    write_line(f"export MODELLAB_BASE_URL={simulator.base_url}")
-    write_line(f"export DD_API_KEY={simulator.api_key} DD_APP_KEY={simulator.app_key}")
-    write_line("unset DD_BEARER_TOKEN")
-    note(f"\nFor instance: modellab runs get {ids[0]} {ids[-1]}")
-
-
-@app.command(
-    epilog=examples(
-        "modellab demo",
-        "modellab demo --runs 10000 --faults 0 --rate-limit none",
-        "modellab demo --json | jq .runs_per_second",
-    )
+@command(
+    app,
+    "modellab demo",
+    "modellab demo --runs 10000 --faults 0 --rate-limit none",
+    "modellab demo --json | jq .runs_per_second",
 )
-def demo(
+async def demo(
     *,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Number of runs to fetch.")] = 2_000,
     faults: FaultRate = 0.05,
     rate_limit: Quota = "500/1",
     seed: Seed = None,
-    as_json: Json = False,
-) -> NoReturn:
+    out: Out,
+) -> ExitCode:
     """Fetch runs from a simulated Model Lab with faults and a rate limit; needs no account.
 
     The simulator listens inside this process, on a free port of the loopback interface.
     A few ids that do not exist are requested on purpose.
     """
-    simulator = new_simulator(runs=runs, faults=faults, rate_limit=rate_limit, seed=seed)
-    as_json = wants_json(as_json)
-    conditions = f"{faults:.0%} of requests meet a fault, rate limit {rate_limit}"
+    simulator = _simulator(runs=runs, faults=faults, rate_limit=rate_limit, seed=seed)
+    async with simulator:
+        last = simulator.run_ids[-1]
+        ids = [*simulator.run_ids, *range(last + 1, last + 1 + _ABSENT)]
+        out.remark(
+            f"Fetching {len(ids):,} runs from a simulator:"
+            f" {faults:.0%} of requests meet a fault, rate limit {rate_limit}.\n"
+        )
+        figures, sample = await _fetch_all(simulator, ids, out)
+    if out.as_json:
+        write_line(json.dumps(figures))
+    else:
+        show(_summary(figures, sample))
+    as_promised = figures["one_outcome_each"] and figures["errors"] == {_NOT_FOUND: _ABSENT}
+    return ExitCode.OK if as_promised else ExitCode.FAILED
 
-    async def work() -> ExitCode:
-        async with simulator:
-            summary = await _fetch_all(simulator, conditions, as_json=as_json)
-        if as_json:
-            write_line(json.dumps(summary.as_dict()))
-        else:
-            show(summary.render())
-        return ExitCode.OK if summary.as_promised else ExitCode.FAILED
 
-    finish(work())
-
-
-async def _fetch_all(simulator: Simulator, conditions: str, *, as_json: bool) -> _Summary:
-    last = simulator.run_ids[-1]
-    ids = [*simulator.run_ids, *range(last + 1, last + 1 + _ABSENT)]
-    if is_watched(as_json=as_json):
-        note(f"Fetching {len(ids):,} runs from a simulator: {conditions}.\n")
-    answered = Counter[object]()
-    results = Counter[str]()
+async def _fetch_all(
+    simulator: Simulator, ids: list[int], out: Output
+) -> tuple[dict[str, Any], list[Run]]:
+    """Fetch runs; returns the figures of that, and some of the runs."""
+    outcomes = Counter[object]()
+    errors = Counter[str]()
     sample: list[Run] = []
     async with ModelLabClient(
         base_url=simulator.base_url,
         api_key=simulator.api_key,
         app_key=simulator.app_key,
-        hooks=ACTIVITY.get(),
+        hooks=out.activity,
     ) as lab:
         start = time.perf_counter()
-        with progress_of(lab, len(ids), as_json=as_json, after=0, transient=False) as advance:
-            async with lab.runs.fetch(ids, route="single", on_progress=advance) as outcomes:
-                async for outcome in outcomes:
-                    answered[outcome.run_id] += 1
-                    results[_OK if outcome.ok else type(outcome.error).__name__] += 1
-                    if outcome.run is not None and len(sample) < _SAMPLE:
+        with out.progress(lab, len(ids), after=0, transient=False) as advance:
+            async with lab.runs.fetch(ids, route="single", on_progress=advance) as fetched:
+                async for outcome in fetched:
+                    outcomes[outcome.run_id] += 1
+                    if outcome.run is None:
+                        errors[type(outcome.error).__name__] += 1
+                    elif len(sample) < _SAMPLE:
                         sample.append(outcome.run)
-        return _Summary(
-            asked=len(ids),
-            one_each=answered == Counter(ids),
-            results=results,
-            seconds=time.perf_counter() - start,
-            stats=lab.stats,
-            sample=sample,
-        )
+        seconds = time.perf_counter() - start
+    figures = {
+        "asked": len(ids),
+        "outcomes": outcomes.total(),
+        "one_outcome_each": outcomes == Counter(ids),
+        "ok": outcomes.total() - errors.total(),
+        "errors": dict(errors.most_common()),
+        "seconds": round(seconds, 3),
+        "runs_per_second": round(outcomes.total() / seconds, 1),
+        **attrs.asdict(lab.stats),
+    }
+    return figures, sample
 
 
-@attrs.frozen
-class _Summary:
-    """The result of the demonstration; ``results`` counts outcomes as ``ok`` or by error."""
-
-    asked: int
-    one_each: bool
-    results: Counter[str]
-    seconds: float
-    stats: Stats
-    sample: list[Run]
-
-    @property
-    def as_promised(self) -> bool:
-        """Whether each id has its one outcome, and it is a run for each that exists."""
-        expected = {_OK: self.asked - _ABSENT, NotFoundError.__name__: _ABSENT}
-        return self.one_each and self.results == expected
-
-    @property
-    def rate(self) -> float:
-        """Outcomes in a second."""
-        return self.results.total() / self.seconds
-
-    def as_dict(self) -> dict[str, Any]:
-        """For programs."""
-        errors = {name: count for name, count in self.results.items() if name != _OK}
-        return {
-            "asked": self.asked,
-            "outcomes": self.results.total(),
-            "one_outcome_each": self.one_each,
-            "ok": self.results[_OK],
-            "errors": errors,
-            "seconds": round(self.seconds, 3),
-            "runs_per_second": round(self.rate, 1),
-            **attrs.asdict(self.stats),
-        }
-
-    def render(self) -> RenderableType:
-        """For people."""
-        stats = self.stats
-        facts = Table.grid(padding=(0, 2))
-        facts.add_column(style="dim")
-        facts.add_column(justify="right")
-        facts.add_column(style="dim")
-        facts.add_row("speed", f"{self.rate:,.0f}", f"runs per second, for {self.seconds:.1f} s")
-        facts.add_row("requests", f"{stats.attempts:,}", f"{stats.retries:,} of them retries")
-        facts.add_row("waited", duration(stats.rate_limit_wait_s), "for the rate limit")
-        facts.add_row("", duration(stats.backoff_wait_s), "backing off, over all tasks together")
-        for position, (name, count) in enumerate(self.results.most_common()):
-            remark = " (these do not exist)" if name == NotFoundError.__name__ else ""
-            facts.add_row("" if position else "outcomes", f"{count:,}", f"{name}{remark}")
-        total = self.results.total()
-        verdict = (
-            f"{self.asked:,} ids asked, {total:,} outcomes: exactly one for each."
-            if self.one_each
-            else f"[bold red]{self.asked:,} ids asked, {total:,} outcomes: not one for each.[/]"
-        )
-        return Group(Padding(run_table(self.sample), (1, 0)), facts, Padding(verdict, (1, 0, 0, 0)))
+def _summary(figures: dict[str, Any], sample: list[Run]) -> RenderableType:
+    """The figures for people, below some of the runs."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim")
+    facts.add_column(justify="right")
+    facts.add_column(style="dim")
+    speed = f"runs per second, for {figures['seconds']:.1f} s"
+    facts.add_row("speed", f"{figures['runs_per_second']:,.0f}", speed)
+    facts.add_row("requests", f"{figures['attempts']:,}", f"{figures['retries']:,} of them retries")
+    facts.add_row("waited", duration(figures["rate_limit_wait_s"]), "for the rate limit")
+    facts.add_row("", duration(figures["backoff_wait_s"]), "backing off, over all tasks together")
+    facts.add_row("outcomes", f"{figures['ok']:,}", "ok")
+    for name, count in figures["errors"].items():
+        remark = " (these do not exist)" if name == _NOT_FOUND else ""
+        facts.add_row("", f"{count:,}", f"{name}{remark}")
+    verdict = f"{figures['asked']:,} ids requested, {figures['outcomes']:,} outcomes: "
+    if figures["one_outcome_each"]:
+        verdict += "exactly one for each."
+    else:
+        verdict = f"[bold red]{verdict}not one for each.[/]"
+    return Group(Padding(run_table(sample), (1, 0)), facts, Padding(verdict, (1, 0, 0, 0)))
