@@ -150,6 +150,7 @@ async def test_killed_syncs_lose_and_double_nothing(shell: Shell, tmp_path: Path
 
 
 @posix
+@pytest.mark.process
 async def test_the_soak_of_kills_holds_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The published soak, which does the same thirty times, works."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))

@@ -79,7 +79,7 @@ def production_run(number: int, *, repeats: bool) -> bytes:
 )
 def test_memory_of_kept_runs(repeats: bool, most_bytes: int, most_objects: int) -> None:
     """A kept run of production size is small, and holds few objects for the collector to visit."""
-    converter, count = make_converter(), 300
+    converter, count = make_converter(), 100
     bodies = [production_run(number, repeats=repeats) for number in range(count)]
     assert 7_500 < len(bodies[0]) < 11_000
     decode(production_run(count, repeats=repeats), Run, converter)
