@@ -12,6 +12,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -69,7 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave libraries and test modules out of garbage collections, each of which would take 0.3 s."""
+    """Leave libraries and test modules out of garbage collections, which would take 0.3 s each."""
     gc.collect()
     gc.freeze()
 
@@ -223,6 +224,16 @@ async def lab(sim: Simulator, limiter: AdaptiveLimiter) -> AsyncIterator[ModelLa
     """A client on ``sim``, on real time."""
     async with client_for(sim, limiter=limiter) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database without a run, to be copied, which is faster than making another."""
+    from modellab_async.store import open_store  # noqa: PLC0415  # it needs an extra
+
+    path = tmp_path_factory.mktemp("store") / "runs.duckdb"
+    open_store(path).close()
+    return path
 
 
 @pytest.fixture

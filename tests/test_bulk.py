@@ -245,13 +245,13 @@ async def test_a_fetch_that_is_never_iterated_does_nothing(sim: Simulator, lab: 
 
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_a_wrong_key_costs_one_round_of_requests(sim: Simulator, ordered: bool):
-    """A refusal before any success becomes the outcome of all 100,000 ids."""
-    ids = (sim.run_ids[number % 2_000] for number in range(100_000))
+    """A refusal before any success becomes the outcome of all 20,000 ids."""
+    ids = (sim.run_ids[number % 2_000] for number in range(20_000))
     async with ModelLabClient(base_url=sim.base_url, api_key="wrong", app_key="wrong") as lab:
         kinds: Counter[type] = Counter()
         async for outcome in lab.runs.fetch(ids, ordered=ordered):
             kinds[type(outcome.error)] += 1
-    assert sum(kinds.values()) == 100_000
+    assert sum(kinds.values()) == 20_000
     assert set(kinds) <= {AuthenticationError, PermissionDeniedError}
     assert sim.counts.requests <= SLOW_START
 
@@ -318,7 +318,6 @@ async def test_a_client_closed_underneath_ends_the_fetch(sim: Simulator, lab: Mo
 
 async def test_streaming_holds_a_bounded_number_of_runs():
     """Memory does not grow with the number of ids."""
-
     async with Simulator(runs=20, size="large") as sim, client_for(sim) as lab:
 
         async def peak(count: int) -> int:
@@ -332,11 +331,11 @@ async def test_streaming_holds_a_bounded_number_of_runs():
 
         tracemalloc.start()
         try:
-            await peak(150)
+            await peak(450)
             few, many = await peak(150), await peak(450)
         finally:
             tracemalloc.stop()
-    assert many < few + 1_000_000  # keeping the other 300 would take twice as much
+    assert many < few + 600_000  # keeping the other 300 would take four times as much
 
 
 async def test_unknown_statuses_survive(sim: Simulator, lab: ModelLabClient):
@@ -514,6 +513,6 @@ async def test_refused_keys_cost_few_requests_on_every_route(
     """Also if the listing is refused before the single requests are."""
     sim.faults.always(Fault.status(status))
     async with client_for(sim) as lab:
-        kinds = Counter([type(o.error) async for o in lab.runs.fetch(range(20_000), route=route)])
-    assert kinds in ({AuthenticationError: 20_000}, {PermissionDeniedError: 20_000})
+        kinds = Counter([type(o.error) async for o in lab.runs.fetch(range(5_000), route=route)])
+    assert kinds in ({AuthenticationError: 5_000}, {PermissionDeniedError: 5_000})
     assert sim.counts.requests <= SLOW_START

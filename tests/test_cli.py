@@ -8,6 +8,7 @@ import json
 
 import pytest
 import typer
+import typer.main
 from typer import testing
 
 from modellab_async import Run, __version__, from_json
@@ -31,7 +32,7 @@ def settings(sim: Simulator) -> dict[str, str]:
 
 
 # Building all commands takes ten times as long as running one.
-testing._get_command = functools.cache(testing._get_command)  # type: ignore[assignment]
+vars(testing)["_get_command"] = functools.cache(typer.main.get_command)
 
 
 async def invoke(*arguments: object, env: dict[str, str]) -> testing.Result:

@@ -591,9 +591,7 @@ class TestInVirtualTime:
 class TestOverASocket:
     """The same with a client, a server, and time that passes when it is waited for."""
 
-    async def test_many_tasks_behind_one_429_make_one_pause(
-        self, sim: Simulator, fake: FakeClock
-    ):
+    async def test_many_tasks_behind_one_429_make_one_pause(self, sim: Simulator, fake: FakeClock):
         """All tasks of a limit pause once, until the time named, and then all succeed."""
         sim.faults.next(Fault.rate_limited(reset="30"))
         pauses: list[Any] = []
@@ -618,14 +616,11 @@ class TestOverASocket:
         assert seen[3] == 0
         assert all(moment >= 30 for moment in seen[4:])
 
-    @pytest.mark.parametrize("rounding", ["floor", "ceil"])
-    async def test_a_quota_is_used_up_and_hardly_ever_overdrawn(
-        self, fake: FakeClock, rounding: str
-    ):
+    async def test_a_quota_is_used_up_and_hardly_ever_overdrawn(self, fake: FakeClock):
         """Of 500 runs under 100 per 10 s, at most one request is refused, and no window is lost."""
         fake.now = 3.3
         fake.settle = 0.25  # time must not jump while answers are on their way
-        limit = ServerLimit(100, 10, rounding=rounding)  # type: ignore[arg-type]
+        limit = ServerLimit(100, 10, rounding="floor")
         limiter = AdaptiveLimiter(100, fake.clock())
         fake.busy = lambda: limiter.in_flight > 0
         async with (

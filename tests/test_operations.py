@@ -187,6 +187,7 @@ async def test_each_operation_sends_what_the_api_documents(operation: Operation)
     async with Simulator(runs=100) as sim, client_for(sim) as lab:
         sim.insert_project(PROJECT, artifacts={FILE: CONTENT})
         sim.insert_run(5, project_id=PROJECT, artifacts={FILE: CONTENT})
+        sim.insert_run(RUN)
         value = await operation.call(lab)
         (request,) = sim.requests
     path = request.path.removeprefix("/api/v2/model-lab-api")
@@ -222,6 +223,7 @@ async def test_values_are_what_the_server_holds():
 async def test_state_is_changed_and_repeats_are_harmless():
     """Pins and stars can be set and taken twice; a deleted run is gone."""
     async with Simulator(runs=100) as sim, client_for(sim) as lab:
+        sim.insert_run(RUN)
         for _ in range(2):
             await lab.runs.pin(RUN)
         assert (await lab.runs.get(RUN)).is_pinned
@@ -249,6 +251,7 @@ async def test_state_is_changed_and_repeats_are_harmless():
 async def test_a_404_to_a_repeated_delete_is_success_only_after_a_lost_answer(fault, gone, fake):
     """A 404 after a 503 is a 404; after a lost answer it means that the run is gone as asked."""
     async with Simulator(runs=100) as sim, client_for(sim, clock=fake.clock()) as lab:
+        sim.insert_run(RUN)
         if not gone:
             sim.delete_run(RUN)
         sim.faults.next(fault)

@@ -381,7 +381,6 @@ async def test_a_site_is_asked_over_https(site: str) -> None:
 async def test_our_session_is_traced_by_nobody(own: Simulator) -> None:
     """It has no aiohttp traces, which would see the headers."""
 
-
     def sessions() -> list[aiohttp.ClientSession]:
         # A mock of a session would be an instance, too.
         return [found for found in gc.get_objects() if type(found) is aiohttp.ClientSession]

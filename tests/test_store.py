@@ -43,17 +43,9 @@ async def sim(clock: ManualClock) -> AsyncIterator[Simulator]:
         yield simulator
 
 
-@pytest.fixture(scope="session")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database without a run: copying it is ten times as fast as making another."""
-    path = tmp_path_factory.mktemp("store") / "runs.duckdb"
-    open_store(path).close()
-    return path
-
-
 @pytest.fixture
-def store(tmp_path: Path, empty: Path) -> Iterable[Store]:
-    with open_store(shutil.copy(empty, tmp_path)) as opened:
+def store(tmp_path: Path, empty_database: Path) -> Iterable[Store]:
+    with open_store(shutil.copy(empty_database, tmp_path)) as opened:
         yield opened
 
 

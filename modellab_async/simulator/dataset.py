@@ -406,7 +406,7 @@ def _make_up(generator: Generator) -> tuple[sqlite3.Connection, Mapping[int, Pro
     return database, projects
 
 
-_template: Final = functools.lru_cache(maxsize=4)(_make_up)
+_template: Final = functools.lru_cache(maxsize=16)(_make_up)
 
 
 def _write_projects(database: sqlite3.Connection, projects: Collection[Project]) -> None:
