@@ -327,6 +327,7 @@ def test_polars_and_duckdb_read_a_table(runs: list[Run]):
         assert found.fetchall() == expected
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("missing", ["pyarrow", "duckdb"])
 def test_without_a_library_the_error_names_the_extra(missing: str):
     """The module can be imported, and says what to install when it is used."""
