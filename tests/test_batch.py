@@ -42,8 +42,7 @@ def told(outcomes: list[Outcome]) -> list[tuple[str, Any, type | None]]:
     )
 
 
-@pytest.mark.parametrize("soft_delete", [True, False])
-@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize(("soft_delete", "ordered"), [(True, False), (False, True)])
 async def test_both_routes_give_the_same_outcomes(soft_delete: bool, ordered: bool):
     """Good, deleted, missing, repeated and invalid ids: batch and auto tell what single tells."""
     async with Simulator(runs=250, soft_delete=soft_delete) as sim:

@@ -331,11 +331,11 @@ async def test_streaming_holds_a_bounded_number_of_runs():
 
         tracemalloc.start()
         try:
-            await peak(450)
-            few, many = await peak(150), await peak(450)
+            await peak(300)
+            few, many = await peak(120), await peak(300)
         finally:
             tracemalloc.stop()
-    assert many < few + 600_000  # keeping the other 300 would take four times as much
+    assert many < few + 600_000  # keeping the other 180 would take 1.6 MB
 
 
 async def test_unknown_statuses_survive(sim: Simulator, lab: ModelLabClient):
