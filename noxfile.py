@@ -32,7 +32,7 @@ PROSE = (  # with docstrings, errors and --help
 # Each worker takes whole files as long as it can, so that fixtures of a file are made once.
 PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 # Tests start many programs, each of which would compile the package anew.
-CACHED = {"PYTHONDONTWRITEBYTECODE": None}
+CACHED: dict[str, str | None] = {"PYTHONDONTWRITEBYTECODE": None}
 
 
 def group(*names: str) -> list[str]:

@@ -335,7 +335,7 @@ async def test_streaming_holds_a_bounded_number_of_runs():
             few, many = await peak(120), await peak(300)
         finally:
             tracemalloc.stop()
-    assert many < few + 600_000  # keeping the other 180 would take 1.6 MB
+    assert many < few + 600_000  # keeping the other 180 would take 1 MB
 
 
 async def test_unknown_statuses_survive(sim: Simulator, lab: ModelLabClient):
