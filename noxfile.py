@@ -29,7 +29,10 @@ PROSE = (  # with docstrings, errors and --help
     *("modellab_async", "_modellab_async_cli.py", "_modellab_async_pytest.py"),
     "docs/_build/html/reference/command-line.html",
 )
-PARALLEL = ("-n", "auto", "--maxprocesses", "4")
+# Each worker takes whole files as long as it can, so that fixtures of a file are made once.
+PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
+# Tests start many programs, each of which would compile the package anew.
+CACHED: dict[str, str | None] = {"PYTHONDONTWRITEBYTECODE": None}
 
 
 def group(*names: str) -> list[str]:
@@ -67,25 +70,34 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """All tests: with coverage on the oldest Python, in development mode on the newest."""
+    """All tests; in development mode on the newest Python."""
     session.install(*IN_PLACE, *group("test"))
-    coverage = ("--cov", "--cov-report=term") if session.python == PYTHONS[0] else ()
     env = {"PYTHONDEVMODE": "1"} if session.python == PYTHONS[-1] else {}
-    session.run("pytest", *PARALLEL, *coverage, *session.posargs, env=env)
+    session.run("pytest", *PARALLEL, *session.posargs, env=CACHED | env)
+
+
+@nox.session(python=PYTHONS[0], default=False)
+def coverage(session: nox.Session) -> None:
+    """Which lines and branches no test runs. Apart from the tests, which it makes much slower."""
+    session.install(*IN_PLACE, *group("test"))
+    session.run("pytest", *PARALLEL, "--cov", "--cov-report=term", *session.posargs, env=CACHED)
 
 
 @nox.session(python=PYTHONS[0])
 def lowest(session: nox.Session) -> None:
     """All tests with the oldest versions of everything that the package needs."""
     session.install(*IN_PLACE, *lowest_allowed(), *group("test"))
-    session.run("pytest", *PARALLEL, *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs, env=CACHED)
 
 
 @nox.session(python=PYTHONS[1])
 def core(session: nox.Session) -> None:
-    """All tests that need no extra, with none installed, on a Python between the two."""
+    """Tests that need no extra, with none installed, on a Python between the two.
+
+    Without those that start programs: these run the same code as the others do.
+    """
     session.install("-e", ".", *group("test"))
-    session.run("pytest", *PARALLEL, *session.posargs)
+    session.run("pytest", *PARALLEL, "-m", "not process", *session.posargs, env=CACHED)
 
 
 @nox.session
@@ -139,7 +151,7 @@ def browser(session: nox.Session) -> None:
 def thorough(session: nox.Session) -> None:
     """Every case where the default run takes a sample: cancellations, generated inputs, fuzzing."""
     session.install(*IN_PLACE, *group("test"))
-    session.run("pytest", *PARALLEL, *session.posargs, env={"MODELLAB_THOROUGH": "1"})
+    session.run("pytest", *PARALLEL, *session.posargs, env=CACHED | {"MODELLAB_THOROUGH": "1"})
 
 
 @nox.session(python=PYTHONS[0], default=False)

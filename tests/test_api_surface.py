@@ -125,6 +125,7 @@ def test_star_import() -> None:
     assert set(names) - {"__builtins__"} == set(EXPORTED)
 
 
+@pytest.mark.process
 def test_importing_is_lean() -> None:
     """Importing the package imports no edge of it, and nothing that is optional."""
     code = "import modellab_async, sys, json; print(json.dumps(sorted(sys.modules)))"

@@ -16,6 +16,8 @@ import pytest
 
 import modellab_async
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parent.parent
 RUNS = "/api/v2/model-lab-api/runs"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 
 import pytest
 import typer
-from typer.testing import CliRunner, Result
+import typer.main
+from typer import testing
 
 from modellab_async import Run, __version__, from_json
 from modellab_async.cli import app
@@ -29,10 +31,14 @@ def settings(sim: Simulator) -> dict[str, str]:
     }
 
 
-async def invoke(*arguments: object, env: dict[str, str]) -> Result:
+# Building all commands takes ten times as long as running one.
+vars(testing)["_get_command"] = functools.cache(typer.main.get_command)
+
+
+async def invoke(*arguments: object, env: dict[str, str]) -> testing.Result:
     """Run a command in a thread, so that the simulator can answer it from this loop."""
     return await asyncio.to_thread(
-        CliRunner().invoke, app, [str(argument) for argument in arguments], env=env
+        testing.CliRunner().invoke, app, [str(argument) for argument in arguments], env=env
     )
 
 

@@ -8,8 +8,10 @@ import json
 import random
 import re
 import resource
+import shutil
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +35,17 @@ def contents(path: Path) -> dict[str, list[dict[str, Any]]]:
         return {name: store.rows(f"FROM {name} ORDER BY ALL") for name in TABLES}
 
 
+@pytest.fixture
+async def sim() -> AsyncIterator[Simulator]:
+    """A simulator of 300 small runs."""
+    async with Simulator(runs=300, size="small") as simulator:
+        yield simulator
+
+
 async def test_a_sync_and_its_summary(sim: Simulator, tmp_path: Path) -> None:
     """A line of JSON sums up; the next sync has nothing to do."""
     path = tmp_path / "runs.duckdb"
-    for kind, runs in (("listing", 2_000), ("update", 0)):
+    for kind, runs in (("listing", 300), ("update", 0)):
         result = await invoke("sync", path, env=settings(sim))
         assert (result.exit_code, result.stderr) == (0, "")
         summary = json.loads(result.stdout)
@@ -150,6 +159,7 @@ async def test_killed_syncs_lose_and_double_nothing(shell: Shell, tmp_path: Path
 
 
 @posix
+@pytest.mark.process
 async def test_the_soak_of_kills_holds_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The published soak, which does the same thirty times, works."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
@@ -175,7 +185,7 @@ async def test_an_interrupted_sync_resumes(shell: Shell, tmp_path: Path) -> None
 
 
 @posix
-async def test_a_full_disk(shell: Shell, sim: Simulator, tmp_path: Path) -> None:
+async def test_a_full_disk(shell: Shell, tmp_path: Path) -> None:
     """A write that fails is one line, and the same command resumes once there is room."""
     path = tmp_path / "runs.duckdb"
     limited = (
@@ -184,12 +194,13 @@ async def test_a_full_disk(shell: Shell, sim: Simulator, tmp_path: Path) -> None
         "from modellab_async.__main__ import main; main()"
     )
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
-    process = await shell.python("-c", limited, "sync", path, env=environment(sim))
-    code, stdout, stderr = await finish(process)
-    assert (code, stdout) == (1, "")
-    assert stderr.splitlines()[-1].startswith(f"error: {path}: ")
-    assert "Traceback" not in stderr
-    code, stdout, _ = await finish(await shell.modellab("sync", path, env=environment(sim)))
+    async with Simulator(runs=2_000) as sim:
+        process = await shell.python("-c", limited, "sync", path, env=environment(sim))
+        code, stdout, stderr = await finish(process)
+        assert (code, stdout) == (1, "")
+        assert stderr.splitlines()[-1].startswith(f"error: {path}: ")
+        assert "Traceback" not in stderr
+        code, stdout, _ = await finish(await shell.modellab("sync", path, env=environment(sim)))
     assert (code, json.loads(stdout)["runs"]) == (0, 2_000)
 
 
@@ -254,17 +265,17 @@ async def test_answers_on_a_terminal(shell: Shell, database: Path) -> None:
     ],
 )
 async def test_wrong_questions_are_told_in_a_line(
-    database: Path, monkeypatch: pytest.MonkeyPatch, query: str, said: str
+    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: str, said: str
 ) -> None:
     """An error of SQL is one line; nothing is written, and no other file is read."""
-    monkeypatch.chdir(database.parent)
-    before = {path.name for path in database.parent.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    database = shutil.copy(empty_database, tmp_path)
     result = await invoke("sql", database, query, env={})
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("error: ")
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
-    assert {path.name for path in database.parent.iterdir()} == before
+    assert names_in(tmp_path) == ["runs.duckdb"]
 
 
 async def test_no_such_database(tmp_path: Path) -> None:

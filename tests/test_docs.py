@@ -120,7 +120,10 @@ def helped(group: Any) -> Iterator[str]:
         yield from helped(command)
 
 
-@pytest.mark.parametrize("line", sorted(set(helped(typer.main.get_command(app)))))
+COMMAND: Any = typer.main.get_command(app)
+
+
+@pytest.mark.parametrize("line", sorted(set(helped(COMMAND))))
 def test_the_examples_of_the_help_are_commands(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -128,7 +131,7 @@ def test_the_examples_of_the_help_are_commands(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ids.txt").write_text("70158\n")
     words = shlex.split(re.split(r" [|>] ", line[line.index("modellab ") :])[0])[1:]
-    command: Any = typer.main.get_command(app)
+    command = COMMAND
     while words and words[0] in getattr(command, "commands", {}):
         command = command.commands[words.pop(0)]
     assert command.make_context(line, words).args == []

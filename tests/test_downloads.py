@@ -342,8 +342,8 @@ async def test_refused_keys_end_all_at_once(sim, lab, tmp_path):
 
 
 async def test_memory_stays_flat(tmp_path):
-    """A file of 200 MB takes a few batches of memory, whatever its size."""
-    async with simulator({"model/big.bin": 200 * MB}) as sim, client_for(sim) as lab:
+    """A file of 48 MB takes a few batches of memory, whatever its size."""
+    async with simulator({"model/big.bin": 48 * MB}) as sim, client_for(sim) as lab:
         await lab.artifacts.download(5, "run-42/artifacts/model/big.bin", tmp_path / "warm")
         tracemalloc.start()
         try:
@@ -351,7 +351,7 @@ async def test_memory_stays_flat(tmp_path):
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert target.stat().st_size == 200 * MB
+    assert target.stat().st_size == 48 * MB
     assert peak < 12 * MB
 
 
@@ -359,7 +359,7 @@ async def test_memory_stays_flat(tmp_path):
 async def test_cancellation_leaves_the_part_file_and_nothing_else(tmp_path, files):
     """No task and no request in flight; what was written is kept, and resumed."""
     names = [f"{number}.bin" for number in range(files)]
-    async with simulator(dict.fromkeys(names, 64 * MB)) as sim, client_for(sim) as lab:
+    async with simulator(dict.fromkeys(names, 32 * MB)) as sim, client_for(sim) as lab:
         before = tasks_of_ours()
         task = asyncio.create_task(lab.artifacts.download_run(42, tmp_path))
         await eventually(lambda: lab.stats.bytes_received > 16 * MB)

@@ -130,6 +130,7 @@ async def test_what_has_come_is_on_disk_before_a_server_stalls(tmp_path):
         hung_up.set()
 
 
+@pytest.mark.process
 async def test_a_killed_download_is_resumed_by_another_process(tmp_path):
     """After SIGKILL in the middle, a second process resumes and ends with the right bytes."""
     async with simulator({"model/big.bin": 128 * MB}) as sim:

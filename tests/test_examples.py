@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -87,16 +87,37 @@ async def result_of(process: Process) -> tuple[int | None, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
-async def test_the_best_run_and_its_adapter(trained: Simulator, tmp_path: Path) -> None:
+BestAdapter = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+def best_adapter(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> BestAdapter:
+    """Runs the example inside this process, with these arguments; returns what it prints."""
+
+    async def run(sim: Simulator, *arguments: object) -> str:
+        monkeypatch.setenv("MODELLAB_BASE_URL", sim.base_url)
+        monkeypatch.setenv("DD_API_KEY", sim.api_key)
+        monkeypatch.setenv("DD_APP_KEY", sim.app_key)
+        monkeypatch.setattr(sys, "argv", ["best_adapter.py", *map(str, arguments)])
+        await example("best_adapter").main()
+        return capsys.readouterr().out
+
+    return run
+
+
+async def test_the_best_run_and_its_adapter(
+    trained: Simulator, best_adapter: BestAdapter, tmp_path: Path
+) -> None:
     """The lowest metric among the completed runs wins, and only its adapter comes to disk."""
-    process = await start_example("best_adapter", 7, "eval_loss", tmp_path / "out", sim=trained)
-    code, out, err = await result_of(process)
-    assert (code, err) == (0, "")
+    out = await best_adapter(trained, 7, "eval_loss", tmp_path / "out")
     assert out.startswith("run 900120 ")
     files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert files == {"adapter_config.json": b"{}", "adapter_model.safetensors": b"120"}
 
 
+@pytest.mark.process
 async def test_no_run_has_the_metric(trained: Simulator, tmp_path: Path) -> None:
     """It says so, and fails."""
     process = await start_example("best_adapter", 7, "nonsense", tmp_path, sim=trained)
@@ -105,7 +126,9 @@ async def test_no_run_has_the_metric(trained: Simulator, tmp_path: Path) -> None
     assert err == "no completed run of project 7 has nonsense and one of adapter/, model/\n"
 
 
-async def test_the_next_best_run_if_the_best_kept_nothing(sim: Simulator, tmp_path: Path) -> None:
+async def test_the_next_best_run_if_the_best_kept_nothing(
+    sim: Simulator, best_adapter: BestAdapter, tmp_path: Path
+) -> None:
     """A run without an adapter or a model is passed over; a model will do."""
     for run_id, loss, files in (
         (910_000, 0.1, {"checkpoints/1.bin": 10}),
@@ -116,14 +139,12 @@ async def test_the_next_best_run_if_the_best_kept_nothing(sim: Simulator, tmp_pa
         sim.insert_run(
             run_id, project_id=7, status="completed", metric_summaries=metrics, artifacts=files
         )
-    code, out, err = await result_of(
-        await start_example("best_adapter", 7, "eval_loss", tmp_path, sim=sim)
-    )
-    assert (code, err) == (0, "")
+    out = await best_adapter(sim, 7, "eval_loss", tmp_path)
     assert out.startswith("run 910001 ")
     assert (tmp_path / "weights.bin").read_bytes() == b"learned"
 
 
+@pytest.mark.process
 async def test_the_documented_arguments(tmp_path: Path) -> None:
     """What its docstring says to type ends well on a simulator as it comes."""
     async with Simulator() as sim:
@@ -135,6 +156,7 @@ async def test_the_documented_arguments(tmp_path: Path) -> None:
     assert paths
 
 
+@pytest.mark.process
 async def test_no_keys(sim: Simulator, tmp_path: Path) -> None:
     """What is not set is told in one line."""
     process = await start_example("best_adapter", 7, "eval_loss", tmp_path, sim=sim, DD_API_KEY="")
@@ -218,6 +240,7 @@ async def test_a_caller_that_hangs_up_stops_the_work(
     await eventually(lambda: sim.counts.in_flight == 0)
 
 
+@pytest.mark.process
 async def test_the_service_starts_and_stops(sim: Simulator) -> None:
     """As a process: it answers, and SIGTERM ends it with its client closed."""
     with socket.create_server(("127.0.0.1", 0)) as free:

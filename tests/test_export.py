@@ -41,10 +41,16 @@ FORMATS = ["jsonl", "csv", "parquet"]
 
 
 @pytest.fixture
-async def sim() -> AsyncIterator[Simulator]:
-    """A simulator of 1,100 runs: more than one step to disk."""
-    async with Simulator(runs=1_100, record=20_000) as simulator:
+async def sim(request: pytest.FixtureRequest) -> AsyncIterator[Simulator]:
+    """A simulator of 250 runs of all sizes, or as a test says."""
+    async with Simulator(**getattr(request, "param", {"runs": 250})) as simulator:
         yield simulator
+
+
+more_than_a_step = pytest.mark.parametrize(
+    "sim", [{"runs": 1_100, "size": "small"}], indirect=True, ids=["1100 small runs"]
+)
+"""With more runs than are written to disk in one step."""
 
 
 def served(sim: Simulator) -> list[Run]:
@@ -87,6 +93,7 @@ def left_over(path: Path) -> set[str]:
     return {name.removeprefix(path.name) for name in names_in(path.parent)}
 
 
+@more_than_a_step
 async def test_parquet_is_read_back_equal(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
     """The file's table is that of the runs served; polars and DuckDB read the same from it."""
     path = tmp_path / "runs.parquet"
@@ -198,6 +205,7 @@ async def interrupted(lab: ModelLabClient, path: Path, ids: Iterable[int], **opt
         await export_runs(lab, source(), path=path, **options)
 
 
+@more_than_a_step
 async def test_an_interrupted_export_resumes(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
     """What was fetched is not asked for again, not lost and not there twice."""
     path = tmp_path / "runs.parquet"
@@ -214,6 +222,7 @@ async def test_an_interrupted_export_resumes(sim: Simulator, lab: ModelLabClient
     assert left_over(path) == {""}
 
 
+@more_than_a_step
 async def test_an_interrupted_listing_resumes(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
     """Its pages are not read again, and another format can be written from them."""
 
@@ -263,6 +272,7 @@ async def test_resuming_what_never_began_begins(lab: ModelLabClient, tmp_path: P
     assert exported.runs > 0
 
 
+@pytest.mark.process
 async def test_two_exports_of_one_file(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
     """The second one is told that the file is in use."""
     path = tmp_path / "runs.csv"
@@ -370,7 +380,7 @@ async def test_a_store_is_exported_without_a_request(
     with open_store(tmp_path / "runs.duckdb", read_only=True) as store:
         exported = export_store(store, path=tmp_path / "runs.parquet", columns=NAMES)
     assert sim.counts.requests == before
-    assert (exported.runs, exported.fetched, exported.failed) == (1_099, 0, 0)
+    assert (exported.runs, exported.fetched, exported.failed) == (249, 0, 0)
     table = frames.to_table(served(sim), columns=NAMES)
     assert read_like(table, exported.path).sort_by("id").equals(table.sort_by("id"))
 

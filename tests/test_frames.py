@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -13,7 +14,8 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from conftest import THOROUGH
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modellab_async import (
@@ -80,7 +82,7 @@ async def one_by_one(runs: Iterable[Run]) -> AsyncIterator[Run]:
 @pytest.fixture(scope="module")
 def runs() -> list[Run]:
     """Some of the simulator's runs, with all their quirks."""
-    sim = Simulator(runs=300)
+    sim = Simulator(runs=100)
     return [from_dict(sim.resource(run_id), Run) for run_id in sim.run_ids]
 
 
@@ -107,11 +109,21 @@ def test_a_param_is_numeric_where_every_value_parses(values: list[str | None], k
     assert params_table(*values).type == kind
 
 
-@given(st.lists(st.integers(-(2**70), 2**70) | st.floats(), min_size=1, max_size=5))
-def test_no_number_changes_its_value(numbers: list[int | float]):
+numbers = st.lists(st.integers(-(2**70), 2**70) | st.floats(), min_size=1, max_size=5)
+
+
+@given(st.lists(numbers, min_size=1, max_size=6))
+@settings(max_examples=400 if THOROUGH else 10)  # each makes a table, of several columns
+def test_no_number_changes_its_value(columns: list[list[int | float]]):
     """Whatever type a column gets, its values are equal to those that the params were made from."""
-    found = params_table(*map(str, numbers)).to_pylist()
-    assert [str(type(n)(f)) for n, f in zip(numbers, found, strict=True)] == list(map(str, numbers))
+    params = itertools.zip_longest(
+        *([(f"p{i}", str(number)) for number in column] for i, column in enumerate(columns))
+    )
+    runs = [make_run(i, dict(filter(None, row))) for i, row in enumerate(params)]
+    table = frames.to_table(runs, columns=[f"params.p{i}" for i in range(len(columns))])
+    for i, column in enumerate(columns):
+        found = table.column(f"params.p{i}").to_pylist()[: len(column)]
+        assert [str(type(n)(f)) for n, f in zip(column, found, strict=True)] == [*map(str, column)]
 
 
 def test_a_wide_table_has_all_of_a_run():
@@ -315,6 +327,7 @@ def test_polars_and_duckdb_read_a_table(runs: list[Run]):
         assert found.fetchall() == expected
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("missing", ["pyarrow", "duckdb"])
 def test_without_a_library_the_error_names_the_extra(missing: str):
     """The module can be imported, and says what to install when it is used."""
@@ -332,6 +345,7 @@ def test_without_a_library_the_error_names_the_extra(missing: str):
     )
 
 
+@pytest.mark.process
 def test_importing_what_makes_tables_imports_neither_pyarrow_nor_duckdb():
     """The command line stays quick to start."""
     code = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 from unittest.mock import AsyncMock, create_autospec
 
 import pytest
@@ -19,12 +20,17 @@ AWAITED = [
 ]
 
 
-@pytest.mark.parametrize(("attribute", "name"), AWAITED)
-def test_methods_that_are_awaited(attribute: str, name: str):
-    """Each of them is an `AsyncMock`, whether the class or an instance is asked for."""
-    instance = create_autospec(ModelLabClient, instance=True)
+@pytest.fixture(scope="module")
+def mocks() -> tuple[Any, Any]:
+    """A mock of an instance, and what a mock of the class makes."""
     made = create_autospec(ModelLabClient)(api_key="a", app_key="b")
-    for lab in (instance, made):
+    return create_autospec(ModelLabClient, instance=True), made
+
+
+@pytest.mark.parametrize(("attribute", "name"), AWAITED)
+def test_methods_that_are_awaited(mocks: tuple[Any, Any], attribute: str, name: str):
+    """Each of them is an `AsyncMock`, whether the class or an instance is asked for."""
+    for lab in mocks:
         assert isinstance(getattr(getattr(lab, attribute), name), AsyncMock)
 
 

@@ -184,9 +184,10 @@ async def _page(pager: Any) -> Any:
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 async def test_each_operation_sends_what_the_api_documents(operation: Operation):
     """Method, path, query and headers are the documented ones, and the answer is typed."""
-    async with Simulator() as sim, client_for(sim) as lab:
+    async with Simulator(runs=100) as sim, client_for(sim) as lab:
         sim.insert_project(PROJECT, artifacts={FILE: CONTENT})
         sim.insert_run(5, project_id=PROJECT, artifacts={FILE: CONTENT})
+        sim.insert_run(RUN)
         value = await operation.call(lab)
         (request,) = sim.requests
     path = request.path.removeprefix("/api/v2/model-lab-api")
@@ -199,7 +200,7 @@ async def test_each_operation_sends_what_the_api_documents(operation: Operation)
 
 async def test_values_are_what_the_server_holds():
     """The decoded answers say what the simulator was told."""
-    async with Simulator() as sim, client_for(sim) as lab:
+    async with Simulator(runs=100) as sim, client_for(sim) as lab:
         sim.insert_project(PROJECT, name="ranking", artifacts={FILE: CONTENT})
         sim.insert_run(5, project_id=PROJECT, artifacts={"a/b.bin": b"xy", "c.txt": b"z"})
         assert (await lab.projects.get(PROJECT)).name == "ranking"
@@ -221,7 +222,8 @@ async def test_values_are_what_the_server_holds():
 
 async def test_state_is_changed_and_repeats_are_harmless():
     """Pins and stars can be set and taken twice; a deleted run is gone."""
-    async with Simulator() as sim, client_for(sim) as lab:
+    async with Simulator(runs=100) as sim, client_for(sim) as lab:
+        sim.insert_run(RUN)
         for _ in range(2):
             await lab.runs.pin(RUN)
         assert (await lab.runs.get(RUN)).is_pinned
@@ -248,7 +250,8 @@ async def test_state_is_changed_and_repeats_are_harmless():
 )
 async def test_a_404_to_a_repeated_delete_is_success_only_after_a_lost_answer(fault, gone, fake):
     """A 404 after a 503 is a 404; after a lost answer it means that the run is gone as asked."""
-    async with Simulator() as sim, client_for(sim, clock=fake.clock()) as lab:
+    async with Simulator(runs=100) as sim, client_for(sim, clock=fake.clock()) as lab:
+        sim.insert_run(RUN)
         if not gone:
             sim.delete_run(RUN)
         sim.faults.next(fault)
@@ -262,7 +265,7 @@ async def test_a_404_to_a_repeated_delete_is_success_only_after_a_lost_answer(fa
 
 async def test_a_stream_that_is_left_early_closes_its_connection():
     """The server sees the connection end, and nothing of the stream is left."""
-    async with Simulator() as sim:
+    async with Simulator(runs=100) as sim:
         sim.insert_run(5, project_id=PROJECT, artifacts={"big.bin": 50_000_000})
         async with client_for(sim, retry=RetryPolicy.none()) as lab:
             listing = await lab.runs.artifacts(5)

@@ -55,7 +55,7 @@ def test_the_workflow_runs_what_nox_runs():
     jobs = {name.partition("-")[0] for name in re.findall(r"session: ([\w.-]+)", workflow)}
     assert listed is not None
     sessions = {name.partition("-")[0] for name in ast.literal_eval(listed[1])}
-    assert jobs == sessions | {"lowest"}
+    assert jobs == sessions | {"lowest", "coverage"}
 
 
 def test_hooks_run_the_linters_of_the_lint_session():

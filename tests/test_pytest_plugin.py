@@ -118,6 +118,7 @@ def test_it_costs_those_nothing_who_do_not_use_it(installed: pytest.Pytester) ->
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.process
 def test_it_needs_no_pytest_asyncio() -> None:
     """It can be loaded where that is not installed."""
     code = "import sys; sys.modules['pytest_asyncio'] = None; import _modellab_async_pytest"

@@ -198,7 +198,7 @@ async def test_a_fetch_gives_an_id_up_at_its_deadline(sim: Simulator, fake: Fake
 
 @pytest.mark.parametrize("seconds", [1, 3])
 def test_no_call_fails_in_a_short_outage(seconds: float):
-    """5,000 concurrent calls all outlast a blip of 503s, with hardly more requests than calls."""
+    """2,000 concurrent calls all outlast a blip of 503s, with at most 500 requests more."""
     began: list[float] = []
 
     def rule(now: float) -> tuple[int, dict[str, str]]:
@@ -210,12 +210,12 @@ def test_no_call_fails_in_a_short_outage(seconds: float):
     async def main() -> list[Any]:
         lab: ModelLabClient = server.client()
         return await asyncio.gather(
-            *(lab.runs.get(1) for _ in range(5_000)), return_exceptions=True
+            *(lab.runs.get(1) for _ in range(2_000)), return_exceptions=True
         )
 
     ends = virtual.run(main())
     assert [end for end in ends if isinstance(end, Exception)] == []
-    assert len(server.log) <= 1.1 * 5_000
+    assert len(server.log) <= 2_000 + 500
 
 
 @pytest.mark.parametrize("seconds", [1, 10])

@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import attrs
 import pytest
-from conftest import FakeClock, client_for, eventually
+from conftest import THOROUGH, FakeClock, client_for, eventually
 from rich.traceback import Traceback
 
 from modellab_async import (
@@ -117,17 +117,22 @@ async def test_the_objects_of_a_session_show_no_secret(own: Simulator, kind: str
             assert_hidden(*told(caught.value))
 
 
-def faults(secret: str) -> Iterator[Fault]:
+def faults(*secrets: str) -> Iterator[Fault]:
     """All that can go wrong with a request, and answers that echo a secret."""
-    echo = ECHO.format(secret.replace('"', '\\"')).encode()
     yield from DEFAULT_FAULTS
+    yield Fault.stall()
+    for secret in secrets:
+        yield from echoes(secret)
+
+
+def echoes(secret: str) -> Iterator[Fault]:
+    echo = ECHO.format(secret.replace('"', '\\"')).encode()
     for status in (400, 403, 500):
         yield Fault.status(status, body=echo)
     yield Fault.status(500, body=echo * 100)
     yield Fault.status(502, headers={"Server": secret, "Content-Type": secret})
     limit = {"X-RateLimit-Name": secret, "X-RateLimit-Reset": "900", "X-RateLimit-Remaining": "0"}
     yield Fault.status(429, headers=limit)
-    yield Fault.stall()
 
 
 WORK: dict[str, Callable[[ModelLabClient, int, Path], Awaitable[Any]]] = {
@@ -156,7 +161,10 @@ async def test_no_failure_shows_a_secret(
     caplog.set_level(logging.DEBUG)
     asyncio.get_running_loop().set_debug(True)
     secrets = (TOKEN,) if kind != "keys" else tuple(KEYS.values())
-    for fault in [fault for secret in secrets for fault in faults(secret)]:
+    # In the sample, single gets by keys meet every fault, and together all other work does so.
+    every = THOROUGH or (what, kind) == ("get", "keys")
+    begin, step = (0, 1) if every else (len(what + kind) % 3, 3)
+    for fault in [*faults(*secrets)][begin::step]:
         async with ModelLabClient(
             base_url=own.base_url,
             **GIVEN[kind],
@@ -372,11 +380,13 @@ async def test_a_site_is_asked_over_https(site: str) -> None:
 
 async def test_our_session_is_traced_by_nobody(own: Simulator) -> None:
     """It has no aiohttp traces, which would see the headers."""
+
+    def sessions() -> list[aiohttp.ClientSession]:
+        # A mock of a session would be an instance, too.
+        return [found for found in gc.get_objects() if type(found) is aiohttp.ClientSession]
+
+    before = sessions()
     async with ModelLabClient(base_url=own.base_url, **KEYS) as lab:
         await lab.runs.get(own.run_ids[0])
-        sessions = [
-            found
-            for found in gc.get_objects()
-            if isinstance(found, aiohttp.ClientSession) and not found.closed
-        ]
-        assert [session.trace_configs for session in sessions] == [[]]
+        ours = [session for session in sessions() if session not in before]
+        assert [session.trace_configs for session in ours] == [[]]

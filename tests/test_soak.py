@@ -62,8 +62,7 @@ def gathered(
     return seconds, ends
 
 
-@pytest.mark.parametrize("rounding", ["ceil", "floor"])
-@pytest.mark.parametrize("latency", [0.02, 0.1])
+@pytest.mark.parametrize(("rounding", "latency"), [("ceil", 0.1), ("floor", 0.02)])
 def test_a_storm_of_429s_is_weathered(rounding: Any, latency: float):
     """1,000 tasks on 200 per 10 s: at most 1 % wasted, within 1.15 of the quota's minimum."""
     server = virtual.Server(limit=RateLimit(200, 10, rounding=rounding), latency=latency)
@@ -73,8 +72,7 @@ def test_a_storm_of_429s_is_weathered(rounding: Any, latency: float):
     assert seconds <= 1.15 * 39.8
 
 
-@pytest.mark.parametrize("rounding", ["ceil", "floor"])
-@pytest.mark.parametrize("phase", [0.2, 4.3])
+@pytest.mark.parametrize(("rounding", "phase"), [("ceil", 4.3), ("floor", 0.2)])
 def test_four_processes_share_a_quota(rounding: Any, phase: float):
     """All calls of four clients succeed, with at most 3 % of them refused on the way."""
     server = virtual.Server(limit=RateLimit(200, 10, rounding=rounding), latency=0.02, jitter=0.01)
@@ -145,10 +143,10 @@ def test_faults_that_go_on_are_paid_for():
     async def main() -> list[Any]:
         nonlocal lab
         lab = server.client()
-        calls = (lab.runs.get(1) for _ in range(5_000))
+        calls = (lab.runs.get(1) for _ in range(2_000))
         return await asyncio.gather(*calls, return_exceptions=True)
 
     ends = virtual.run(main())
-    assert sum(isinstance(end, Run) for end in ends) >= 4_995
+    assert sum(isinstance(end, Run) for end in ends) >= 1_998
     assert lab.stats.retries_refused == 0
-    assert len(server.log) == 5_000 + lab.stats.retries
+    assert len(server.log) == 2_000 + lab.stats.retries

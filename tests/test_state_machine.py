@@ -349,7 +349,7 @@ class ClientAndServer(RuleBasedStateMachine):
 TestClientAndServer = ClientAndServer.TestCase
 TestClientAndServer.settings = settings(
     derandomize=True,
-    max_examples=20,
+    max_examples=12,
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=list(HealthCheck),

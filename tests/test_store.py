@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable
@@ -37,14 +38,14 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def sim(clock: ManualClock) -> AsyncIterator[Simulator]:
-    """A simulator of 650 runs, seven pages, whose time moves by hand."""
-    async with Simulator(runs=650, record=20_000, clock=clock) as simulator:
+    """A simulator of 650 small runs, seven pages, whose time moves by hand."""
+    async with Simulator(runs=650, size="small", record=20_000, clock=clock) as simulator:
         yield simulator
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterable[Store]:
-    with open_store(tmp_path / "runs.duckdb") as opened:
+def store(tmp_path: Path, empty_database: Path) -> Iterable[Store]:
+    with open_store(shutil.copy(empty_database, tmp_path)) as opened:
         yield opened
 
 
@@ -72,11 +73,12 @@ def requests(sim: Simulator) -> int:
 # The first sync
 
 
-async def test_the_first_sync_stores_every_run(sim: Simulator, lab: ModelLabClient, store: Store):
+async def test_the_first_sync_stores_every_run(store: Store):
     """Each run is one row, equal to its model, with params, tags and metrics in order."""
-    done = await sync(lab, store)
+    async with Simulator(runs=320) as sim, client_for(sim) as lab:  # of all sizes
+        done = await sync(lab, store)
 
-    assert (done.id, done.kind, done.runs, done.failed, done.vanished) == (1, "listing", 650, 0, 0)
+    assert (done.id, done.kind, done.runs, done.failed, done.vanished) == (1, "listing", 320, 0, 0)
     assert done.finished_at
     assert done.started_at <= done.finished_at
     assert stored(store) == served(sim)
@@ -496,6 +498,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
+@pytest.mark.process
 def test_a_second_process(store: Store):
     """It is told in one line that the file is in use."""
     code = (

@@ -501,7 +501,7 @@ def _make_up(generator: Generator) -> tuple[sqlite3.Connection, Sequence[Project
     return database, projects
 
 
-_template: Final = functools.lru_cache(maxsize=4)(_make_up)
+_template: Final = functools.lru_cache(maxsize=16)(_make_up)
 
 
 def _where(filters: Mapping[str, str], values: Mapping[str, Any]) -> tuple[str, tuple[Any, ...]]:
