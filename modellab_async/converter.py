@@ -379,19 +379,22 @@ class Interner(dict[bytes, Any]):
         texts = b"\0".join(slices).split(b"\0")
         try:
             return tuple(map(self.__getitem__, texts))
-        except PARSE_ERRORS:
-            wrong = self._first_error(texts, f"$.attributes.{name}")
+        except PARSE_ERRORS as error:
+            wrong = self._locate(error, texts, f"$.attributes.{name}")
         raise wrong
 
-    def _first_error(self, texts: Sequence[bytes], path: str) -> DecodeError:
+    def _locate(self, error: Exception, texts: Sequence[bytes], path: str) -> DecodeError:
         for index, text in enumerate(texts):
             try:
                 self._decode(text)
-            except PARSE_ERRORS as error:
-                wrong = decode_error(error)
+            except PARSE_ERRORS as first:
+                wrong = decode_error(first)
                 wrong.path = f"{path}[{index}]{wrong.path.removeprefix('$')}"
                 return wrong
-        raise AssertionError("one of them could not be decoded before")
+        # Nesting that was too deep above is not so here, with fewer calls on the stack.
+        wrong = decode_error(error)
+        wrong.path = path
+        return wrong
 
 
 _interners: Final[dict[Any, Interner]] = {
