@@ -7,12 +7,13 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from ssl import SSLContext
 from typing import Any, Final, NoReturn, Self, cast
 
 import aiohttp
+import attrs
 import cattrs
 from yarl import URL
 
@@ -105,7 +106,8 @@ class ModelLabClient(Closing):
         allow_http: allow a plain-HTTP ``base_url`` that is not this machine's own.
         converter: the cattrs converter to use, see :func:`make_converter`.
         limiter: decides when requests may be sent, in place of the default `AdaptiveLimiter`;
-            any object with the methods of :class:`~modellab_async.limiter.Limiter`.
+            any object that implements :class:`~modellab_async.limiter.Limiter`. It is closed with
+            the client, so each client needs its own.
         clock: the source of time, sleep and randomness, for tests.
         hooks: observers of calls, attempts, retries and waits: an object with methods of
             :class:`Hooks`, or a sequence of such.
@@ -162,16 +164,17 @@ class ModelLabClient(Closing):
             raise ConfigError("the session given has its own credentials; remove its auth")
         proxy = hidden(environment_proxy(url) if proxy is None else proxy)
         counters = Counters()
-        self._clock = clock or Clock()
+        self._clock = Clock() if clock is None else clock
         self._counters = counters
         self._credentials = credentials
         self._converter = make_converter() if converter is None else checked_converter(converter)
         self._budget = RetryBudget(self._clock)
         if limiter is not None and max_concurrency is not None:
             raise ConfigError("give limiter or max_concurrency: a limiter has its own maximum")
-        self._limiter: Limiter = limiter or AdaptiveLimiter(
-            _concurrency(max_concurrency, session), self._clock, self._note_pause
-        )
+        if limiter is None:
+            most = _concurrency(max_concurrency, session)
+            limiter = AdaptiveLimiter(most, self._clock, self._note_pause)
+        self._limiter = limiter
         self._transport = Transport(
             url,
             credentials,
@@ -235,8 +238,11 @@ class ModelLabClient(Closing):
             for pause in self._pauses:
                 pause.cancel()
             self._budget.close()
-            self._limiter.close(ClientClosedError("this client was closed while the call waited"))
-            await self._transport.close()
+            closed = ClientClosedError("this client was closed while the call waited")
+            try:
+                self._limiter.close(closed)
+            finally:
+                await self._transport.close()
 
     async def __aenter__(self) -> Self:
         self._transport.check_usable()
@@ -250,9 +256,7 @@ class ModelLabClient(Closing):
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client is not pickled; make one in the process that uses it")
 
-    def perform(
-        self, call: Call, *, on_retry: Callable[[], object] | None = None
-    ) -> Coroutine[Any, Any, Any]:
+    async def perform(self, call: Call, *, on_retry: Callable[[], object] | None = None) -> Any:
         """Send a call, repeating it as the retry policy says, and decode its response.
 
         This is the one path of all operations, and the way to an operation that has no method.
@@ -266,12 +270,12 @@ class ModelLabClient(Closing):
         """
         state = CallState(call, on_retry=on_retry)
         if self._listeners is None:
-            return self._perform(state)
+            return await self._perform(state)
         redact = self._credentials.redact
         state.observer = CallObserver(
             self._listeners, state, self._shown(call), clock=self._clock, redact=redact
         )
-        return state.observer.call(self._perform(state))
+        return await state.observer.call(self._perform(state))
 
     async def _perform(self, state: CallState) -> Any:
         __tracebackhide__ = True  # in pytest and IPython
@@ -301,7 +305,7 @@ class ModelLabClient(Closing):
         state: CallState,
         attempt_call: Callable[[CallState], Awaitable[Any]],
     ) -> Any:
-        """Resume after the first failure; only a call that fails pays for tenacity."""
+        """Resume after the first failure; a call that succeeds at once never enters tenacity."""
         retries = retrying(
             state,
             self._retry,
@@ -324,13 +328,16 @@ class ModelLabClient(Closing):
         """One attempt: wait for admission, send, learn from the response, decode it."""
         call, transport = state.call, self._transport
         transport.check_usable()
-        if state.attempts > 0 and not waits_for_quota(state.failure):
-            await self._pay_for_retry(state)
-        permit = await self._admit(state)
+        state.in_budget = state.attempts > 0 and not waits_for_quota(state.failure)
+        if state.in_budget:
+            await self._wait_for_budget(state)
+        try:
+            permit = await self._admit(state)
+        except BaseException:
+            if state.in_budget:
+                self._budget.refund()
+            raise
         now = self._clock.monotonic()
-        if state.failure is not None and now >= state.deadline:
-            permit.release()
-            raise state.failure
         state.sent_at = self._budget.last_sent = now
         state.attempts += 1
         if state.attempts > 1:
@@ -339,19 +346,22 @@ class ModelLabClient(Closing):
             state.deadline = now + self._retry.deadline
         overloaded: bool | None = None
         try:
-            response, stream = await transport.send(call, min(self._timeout, state.deadline - now))
+            response, stream = await transport.send(
+                call, min(self._timeout, state.deadline - now), self._timeout
+            )
             rate_limit = RateLimit.from_headers(response.headers, now=self._clock.time)
             permit.update(response.status, rate_limit)
             state.status = response.status
             overloaded = response.status == 503
-        except RequestTimeoutError:
-            overloaded = True
+        except RequestTimeoutError as error:
+            if error.answer_lost:  # else it was the user's function that returned no token
+                overloaded = True
             raise
         finally:
             # A stream returns its permit as well: however long it is read, it holds up no call.
             permit.release(overloaded=overloaded)
         result = await self._result(state, response, rate_limit) if stream is None else stream
-        self._budget.credit(repeated=state.attempts > 1)
+        self._budget.credit(repeated=state.in_budget)
         return result
 
     async def _result(
@@ -362,7 +372,7 @@ class ModelLabClient(Closing):
         if not 200 <= status < 300:
             self._counters.rate_limited += status == 429
             if status not in RETRYABLE_STATUSES:
-                self._budget.credit(repeated=state.attempts > 1)  # a missing run is an answer too
+                self._budget.credit(repeated=state.in_budget)  # a missing run is an answer too
             redact = self._credentials.redact
             raise status_error(
                 call, self._shown(call), response, rate_limit, redact, now=self._clock.time
@@ -388,18 +398,14 @@ class ModelLabClient(Closing):
             raise
         return result
 
-    async def _pay_for_retry(self, state: CallState) -> None:
-        """Wait for retry budget."""
-        error = state.failure
+    async def _wait_for_budget(self, state: CallState) -> None:
+        """Take a repeat from the retry budget, or raise what the last attempt failed with."""
         if await self._budget.acquire(state.deadline):
             return
         self._transport.check_usable()
-        assert isinstance(error, StatusError | TransportError | DecodeError)
-        error.budget_empty = True
-        try:
-            raise error
-        finally:
-            del error  # its traceback holds this frame
+        assert isinstance(state.failure, StatusError | TransportError | DecodeError)
+        state.failure.budget_empty = True
+        raise state.failure
 
     async def _back_off(self, seconds: float) -> None:
         """Sleep, unless the client is closed meanwhile.
@@ -434,20 +440,21 @@ class ModelLabClient(Closing):
         since = self._clock.monotonic()
         try:
             permit = await self._limiter.acquire(request)
-        except asyncio.CancelledError:
-            if request.queued and state.observer is not None:
-                state.observer.waited(request, since)
-            raise
         except QuotaExhaustedError as error:
             refusal: ModelLabError | None = self._too_late(state, error)
         except TimeoutError:
             refusal = state.failure
         else:
+            now = self._clock.monotonic()
+            if request.paused and call.wait_for_quota:
+                state.deadline += now - since
+            if state.failure is None or now < state.deadline:
+                return permit
+            permit.release()
+            refusal = state.failure
+        finally:
             if request.queued and state.observer is not None:
                 state.observer.waited(request, since)
-            if request.paused and call.wait_for_quota:
-                state.deadline += self._clock.monotonic() - since
-            return permit
         assert refusal is not None  # only a retry is late, and it has failed before
         raise refusal
 
@@ -459,8 +466,9 @@ class ModelLabClient(Closing):
 
     def _too_late(self, state: CallState, wait: QuotaExhaustedError) -> RateLimitedError:
         """The error of a call that would have to wait for quota longer than it may."""
-        limit = wait.rate_limit and wait.rate_limit.redacted(self._credentials.redact)
-        name = f" {limit.name!r}" if limit and limit.name else ""
+        limit = attrs.evolve(wait.rate_limit or RateLimit(), reset=wait.seconds)
+        limit = limit.redacted(self._credentials.redact)
+        name = f" {limit.name!r}" if limit.name else ""
         url = self._shown(state.call)
         error = RateLimitedError(
             f"429 for {state.call.method} {url}: the rate limit{name} is used up for another"

@@ -1,4 +1,4 @@
-"""What is left by ``async with``: objects that hold tasks or sockets."""
+"""Base classes of objects that ``async with`` closes, since they hold tasks or sockets."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import asyncio
 import functools
 import json
 import math
+import traceback
 import typing
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -253,7 +254,9 @@ class ResourceHook(Generic[M]):
         Raises:
             DecodeError: with a path from the resource's root.
         """
-        if type(value) is not self.wire and isinstance(value, bytes | msgspec.Raw):
+        if type(value) is self.wire:
+            return self._from_wire(value)
+        if isinstance(value, bytes | msgspec.Raw):
             value = self._parse(bytes(value))
         return self._from_wire(value) if type(value) is self.wire else self._from_dict(value)
 
@@ -376,19 +379,22 @@ class Interner(dict[bytes, Any]):
         texts = b"\0".join(slices).split(b"\0")
         try:
             return tuple(map(self.__getitem__, texts))
-        except PARSE_ERRORS:
-            wrong = self._first_error(texts, f"$.attributes.{name}")
+        except PARSE_ERRORS as error:
+            wrong = self._locate(error, texts, f"$.attributes.{name}")
         raise wrong
 
-    def _first_error(self, texts: Sequence[bytes], path: str) -> DecodeError:
+    def _locate(self, error: Exception, texts: Sequence[bytes], path: str) -> DecodeError:
         for index, text in enumerate(texts):
             try:
                 self._decode(text)
-            except PARSE_ERRORS as error:
-                wrong = decode_error(error)
+            except PARSE_ERRORS as first:
+                wrong = decode_error(first)
                 wrong.path = f"{path}[{index}]{wrong.path.removeprefix('$')}"
                 return wrong
-        raise AssertionError("one of them could not be decoded before")
+        # Nesting that was too deep above is not so here, with fewer calls on the stack.
+        wrong = decode_error(error)
+        wrong.path = path
+        return wrong
 
 
 _interners: Final[dict[Any, Interner]] = {
@@ -460,7 +466,6 @@ class Listing(msgspec.Struct, Generic[T], gc=False):
     meta: Meta | None = None
 
 
-# Resources stay JSON, or are dicts if there is a NaN.
 @functools.cache
 def _document_decoder(wire: Any) -> Callable[[bytes], Any]:
     return msgspec.json.Decoder(Document[wire]).decode
@@ -471,6 +476,7 @@ def _listing_decoder(wire: Any) -> Callable[[bytes], Any]:
     return msgspec.json.Decoder(Listing[wire]).decode
 
 
+# Resources stay JSON, or are dicts if there is a NaN.
 _decode_raw_document: Final = msgspec.json.Decoder(Document[msgspec.Raw]).decode
 _convert_document: Final = functools.partial(msgspec.convert, type=Document[Any])
 _decode_raw_listing: Final = msgspec.json.Decoder(Listing[msgspec.Raw]).decode
@@ -524,7 +530,8 @@ def decode(
     try:
         result = _structuring(model, converter)(resource, model)
     except DecodeError as error:
-        raise _located(error, "$.data", expects) from error.__cause__
+        located = _located(error, "$.data", expects)
+        raise located from located.__cause__
     # A user's hook for the whole model may return something that has no id.
     if expects is not None and (found := getattr(result, "id", expects)) != expects:
         wrong = DecodeError(f"Expected id {expects}, got {found}", path="$.id", mismatched=True)
@@ -633,21 +640,34 @@ def _id_of(item: Any) -> int | None:
 def _located(error: DecodeError, prefix: str, resource_id: int | None) -> DecodeError:
     """The same error with a path from the response's root, and the id that was requested."""
     path = prefix + error.path.removeprefix("$")
-    about = "" if resource_id is None else f"in the answer for id {resource_id}: "
-    return DecodeError(
+    about = "" if resource_id is None else f"in the response for id {resource_id}: "
+    located = DecodeError(
         f"{about}{error.args[0]}, at {path}",
         path=path,
         resource_id=resource_id,
         cut_short=error.cut_short and prefix == "$",  # what is around a resource was whole
         mismatched=error.mismatched,
     )
+    if error.__cause__ is not None:  # what a user's hook raised; errors are kept, its frames not
+        located.__cause__ = error.__cause__.with_traceback(None)
+    return located
 
 
 def _said(error: BaseException, kind: type[Any] | None = None) -> str:
-    """An error's own message, if cattrs would only say that a value is invalid."""
+    """An error's own message, if cattrs would only say that a value is invalid.
+
+    A KeyError means a missing field only if the code that cattrs generates raised it.
+    """
     if isinstance(error, ValueError | DecodeError) and error.args:
         return str(error)
+    if isinstance(error, KeyError) and not _raised_by_cattrs(error):
+        return f"{type(error).__name__}: {error}"
     return cattrs.v.format_exception(error, kind)
+
+
+def _raised_by_cattrs(error: BaseException) -> bool:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return "cattrs" in frame.f_code.co_filename
 
 
 # Single resources
@@ -703,7 +723,13 @@ def _default_converter() -> cattrs.Converter:
 
 
 def _all_finite(run: Run) -> bool:
-    numbers = [run.duration]
+    numbers = [getattr(run, name) for name in _float_fields(Run)]
     for metric in run.metric_summaries:
-        numbers += (metric.latest, metric.max, metric.mean, metric.min, metric.stddev)
+        numbers += [getattr(metric, name) for name in _float_fields(MetricSummary)]
     return all(number is None or math.isfinite(number) for number in numbers)
+
+
+@functools.cache
+def _float_fields(model: type[Any]) -> list[str]:
+    hints = typing.get_type_hints(model)
+    return [name for name, hint in hints.items() if hint in (float, float | None)]

@@ -100,14 +100,14 @@ class RequestTimeoutError(TransportError, TimeoutError):
 
 
 class DecodeError(_CallError):
-    """A response arrived whole but does not have the promised form.
+    """A response that cannot be decoded, or is larger than allowed.
 
     Attributes:
         path: where in the response, as a JSON path such as ``$.data.attributes.status``.
         resource_id: the id of the run or project, if known.
         cut_short: whether it looks cut, or is not from the API at all; another attempt may help.
         mismatched: whether it belongs to another request: it has another id or type than asked
-            for. Such a connection is closed, and the call is repeated.
+            for. The call is repeated, over another connection unless the session is borrowed.
     """
 
     def __init__(
@@ -166,9 +166,10 @@ class BulkError(ModelLabError):
     ) -> None:
         self.runs: dict[int | str, Run] = dict(runs)
         self.errors: dict[int | str, ModelLabError] = dict(errors)
-        message = f"{len(self.errors)} of {len(self.runs) + len(self.errors)} ids failed"
+        message = f"the ids could not be read to their end; {len(self.runs)} runs were fetched"
         if self.errors:
             first_id, first = next(iter(self.errors.items()))
+            message = f"{len(self.errors)} of {len(self.runs) + len(self.errors)} ids failed"
             message += f"; first {first_id!r}: {first}"
         super().__init__(message)
 

@@ -99,7 +99,7 @@ class RetryInfo(_Event):
 
 @attrs.frozen(kw_only=True)
 class WaitInfo(_Event):
-    """A call has waited in the limiter's queue before an attempt, until admitted or cancelled.
+    """A call has waited in the limiter's queue, until admitted, refused or cancelled.
 
     Calls that are admitted or refused at once have none.
 
@@ -107,8 +107,8 @@ class WaitInfo(_Event):
         call: the call.
         started: when it entered the queue, in seconds since the epoch.
         seconds: how long it waited.
-        for_quota: whether the server's quota was used up meanwhile; else it waited for one of the
-            client's own places (``max_concurrency``).
+        for_quota: whether the server's quota was used up meanwhile; else it waited for a slot
+            within ``max_concurrency``.
         rate_limit: what the server last said about that quota; None if it said nothing, or if the
             wait was not for quota.
     """
@@ -171,10 +171,10 @@ class Hooks:
         """An attempt failed, and another will follow."""
 
     def on_wait(self, wait: WaitInfo) -> None:
-        """A call has waited for a place or for quota."""
+        """A call has waited for a slot within ``max_concurrency`` or for quota."""
 
     def on_pause(self, pause: PauseInfo) -> None:
-        """Calls begin to wait for the server's quota."""
+        """Calls begin to wait for the server's quota; only the default limiter reports it."""
 
     def on_done(self, done: DoneInfo) -> None:
         """A call has ended: well, badly or by cancellation."""

@@ -5,7 +5,7 @@ requests, fewer while the server answers 503 or not at all. A *quota* is the ser
 rate-limit headers of its responses say is left of an organization's allowance.
 
 `AdaptiveLimiter` is what a client uses by default. ``ModelLabClient(limiter=...)`` takes any object
-with the methods of `Limiter`, for instance one that shares a quota between processes.
+that implements `Limiter`, for instance one that shares a quota between processes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WIDENING: Final = 1 / 32
 STAGGER: Final = 0.05
 """Seconds over which the first requests of a period are spread, so that processes differ."""
 
-PROBE_PATIENCE: Final = 1.0
+PROBE_TIMEOUT: Final = 1.0
 """Seconds after which an unanswered probe no longer holds back other calls."""
 
 MAX_QUOTAS: Final = 8
@@ -55,7 +55,7 @@ _ROUNDING: Final = 0.25
 """How much of a request a share may lack to be rounded up to it."""
 
 _LEFTOVER: Final = 0.05
-"""Part of a period, doubled by chance, after which what others left of their share is used."""
+"""Part of a period, up to doubled by jitter, after which what others left is used."""
 
 _STRAY_REFUSALS: Final = 2
 """429s that name no time and are ignored between successes: their own calls back off."""
@@ -91,7 +91,8 @@ class PermitRequest:
         deadline: when a permit is of no more use.
         max_wait: the longest single quota pause that the call accepts.
         queued: set by the limiter if the request had to wait.
-        paused: set by the limiter if it waited for quota, not just for one of the client's places.
+        paused: set by the limiter if it waited for quota, not just for a slot within
+            ``max_concurrency``.
         paused_by: set by the limiter to what is known of that quota.
     """
 
@@ -124,16 +125,17 @@ class Permit(Protocol):
 
 
 class Limiter(Protocol):
-    """What ``ModelLabClient(limiter=...)`` needs.
+    """What ``ModelLabClient(limiter=...)`` needs."""
 
-    Attributes:
-        max_concurrency: the most requests that are ever in flight; bulk work sizes itself by it.
-        paused_seconds: how long requests were held back for quota so far; waits at the same time
-            count once.
-    """
+    @property
+    def max_concurrency(self) -> int:
+        """The most requests that are ever in flight; bulk work sizes itself by it."""
+        ...
 
-    max_concurrency: int
-    paused_seconds: float
+    @property
+    def paused_seconds(self) -> float:
+        """How long requests were held back for quota so far; waits at the same time count once."""
+        ...
 
     async def acquire(self, request: PermitRequest) -> Permit:
         """Wait until a request may be sent.
@@ -188,29 +190,28 @@ class Quota:
     in_flight: int = 0
     last: RateLimit | None = None
     is_one_of_several: bool = False
-    _allowed: float = SLOW_START
-    _remaining: float = math.inf
-    _began_at: float = -math.inf
-    _period: float | None = None
-    _first_seen: float = math.inf
-    _earliest_end: float = -math.inf
+    warmed_up: bool = False
+    _allowed: float = SLOW_START  # most in flight; grows with each success
+    # The current period: its requests, its end
+    _remaining: float = math.inf  # as counted last; inf if no response of the period came yet
+    _period: float | None = None  # its length in seconds
+    _began_at: float = -math.inf  # when its probe was sent
+    _first_seen: float = math.inf  # when its first response came
+    _earliest_end: float = -math.inf  # it ends between these two
     _latest_end: float = -math.inf
-    _rounds_up: bool | None = None
-    _probed_at: float | None = None
-    _refused_at: float = -math.inf
-    _blind: bool = False
-    _refusals: int = 0
-    _blind_pauses: int = 0
-    _responses: int = 0
-    _used_before: float = 0.0
-    _ours: float = 1.0
-    _share: float = 1.0
-    _leftover_at: float = math.inf
-
-    @property
-    def warmed_up(self) -> bool:
-        """Whether a request has succeeded: the keys are known to be good."""
-        return self._allowed > SLOW_START
+    _rounds_up: bool | None = None  # how the server rounds Reset; None if not known yet
+    _probed_at: float | None = None  # when the probe in flight was sent; -inf if it told nothing
+    # 429s
+    _refused_at: float = -math.inf  # when the current pause began
+    _blind: bool = False  # that pause is for a 429 that named no time
+    _refusals: int = 0  # since the last success
+    _blind_pauses: int = 0  # since the last success
+    # Other processes
+    _responses: int = 0  # to our requests in this period
+    _used_before: float = 0.0  # by anybody, before the first of them
+    _ours: float = 1.0  # our part of what was used since then
+    _share: float = 1.0  # the lowest such part of the period, with headroom
+    _leftover_at: float = math.inf  # when to begin using what others left
 
     @property
     def opens_at(self) -> float:
@@ -239,13 +240,13 @@ class Quota:
             return now >= self.look_again_at
         if self._share_used_up and now < self.look_again_at:
             return False
-        return self.in_flight < min(self._allowed, self._room)
+        return self.in_flight < min(self._allowed, self._most_in_flight)
 
     @property
     def look_again_at(self) -> float:
         """When to ask :meth:`admits` again if no response comes before."""
         if self._probed_at is not None:
-            return self._probed_at + PROBE_PATIENCE
+            return self._probed_at + PROBE_TIMEOUT
         return min(self._leftover_at, self.opens_at) if self._share_used_up else math.inf
 
     def acquire(self, now: float) -> None:
@@ -283,7 +284,8 @@ class Quota:
             random: returns a number in [0, 1), for the pause after a 429 that names no time.
         """
         reset = remaining = None
-        if rate_limit is not None:
+        # A Retry-After alone is about a quota only if the status says so.
+        if rate_limit is not None and (status == 429 or rate_limit.remaining is not None):
             self.last, reset, remaining = rate_limit, rate_limit.reset, rate_limit.remaining
             self._period = rate_limit.period or self._period
             if reset == 0 and self._rounds_up is None:
@@ -307,6 +309,7 @@ class Quota:
 
     def succeed(self, rate_limit: RateLimit | None = None) -> None:
         """Raise the in-flight allowance: to a part of what remains, then doubling each round."""
+        self.warmed_up = True
         self._refusals = self._blind_pauses = 0
         left = None if rate_limit is None else rate_limit.remaining
         self._allowed += 1
@@ -341,7 +344,7 @@ class Quota:
         return self._ours * self._remaining + _ROUNDING < 1
 
     @property
-    def _room(self) -> float:
+    def _most_in_flight(self) -> float:
         """How many requests may be in flight so that all processes together stay in bounds."""
         if self._share == 1.0:
             return self._remaining
@@ -409,7 +412,8 @@ class Quota:
                 self._latest_end = max(self._latest_end, end)
             return
         self._refusals += 1
-        stray = self.warmed_up and self._refusals <= _STRAY_REFUSALS and self._remaining > 0
+        opened = self._allowed > SLOW_START
+        stray = opened and self._refusals <= _STRAY_REFUSALS and self._remaining > 0
         if not reset and stray and not certain:
             return
         # A probe came too early if it is refused for less than a whole period, which others may
@@ -541,7 +545,6 @@ class AdaptiveLimiter:
         on_pause: Callable[[Pause], object] = lambda _: None,
     ) -> None:
         self.max_concurrency: int = max_concurrency
-        self.paused_seconds: float = 0.0
         self.in_flight: int = 0
         self.pauses: int = 0
         self.window: float = float(max_concurrency)
@@ -555,6 +558,14 @@ class AdaptiveLimiter:
         self._timer: Timer | None = None
         self._timer_due = math.inf
         self._paused_since: float | None = None
+        self._paused_before = 0.0
+
+    @property
+    def paused_seconds(self) -> float:
+        """See `Limiter`; a pause that is under way counts up to now."""
+        since = self._paused_since
+        now = 0.0 if since is None else self._clock.monotonic() - since
+        return self._paused_before + now
 
     def warmed_up(self, operation: str) -> bool:
         """See `Limiter`."""
@@ -694,7 +705,7 @@ class AdaptiveLimiter:
             self._paused_since = now
             self.pauses += 1
         elif not paused and self._paused_since is not None:
-            self.paused_seconds += now - self._paused_since
+            self._paused_before += now - self._paused_since
             self._paused_since = None
 
     def _admit_one(self, operation: _Operation, now: float) -> bool:

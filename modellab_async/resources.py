@@ -1,7 +1,7 @@
 """The operations of a client: thin methods, each of which passes a `Call` to ``perform``.
 
 Every method raises `InvalidIdError` for a bad id before any request, and otherwise the error of
-this package that says what the server or the way to it did.
+this package for what failed, on the server or on the way to it.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class Runs:
         )
 
     async def wait(self, run_id: int | str, *, timeout: float | None = None) -> Run:
-        """Wait until a run is completed, failed or killed, whichever it is.
+        """Wait until a run is completed, failed or killed.
 
         Requests it at once, then after about 1 s, and at growing intervals of up to 30 s. All
         waits and watches of one client share their requests. Transient failures, such as no

@@ -205,7 +205,7 @@ class RetryBudget:
     """What all calls of one client may still repeat, so that an outage is not multiplied.
 
     Back-off spreads the repeats of one call; the budget bounds those of all calls together. While
-    the server answers, its successes pay for the failures. While it answers nothing, only what has
+    the server answers, successes fund the repeats. While it answers nothing, only what has
     accumulated is spent, then about one repeat a second, and the server sees hardly more requests
     than calls. docs/explanation/retries-and-limits.md says where the constants come from.
 
@@ -222,12 +222,19 @@ class RetryBudget:
         self.refusals: int = 0
         self._clock = clock
         self._balance = BUDGET_CAPACITY
-        self._waiters: dict[asyncio.Future[None], None] = {}
+        self._waiters: dict[asyncio.Future[float], None] = {}
         self._timer: Timer | None = None
 
     def credit(self, *, repeated: bool) -> None:
         """Add what a success is worth; if it was a repeat's, the repeat is refunded."""
-        self._balance = min(BUDGET_CAPACITY, self._balance + CREDIT + repeated)
+        self._add(CREDIT + repeated)
+
+    def refund(self) -> None:
+        """Return a repeat that was not made."""
+        self._add(1.0)
+
+    def _add(self, amount: float) -> None:
+        self._balance = min(BUDGET_CAPACITY, self._balance + amount)
         while self._waiters and self._balance >= 1.0:
             self._wake_one(cost=1.0)
 
@@ -242,7 +249,7 @@ class RetryBudget:
         """Take one repeat, waiting for it in turn; False if there is none until the deadline."""
         if self.try_acquire():
             return True
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._waiters[future] = None
         alarm: Timer | None = None
         if deadline < math.inf:
@@ -251,6 +258,10 @@ class RetryBudget:
         self._watch_for_silence()
         try:
             await asyncio.wait([future])
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self._add(future.result())  # it was granted at the moment of cancellation
+            raise
         finally:
             if alarm is not None:
                 alarm.cancel()
@@ -270,7 +281,7 @@ class RetryBudget:
         future = next(iter(self._waiters))
         del self._waiters[future]
         if not future.done():
-            future.set_result(None)
+            future.set_result(cost)
             self._balance -= cost
 
     def _watch_for_silence(self) -> None:
@@ -301,6 +312,7 @@ class CallState:
         deadline: when it gives up (monotonic); it counts from the first admission.
         answer_lost: whether the server may have acted on an attempt without the client knowing.
         failure: what the last attempt failed with, while the call lasts.
+        in_budget: whether this attempt is a repeat that was taken from the retry budget.
         sent_at: when the last attempt was sent (monotonic).
         status: the status of its response.
         on_retry: called before the call waits for its next attempt.
@@ -312,6 +324,7 @@ class CallState:
     deadline: float = math.inf
     answer_lost: bool = False
     failure: ModelLabError | None = None
+    in_budget: bool = False
     sent_at: float = 0.0
     status: int | None = None
     on_retry: Callable[[], object] | None = None

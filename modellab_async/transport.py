@@ -155,13 +155,15 @@ class Transport:
                 " inside the coroutine that asyncio.run() runs"
             )
 
-    async def send(self, call: Call, timeout: float) -> tuple[Response, Stream | None]:
+    async def send(
+        self, call: Call, timeout: float, silence: float
+    ) -> tuple[Response, Stream | None]:
         """Make one attempt; read the whole response, unless it is a success of a streamed call.
 
         Args:
             call: what to ask.
-            timeout: seconds for connecting, headers and body together; for a streamed body,
-                seconds of silence.
+            timeout: seconds for connecting, headers and body together, unless it is streamed.
+            silence: seconds without data after which a streamed body is given up.
 
         Raises:
             RequestTimeoutError: if that was not enough.
@@ -186,7 +188,7 @@ class Transport:
                 sent = True
                 response = await self._open(call, headers)
                 if call.streamed and 200 <= response.status < 300:
-                    stream = Stream(response, self, timeout)
+                    stream = Stream(response, self, silence)
                     self._streams.add(stream)
                     return Response(response.status, response.headers, b""), stream
                 body = await self._read(response)
@@ -202,7 +204,8 @@ class Transport:
             failure = self.translate(error, timeout)
             if not sent:
                 failure = RequestTimeoutError(
-                    f"the function given as bearer_token returned no token within {timeout:.3g} s"
+                    f"the function given as bearer_token returned no token within {timeout:.3g} s",
+                    answer_lost=False,
                 )
         except RuntimeError:
             if self._session is None or not self._session.closed:
@@ -241,7 +244,8 @@ class Transport:
             stream.abort(ClientClosedError("this client was closed while a body was being read"))
         if self._owned:
             for limit in list(self._timeouts):  # aiohttp would leave whoever reads a body waiting
-                limit.reschedule(asyncio.get_running_loop().time())
+                if not limit.expired():  # one that has fired cannot be moved
+                    limit.reschedule(asyncio.get_running_loop().time())
             if self._session is not None:
                 await self._session.close()
 

@@ -183,6 +183,7 @@ async def test_configuration_errors_are_2(
         ["runs", "nonsense"],
         ["demo", "--rate-limit", "5"],
         ["demo", "--rate-limit", "0/1"],
+        ["demo", "--rate-limit", f"{'1' * 5000}/1"],
         ["demo", "--faults", "2"],
         ["demo", "--runs", "0"],
         ["simulate", "--port", "70000"],

@@ -56,6 +56,15 @@ async def test_ids_and_columns(sim: Simulator, tmp_path: Path) -> None:
     assert sorted(frame["id"]) == sorted(ids)
 
 
+@pytest.mark.parametrize("path", [".", "/", ""])
+async def test_a_path_that_names_no_file(sim: Simulator, path: str) -> None:
+    """It is refused as one that names no format is."""
+    result = await invoke("runs", "export", "1", "-o", path, env=settings(sim))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: '")
+    assert "does not name a format" in result.stderr
+
+
 async def test_ids_from_a_file(sim: Simulator, tmp_path: Path) -> None:
     """Any space parts the ids of a file; what fails is told of, named, and makes the code 1."""
     path, ids = tmp_path / "runs.jsonl", tmp_path / "ids.txt"

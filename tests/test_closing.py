@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 from faultserver import FaultServer, send
 
-from modellab_async import ClientClosedError, ConfigError, ModelLabClient, RetryPolicy
+from modellab_async import (
+    ClientClosedError,
+    ConfigError,
+    ModelLabClient,
+    NotFoundError,
+    RetryPolicy,
+)
 
 KEYS: dict[str, Any] = {"api_key": "a" * 32, "app_key": "b" * 40}
 STALLED = send(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello", "stall")
@@ -106,6 +112,51 @@ async def test_a_slow_token_is_a_time_out_of_its_attempt() -> None:
         assert (await lab.runs.get(1)).id == 1
         assert len(server.seen) == 1
     assert calls == 2
+
+
+async def test_a_run_that_is_gone_is_not_deleted_by_a_token_that_came_too_late() -> None:
+    """No token, no request: the 404 to the one that is sent is no success of an earlier one."""
+    calls = 0
+
+    async def token() -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await asyncio.sleep(9)
+        return "t" * 30
+
+    async with (
+        FaultServer(send(b"HTTP/1.1 404 Gone\r\nContent-Length: 0\r\n\r\n", "keep")) as server,
+        ModelLabClient(
+            base_url=server.base_url, bearer_token=token, timeout=0.1, retry=RetryPolicy(base=0.001)
+        ) as lab,
+    ):
+        with pytest.raises(NotFoundError):
+            await lab.runs.delete(5)
+        assert len(server.seen) == 1
+
+
+async def test_closing_while_a_token_function_cleans_up() -> None:
+    """The client closes although the timeout of an attempt has fired and is not over yet."""
+    cleaning, clean = asyncio.Event(), asyncio.Event()
+
+    async def token() -> str:
+        try:
+            await asyncio.sleep(9)
+        finally:
+            cleaning.set()
+            await clean.wait()
+        return "t" * 30
+
+    async with FaultServer() as server:
+        lab = ModelLabClient(base_url=server.base_url, bearer_token=token, timeout=0.01)
+        call = asyncio.create_task(lab.runs.get(1))
+        await cleaning.wait()
+        await lab.aclose()
+        clean.set()
+        with pytest.raises(ClientClosedError):
+            await call
+        assert not server.seen
 
 
 @pytest.mark.parametrize("retry", [0, False, "", {}])

@@ -17,6 +17,7 @@ from payloads import REQUIRED, body, failure, open_page, resource, strict
 
 from modellab_async import (
     Converter,
+    DecodeError,
     configure_converter,
     from_dict,
     from_json,
@@ -51,6 +52,22 @@ def read_both(converter: cattrs.Converter, **attributes: Any) -> Run:
 def test_the_converter_is_cattrs_own() -> None:
     """`make_converter` returns nothing but a `cattrs.Converter`, which is exported too."""
     assert type(make_converter()) is cattrs.Converter is Converter
+
+
+def test_the_error_of_a_hook_is_told_and_kept() -> None:
+    """A KeyError of a user's hook is not taken for a missing field, and is the error's cause."""
+
+    def fail(_value: object, _kind: object) -> str:
+        raise KeyError("mine")
+
+    converter = make_converter()
+    converter.register_structure_hook(str, fail)
+    [error] = open_page(b'{"data":[%s]}' % body()[len('{"data": ') : -1], converter).items
+    assert "KeyError: 'mine', at $.data[0].attributes." in str(error)
+    assert error.__cause__ is not None
+    with pytest.raises(DecodeError, match=r"KeyError: 'mine', at \$\.data\.attributes") as caught:
+        decode(body(), Run, converter)
+    assert caught.value.__cause__ is not None
 
 
 def test_hooks_are_honoured() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from payloads import body, open_page
 
-from modellab_async import from_json, make_converter
-from modellab_async.converter import INTERNED, LONGEST_INTERNED, decode
+from modellab_async import DecodeError, from_json, make_converter
+from modellab_async.converter import INTERNED, LONGEST_INTERNED, Interner, decode
 from modellab_async.models import Param, Run, Tag
 
 
@@ -42,6 +42,21 @@ def test_the_same_text_as_a_param_and_as_a_tag() -> None:
     pair = [{"key": "team", "value": "ranking"}]
     run = decode(body(params=pair, tags=pair), Run, make_converter())
     assert (run.params, run.tags) == ((Param("team", "ranking"),), (Tag("team", "ranking"),))
+
+
+def test_a_parser_that_runs_out_of_stack_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nesting too deep for the way through the table, though not for the parser alone, is told."""
+
+    def overflow(_interner: Interner, _text: bytes) -> None:
+        raise RecursionError("maximum recursion depth exceeded")
+
+    monkeypatch.setattr(Interner, "__missing__", overflow)
+    pairs = [{"key": "deep", "value": "never seen before"}]
+    items = open_page(
+        b'{"data":[%s]}' % body(params=pairs)[len('{"data": ') : -1], make_converter()
+    ).items
+    assert [type(item) for item in items] == [DecodeError]
+    assert "at $.data[0].attributes.params" in str(items[0])
 
 
 def test_text_with_a_nul() -> None:

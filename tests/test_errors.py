@@ -224,7 +224,8 @@ def test_bulk_error_keeps_everything() -> None:
     runs.clear()
     assert len(error.runs) == 2
     assert str(error) == "1 of 3 ids failed; first 9: 404 for 9"
-    assert str(BulkError({}, {})) == "0 of 0 ids failed"
+    whole = "the ids could not be read to their end; 0 runs were fetched"
+    assert str(BulkError({}, {})) == whole
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from virtual import Limit
 
 from modellab_async import ConfigError, ModelLabClient, RateLimit, RateLimitedError, RetryPolicy
 from modellab_async.limiter import (
-    PROBE_PATIENCE,
+    PROBE_TIMEOUT,
     SLOW_START,
     AdaptiveLimiter,
     Pause,
@@ -77,6 +77,23 @@ class TestQuota:
         quota.in_flight = SLOW_START
         assert not quota.admits(0)
 
+    def test_a_quota_pause_does_not_make_the_keys_unknown_again(self):
+        """What has succeeded once is warmed up, also while a new period begins."""
+        quota = Quota()
+        assert not quota.warmed_up
+        answered(quota, said(50, 7), now=0)
+        answered(quota, said(0, 7), now=0)
+        probed(quota, now=7)
+        assert quota.warmed_up
+
+    def test_the_retry_after_of_a_503_says_nothing_of_the_quota(self):
+        """What is known of the limit stays, and so does how its end is rounded."""
+        quota = Quota()
+        answered(quota, said(50, 7), now=0)
+        answered(quota, RateLimit(reset=0.0), now=1, status=503)
+        assert quota.last == said(50, 7)
+        assert quota.admits(1)
+
     def test_no_more_are_in_flight_than_remain(self):
         """What is in flight is counted against what the last answer said remained."""
         quota = Quota()
@@ -120,8 +137,8 @@ class TestQuota:
         quota = Quota()
         answered(quota, said(0, 7), now=0)
         probed(quota, now=7)
-        assert not quota.admits(7 + PROBE_PATIENCE / 2)
-        assert quota.admits(7 + PROBE_PATIENCE)
+        assert not quota.admits(7 + PROBE_TIMEOUT / 2)
+        assert quota.admits(7 + PROBE_TIMEOUT)
 
     def test_a_probe_that_ends_without_a_verdict_is_followed_at_once(self):
         """A probe that is lost or answered 503 says nothing, and the next one need not wait."""

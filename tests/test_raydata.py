@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Awaitable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from conftest import FakeClock, client_for, settled
@@ -14,6 +15,8 @@ from modellab_async import ClientClosedError, MissingExtraError, RateLimit, rayd
 from modellab_async.limiter import SLOW_START, PermitRequest, QuotaExhaustedError
 from modellab_async.raydata.coordinator import LEASE, QuotaCoordinator, WorkerLimiter, WorkerPermit
 from modellab_async.simulator import Simulator
+
+T = TypeVar("T")
 
 
 @pytest.mark.parametrize("missing", ["ray", "pyarrow"])
@@ -65,6 +68,15 @@ def frozen(fake: FakeClock) -> FakeClock:
     return fake
 
 
+async def passing(clock: FakeClock, waiting: Awaitable[T]) -> T:
+    """Time passes until something is done."""
+    clock.busy = lambda: False
+    try:
+        return await waiting
+    finally:
+        clock.busy = lambda: True
+
+
 def said(remaining: int, *, name: str = "runs") -> RateLimit:
     return RateLimit(name, limit=10, period=10.0, remaining=remaining, reset=10.0)
 
@@ -112,26 +124,27 @@ async def test_operations_share_a_limit_of_one_name(frozen: FakeClock):
     assert caught.value.rate_limit == said(1)
 
 
-async def test_permits_of_a_dead_worker_lapse(fake: FakeClock):
+async def test_permits_of_a_dead_worker_lapse(frozen: FakeClock):
     """A worker that died keeps its part of the quota for a minute."""
-    workers = Workers(fake)
+    workers = Workers(frozen)
     await workers.limiter().acquire(PermitRequest("runs.list"))
     await workers.learn(said(1))
     request = PermitRequest("runs.list")
-    await workers.limiter().acquire(request)
+    await passing(frozen, workers.limiter().acquire(request))
     assert request.queued
-    assert fake.now == pytest.approx(10, abs=0.1)  # the next period's probe
-    await workers.learn(RateLimit("runs", limit=10, period=1000.0, remaining=1, reset=1000.0))
-    await workers.limiter().acquire(request)
-    assert LEASE <= fake.now < 2 * LEASE
+    assert frozen.now == pytest.approx(10, abs=0.1)  # the next period's probe
+    limit = RateLimit("runs", limit=10, period=1000.0, remaining=1, reset=1000.0)
+    await passing(frozen, workers.learn(limit))
+    await passing(frozen, workers.limiter().acquire(request))
+    assert LEASE <= frozen.now < 2 * LEASE
 
 
-async def test_a_wait_is_noted_in_the_request(fake: FakeClock):
+async def test_a_wait_is_noted_in_the_request(frozen: FakeClock):
     """A request that waited for quota tells of it; the limiter counts the seconds."""
-    workers = Workers(fake)
+    workers = Workers(frozen)
     await workers.learn(said(0))
     limiter, request = workers.limiter(), PermitRequest("runs.list")
-    await limiter.acquire(request)
+    await passing(frozen, limiter.acquire(request))
     assert (request.queued, request.paused, request.paused_by) == (True, True, said(0))
     assert limiter.paused_seconds == pytest.approx(10, abs=0.1)
 
@@ -140,11 +153,13 @@ async def test_a_retry_waits_until_its_deadline(fake: FakeClock):
     """The deadline holds although the coordinator's clock shows another time."""
     ahead = FakeClock()
     ahead.now = 1_000_000.0
+    ahead.busy = lambda: True
     workers = Workers(ahead)
     workers.fake = fake
     await granted(workers.limiter(), SLOW_START)
+    request = PermitRequest("runs.list", is_retry=True, deadline=30.0)
     with pytest.raises(TimeoutError):
-        await workers.limiter().acquire(PermitRequest("runs.list", is_retry=True, deadline=30.0))
+        await passing(ahead, workers.limiter().acquire(request))
     assert ahead.now == pytest.approx(1_000_030, abs=0.1)
 
 

@@ -107,6 +107,19 @@ async def test_a_cancelled_repeat_costs_nothing(fake: FakeClock):
     assert budget.try_acquire()
 
 
+async def test_a_repeat_granted_at_the_moment_of_cancellation_is_returned(fake: FakeClock):
+    """A call that is cancelled in the tick in which its repeat was granted leaves it to others."""
+    budget = RetryBudget(fake.clock())
+    drained(budget)
+    task = asyncio.create_task(budget.acquire(1e9))
+    await settled(2)
+    budget.credit(repeated=True)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert drained(budget) == 1
+
+
 async def drain(lab, sim: Simulator) -> None:
     """Spend the whole budget on failures of one run."""
     sim.faults.always(Fault.status(503), where="*/70158")

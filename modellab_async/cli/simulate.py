@@ -95,7 +95,8 @@ def _parse_rate_limit(text: str) -> tuple[int, int] | None:
     if text == _UNLIMITED:
         return None
     limit, _, period = text.partition("/")
-    if not (limit.isdecimal() and period.isdecimal() and int(limit) and int(period)):
+    numbers = [text for text in (limit, period) if text.isdecimal() and len(text) < 10]
+    if not (len(numbers) == 2 and all(map(int, numbers))):
         raise typer.BadParameter(
             f"{text!r} is not LIMIT/PERIOD in whole requests and seconds, such as 100/10",
             param_hint="'--rate-limit'",

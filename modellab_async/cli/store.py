@@ -13,7 +13,14 @@ import attrs
 import typer
 from rich.markup import escape
 
-from modellab_async import ConfigError, ExportError, ModelLabClient, ModelLabError, RunFilter
+from modellab_async import (
+    ConfigError,
+    ExportError,
+    InvalidIdError,
+    ModelLabClient,
+    ModelLabError,
+    RunFilter,
+)
 from modellab_async.cli import runs
 from modellab_async.cli.common import (
     BaseUrl,
@@ -204,7 +211,7 @@ async def export(
         with open_store(source, read_only=True) as store, refusals():
             exported = export_store(store, **form)
     else:
-        part = path.with_name(f"{path.name}.part.duckdb")
+        part = path.parent / f"{path.name}.part.duckdb"
         async with ModelLabClient(base_url=base_url, site=site, hooks=out.activity) as lab:
             with (
                 _resumable(part, "--resume continues"),
@@ -268,7 +275,7 @@ def _resumable(part: Path, how: str) -> Iterator[None]:
     """If it breaks off, say where what was fetched is, and how to resume."""
     try:
         yield
-    except (ConfigError, ExportError):
+    except (ConfigError, ExportError, InvalidIdError):  # before anything was fetched
         raise
     except (asyncio.CancelledError, ModelLabError):
         if part.exists():

@@ -59,8 +59,8 @@ _WRITE_RUN: Final = f"""
     ON CONFLICT (id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)}
 """
 _READ_STATE: Final = """
-    SELECT number, pinned, deleted_at, EXISTS (SELECT 1 FROM runs WHERE parent_id = ?1)
-    FROM runs WHERE id = ?1
+    SELECT number, pinned, deleted_at, EXISTS (SELECT 1 FROM runs WHERE parent_id = ?)
+    FROM runs WHERE id = ?
 """
 _FREE_ID: Final = "SELECT max(9999, ifnull(max(id), 0)) + 1 FROM runs"
 
@@ -124,6 +124,7 @@ class Dataset:
         self._found: dict[tuple[str, tuple[Any, ...]], Found] = {}
         self._bodies: dict[int, bytes] = {}
         self._run_ids = [run_id for (run_id,) in self._db.execute("SELECT id FROM runs")]
+        self._run_ids_shown: Sequence[int] = ()
         self._create_functions()
 
     def _create_functions(self) -> None:
@@ -168,7 +169,9 @@ class Dataset:
 
         Those of deleted runs stay.
         """
-        return self._run_ids
+        if len(self._run_ids_shown) < len(self._run_ids):  # what was handed out stays as it was
+            self._run_ids_shown = tuple(self._run_ids)
+        return self._run_ids_shown
 
     @property
     def project_ids(self) -> Sequence[int]:
@@ -191,7 +194,7 @@ class Dataset:
     def _state(self, run_id: int) -> tuple[Run, int | None, int | None, bool]:
         """A run, when it was pinned, when it was deleted, and whether it has children."""
         self._follow_timelines()
-        found = self._db.execute(_READ_STATE, (run_id,)).fetchone()
+        found = self._db.execute(_READ_STATE, (run_id, run_id)).fetchone()
         if found is None:
             raise NotFoundError("run")
         number, pinned, deleted, has_children = found
@@ -355,7 +358,7 @@ class Dataset:
         self._write(FixtureRun(run_id, project_id, parent_run_id, whole, artifacts or {}, path))
         for moment, changes in follow_timeline(timeline, now):
             bisect.insort(self._changes, (moment, next(self._serial), run_id, changes))
-        self._run_ids = [*self._run_ids, run_id]  # what was handed out stays as it was
+        self._run_ids.append(run_id)
         if parent_run_id is not None:
             self._forget(parent_run_id)
         return run_id
@@ -421,8 +424,9 @@ class Dataset:
         elif project_id in self._projects:
             raise ValueError(f"there is a project {project_id} already")
         given = project_attributes(project_id, seconds_to_text(self._clock()), attributes)
-        self._projects[project_id] = project = Project(project_id, given, artifacts or {})
+        project = Project(project_id, given, artifacts or {})
         self._db.execute(_WRITE_PROJECT, project.row())
+        self._projects[project_id] = project
         self._found.clear()
         return project_id
 
