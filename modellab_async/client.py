@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from ssl import SSLContext
 from typing import Any, Final, NoReturn, Self, cast
@@ -256,7 +256,9 @@ class ModelLabClient(Closing):
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client is not pickled; make one in the process that uses it")
 
-    async def perform(self, call: Call, *, on_retry: Callable[[], object] | None = None) -> Any:
+    def perform(
+        self, call: Call, *, on_retry: Callable[[], object] | None = None
+    ) -> Coroutine[Any, Any, Any]:
         """Send a call, repeating it as the retry policy says, and decode its response.
 
         This is the one path of all operations, and the way to an operation that has no method.
@@ -270,12 +272,12 @@ class ModelLabClient(Closing):
         """
         state = CallState(call, on_retry=on_retry)
         if self._listeners is None:
-            return await self._perform(state)
+            return self._perform(state)  # not awaited here: tracebacks have one frame less
         redact = self._credentials.redact
         state.observer = CallObserver(
             self._listeners, state, self._shown(call), clock=self._clock, redact=redact
         )
-        return await state.observer.call(self._perform(state))
+        return state.observer.call(self._perform(state))
 
     async def _perform(self, state: CallState) -> Any:
         __tracebackhide__ = True  # in pytest and IPython

@@ -174,7 +174,7 @@ def test_the_search_for_good_items_takes_linear_time(piece: bytes):
     began = time.process_time()
     with pytest.raises(DecodeError):
         open_page(raw, make_converter())
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 10  # quadratic time would be minutes
 
 
 def test_a_page_too_long_to_be_searched_is_one_error():
