@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -418,16 +419,95 @@ class TestLimiter:
         (await long).release()
         assert 7 <= fake.now < 7.1
 
-    async def test_a_pause_is_told_once(self, fake: FakeClock):
-        """Whoever asked is told of a pause when requests begin to wait for it, with its length."""
+    async def test_a_pause_is_told_and_counted_once(self, fake: FakeClock):
+        """Requests, errors and whoever asked hear of the limit; waits at the same time add once."""
         pauses: list[Pause] = []
         limiter = AdaptiveLimiter(1, fake.clock(), pauses.append)
+        fake.now, limit = 100.0, said(0, 7)
         held = await permitted(limiter)
-        held.update(429, said(0, 7))
+        before = PermitRequest("op")
+        tasks = [asyncio.create_task(limiter.acquire(before))]
+        await settled(1)
+        held.update(429, limit)
         held.release()
-        for waiting in [asyncio.create_task(permitted(limiter)) for _ in range(3)]:
+        after = [PermitRequest("op") for _ in range(3)]
+        tasks += [asyncio.create_task(limiter.acquire(request)) for request in after]
+        await settled(1)
+        with pytest.raises(QuotaExhaustedError) as caught:
+            await permitted(limiter, max_wait=1)
+        assert caught.value.args == (limit, 7)
+        assert (caught.value.rate_limit, caught.value.seconds) == (limit, 7)
+        for waiting in tasks:
             (await waiting).release()
-        assert [(pause.operation, round(pause.seconds)) for pause in pauses] == [("op", 7)]
+        assert pauses == [Pause("op", limit, 7)]
+        assert limiter.pauses == 1
+        assert limiter.paused_seconds == pytest.approx(7, abs=0.1)
+        assert fake.timers == 0
+        for request in (before, *after):
+            assert request.queued
+            assert request.paused
+            assert request.paused_by == limit
+
+    async def test_waiting_for_a_place_is_no_pause(self, fake: FakeClock):
+        """A request is told that it waited, though not for quota."""
+        limiter = AdaptiveLimiter(1, fake.clock())
+        held = await permitted(limiter)
+        request = PermitRequest("op")
+        waiting = asyncio.create_task(limiter.acquire(request))
+        await settled(1)
+        held.release()
+        (await waiting).release()
+        assert request.queued
+        assert not request.paused
+        assert limiter.pauses == 0
+        assert limiter.paused_seconds == 0
+
+    async def test_a_pause_of_less_than_a_second_ends_too(self, fake: FakeClock):
+        """It is waited for like a longer one."""
+        limiter = AdaptiveLimiter(1, fake.clock())
+        held = await permitted(limiter)
+        held.update(429, said(0, 0.5))
+        held.release()
+        async with asyncio.timeout(10):
+            (await permitted(limiter)).release()
+        assert 0.5 <= fake.now < 0.6
+
+    @pytest.mark.parametrize("names", [("burst", "sustained"), ("sustained", "burst")])
+    async def test_of_two_limits_the_longer_pause_is_named(
+        self, fake: FakeClock, names: tuple[str, str]
+    ):
+        """Whichever of them a response described last."""
+        limiter = AdaptiveLimiter(10, fake.clock())
+        pauses = {"burst": 3.0, "sustained": 50.0}
+        permits = [await permitted(limiter) for _ in range(4)]
+        for name, permit in zip(names * 2, permits, strict=True):
+            permit.update(200, said(5, pauses[name], name=name, period=60))
+        for permit in permits:
+            permit.release()
+        fake.now = 0.1
+        permits = [await permitted(limiter) for _ in names]
+        for name, permit in zip(names, permits, strict=True):
+            permit.update(429, said(0, pauses[name], name=name, period=60))
+            permit.release()
+        with pytest.raises(QuotaExhaustedError) as caught:
+            await permitted(limiter, max_wait=10)
+        assert caught.value.seconds == pytest.approx(50)
+        assert caught.value.rate_limit is not None
+        assert caught.value.rate_limit.name == "sustained"
+
+    async def test_a_retry_waits_for_a_place_until_its_deadline(self, fake: FakeClock):
+        """Then it leaves the queue to those behind it; one that is admitted leaves no timer."""
+        limiter = AdaptiveLimiter(1, fake.clock())
+        held = await permitted(limiter)
+        late = asyncio.create_task(permitted(limiter, is_retry=True, deadline=5))
+        behind = asyncio.create_task(permitted(limiter, is_retry=True, deadline=500))
+        with pytest.raises(TimeoutError):
+            await late
+        assert fake.now == 5
+        held.release()
+        (await behind).release()
+        assert limiter.in_flight == 0
+        assert fake.timers == 0
 
     async def test_the_window_narrows_under_overload_and_recovers(self, fake: FakeClock):
         """After rounds of 503 hardly anything is admitted; after successes everything is again."""
@@ -472,6 +552,27 @@ class TestLimiter:
             permit = await permitted(limiter, is_retry=True)
             permit.release(overloaded=True)
         assert limiter.window < 10
+
+    async def test_the_window_grows_back_to_where_trouble_began_and_slowly_from_there(
+        self, fake: FakeClock
+    ):
+        """A round in which only some responses are late shows how much the server can cope with."""
+        limiter = AdaptiveLimiter(64, fake.clock())
+        windows = []
+        for overloaded_share in (0.5, 1, 0, 0, 0):
+            responses = math.ceil(limiter.window)
+            for number in range(responses):
+                permit = await permitted(limiter)
+                permit.release(overloaded=number < overloaded_share * responses)
+            windows.append(limiter.window)
+        assert windows == pytest.approx([44.8, 31.36, 44.8, 46.8, 48.8])
+
+    async def test_retries_that_succeed_are_no_overload(self, fake: FakeClock):
+        """If only retries are made and all succeed, the window stays as wide as it is."""
+        limiter = AdaptiveLimiter(10, fake.clock())
+        for _ in range(50):
+            (await permitted(limiter, is_retry=True)).release(overloaded=False)
+        assert limiter.window == 10
 
 
 Rule = Callable[[float], tuple[int, dict[str, str]]]
