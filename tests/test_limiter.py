@@ -108,6 +108,24 @@ class TestQuota:
             admitted += 1
         assert admitted == 2
 
+    def test_a_probe_is_alone_beside_requests_of_the_last_period(self):
+        """Also if what remained was used up by requests in flight."""
+        quota = Quota()
+        answered(quota, said(1, 7), now=0)
+        quota.acquire(0)
+        assert not quota.admits(6.9)
+        probed(quota, now=7)
+        assert not quota.admits(7)
+
+    def test_a_response_without_headers_to_a_probe_opens_too(self):
+        """The server has stopped to count."""
+        quota = Quota()
+        answered(quota, None, now=0)
+        answered(quota, said(0, 7), now=0)
+        probed(quota, now=7)
+        answered(quota, None, now=7.1, sent_at=7)
+        assert quota.admits(7.1)
+
     def test_a_request_of_the_last_period_does_not_delay_the_probe(self):
         """A request that is still in flight from the last period blocks nothing in the next."""
         quota = Quota()
@@ -171,6 +189,10 @@ class TestQuota:
         answered(quota, said(0, 1), now=7.05, sent_at=7, status=429)
         quota.release(7)
         assert quota.opens_at == pytest.approx(8.05)
+        probed(quota, now=8.05)
+        answered(quota, said(99, 10), now=8.1, sent_at=8.05)
+        answered(quota, said(0, 10), now=8.9)
+        assert quota.opens_at == pytest.approx(18.9)
 
     def test_a_zero_on_a_response_means_that_times_are_rounded_down(self):
         """A reset of 0 seconds ends within one second, and no period outlasts its length."""
@@ -191,16 +213,38 @@ class TestQuota:
 
     def test_refusals_that_name_no_time_are_asked_less_and_less_often(self):
         """Each blind pause is longer than the last, up to a minute, and jittered."""
-        quota = Quota()
+        assert self.blind_pauses(Quota(), None) == pytest.approx(
+            [0.375, 0.75, 1.5, 3, 6, 12, 24, 45, 45, 45]
+        )
+
+    def test_no_blind_pause_is_longer_than_the_period(self):
+        """It is over by then."""
+        assert max(self.blind_pauses(Quota(), RateLimit(period=8))) == 8 * 0.75
+
+    @staticmethod
+    def blind_pauses(quota: Quota, limit: RateLimit | None) -> list[float]:
+        """The pauses after ten probes one after the other that are refused."""
         now, pauses = 0.0, []
         for _ in range(10):
-            answered(quota, None, now=now, status=429)
+            answered(quota, limit, now=now, status=429)
             pauses.append(quota.opens_at - now)
             now = quota.opens_at
             probed(quota, now)
-        assert pauses[0] == pytest.approx(0.375)
-        assert pauses == sorted(pauses)
-        assert pauses[-1] <= 60
+        return pauses
+
+    def test_a_refusal_that_names_no_time_is_waited_out_until_the_period_ends(self):
+        """The next one, at the beginning of a period, only for a moment."""
+        quota = Quota()
+        answered(quota, said(0, 7), now=0)
+        probed(quota, now=7)
+        answered(quota, said(99, 10), now=7.1, sent_at=7)
+        quota.release(7)
+        for _ in range(3):
+            answered(quota, None, now=9, status=429)
+        assert quota.opens_at == pytest.approx(17.1)
+        probed(quota, now=17.1)
+        answered(quota, None, now=17.1, status=429)
+        assert quota.opens_at == pytest.approx(17.1 + 0.75)
 
     @pytest.mark.parametrize("reset", [0.0, None])
     def test_a_burst_of_refusals_is_one_refusal(self, reset: float | None):
@@ -335,6 +379,21 @@ class TestLimiter:
         assert order == list(range(50))
         assert limiter.in_flight == 0
 
+    async def test_a_few_are_sent_before_the_first_response(self, fake: FakeClock):
+        """And as many as the window holds after it."""
+        limiter = AdaptiveLimiter(50, fake.clock())
+        tasks = [asyncio.create_task(permitted(limiter)) for _ in range(100)]
+        await settled(1)
+        assert limiter.in_flight == SLOW_START
+        assert not limiter.warmed_up("op")
+        permit = await tasks[0]
+        permit.update(200, None)
+        permit.release()
+        assert limiter.in_flight == 50
+        assert limiter.warmed_up("op")
+        for task in tasks[1:]:
+            (await task).release()
+
     async def test_a_retry_goes_before_first_attempts(self, fake: FakeClock):
         """Retries are ahead of first attempts, in their own order."""
         limiter = AdaptiveLimiter(1, fake.clock())
@@ -416,6 +475,7 @@ class TestLimiter:
         with pytest.raises(QuotaExhaustedError) as caught:
             await short
         assert caught.value.seconds == pytest.approx(7)
+        assert caught.value.rate_limit == said(0, 7)
         (await long).release()
         assert 7 <= fake.now < 7.1
 
@@ -451,7 +511,9 @@ class TestLimiter:
     async def test_waiting_for_a_place_is_no_pause(self, fake: FakeClock):
         """A request is told that it waited, though not for quota."""
         limiter = AdaptiveLimiter(1, fake.clock())
-        held = await permitted(limiter)
+        first = PermitRequest("op")
+        held = await limiter.acquire(first)
+        assert not first.queued
         request = PermitRequest("op")
         waiting = asyncio.create_task(limiter.acquire(request))
         await settled(1)
