@@ -119,14 +119,27 @@ async def test_what_is_in_flight_and_read_ahead_is_bounded(
         assert read == unread + chunk + 1 // chunk
 
 
+async def test_ids_whose_number_is_known_are_asked_for_at_once():
+    """By as many calls as it takes, and the last one for those that are left."""
+    lab = Lab()
+    lab.go.clear()
+    outcomes = lab.fetch(range(1, 251), 10)
+    first = asyncio.create_task(anext(outcomes))
+    await settled()
+    assert [len(listed) for listed in lab.listed] == [100, 100, 50]
+    lab.go.set()
+    assert (await first).ok
+    assert len([outcome async for outcome in outcomes]) == 249
+
+
 async def test_bulk_calls_wait_for_quota_and_are_not_repeated_for_a_filter_that_is_ignored():
     """A listing of other runs is noticed by the fetch itself."""
     lab = Lab()
-    assert len([outcome async for outcome in lab.fetch([1, 2, 3])]) == 3
+    assert len([outcome async for outcome in lab.fetch([1, 2])]) == 2
     assert len([outcome async for outcome in lab.fetch([4])]) == 1
-    assert (lab.listed, lab.single) == ([[1, 2, 3]], [4])
+    assert (lab.listed, lab.single) == ([[1, 2]], [4])
     assert all(call.wait_for_quota and call.one_of is None for call in lab.calls)
-    assert parse_qs(lab.calls[0].query)["page[size]"] == ["3"]
+    assert parse_qs(lab.calls[0].query)["page[size]"] == ["2"]
 
 
 async def test_a_listing_call_names_at_most_1500_characters_of_ids():
@@ -214,6 +227,8 @@ async def test_a_generator_of_ids_is_closed_with_its_fetch():
         await anext(outcomes)
         assert not closed
     assert closed
+    with pytest.raises(StopAsyncIteration):
+        await anext(outcomes)
 
 
 async def test_a_listing_that_is_refused_is_not_asked_for_again():
