@@ -213,20 +213,19 @@ async def test_a_success_after_fifteen_refusals_keeps_the_credentials():
 
 async def test_a_generator_of_ids_is_closed_with_its_fetch():
     """Not left to the garbage collection."""
-    closed = False
+    closed = asyncio.Event()
 
     async def ids() -> AsyncIterator[int]:
-        nonlocal closed
         try:
             for run_id in range(1, 1_000_000):
                 yield run_id
         finally:
-            closed = True
+            closed.set()
 
     async with Lab().fetch(ids(), route="single") as outcomes:
         await anext(outcomes)
-        assert not closed
-    assert closed
+        assert not closed.is_set()
+    assert closed.is_set()
     with pytest.raises(StopAsyncIteration):
         await anext(outcomes)
 
