@@ -508,6 +508,22 @@ class TestLimiter:
             assert request.paused
             assert request.paused_by == limit
 
+    async def test_a_pause_ends_for_the_client_when_nobody_waits_any_more(self, fake: FakeClock):
+        """Nothing is left to wake up for, and no more seconds are counted."""
+        limiter = AdaptiveLimiter(1, fake.clock())
+        fake.settle = 60.0  # the pause never ends by itself
+        held = await permitted(limiter)
+        held.update(429, said(0, 30))
+        held.release()
+        waiting = asyncio.create_task(permitted(limiter))
+        await settled(1)
+        fake.now = 10.0
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert fake.timers == 0
+        fake.now = 20.0
+        assert limiter.paused_seconds == 10
+
     async def test_waiting_for_a_place_is_no_pause(self, fake: FakeClock):
         """A request is told that it waited, though not for quota."""
         limiter = AdaptiveLimiter(1, fake.clock())
