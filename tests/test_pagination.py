@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -241,32 +242,68 @@ async def test_a_listing_may_end_with_pages_of_items_it_had_before():
     assert [run.id async for run in pager_on(answer)] == [*range(40)]
 
 
+def pager_of_ten_pages(later: Callable[[], Awaitable[Any]]) -> Pager[Run]:
+    """A pager whose first page is there; ``later`` makes the others."""
+
+    async def perform(call: Call) -> Any:
+        if call.query != "None":
+            return await later()
+        first = body([1], number=0, next_number=1, last_number=9)
+        return await decode_page(first, Run, make_converter())
+
+    def build(page_size: int | None, number: int | None) -> Call:
+        return Call("t", "GET", "/t", str(number), returns=Run, paged=True)
+
+    return Pager(build, perform=perform, page_size=None)
+
+
 async def test_an_iteration_that_is_dropped_cancels_what_was_requested_ahead():
     """Also if the server never responds."""
     cancelled = 0
-    page = await decode_page(
-        body([1], number=0, next_number=1, last_number=9), Run, make_converter()
-    )
 
-    async def perform(call: Call) -> Any:
+    async def later() -> Any:
         nonlocal cancelled
-        if call.query == "None":
-            return page
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             cancelled += 1
             raise
 
-    def build(page_size: int | None, number: int | None) -> Call:
-        return Call("t", "GET", "/t", str(number), returns=Run, paged=True)
-
-    pages: Any = Pager(build, perform=perform, page_size=None).pages()
+    pages: Any = pager_of_ten_pages(later).pages()
     await anext(pages)
     await settled()
     del pages
     await settled()
     assert cancelled == 9
+
+
+async def test_an_iteration_that_is_closed_ends_for_those_who_wait_for_a_page():
+    """They are not cancelled."""
+    pages: Any = pager_of_ten_pages(asyncio.Event().wait).pages()
+    await anext(pages)
+    waiting = asyncio.create_task(anext(pages))
+    await settled()
+    await pages.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await waiting
+
+
+async def test_the_failure_of_a_page_that_nobody_reads_is_not_logged():
+    """The iteration may end before its turn comes."""
+    logged: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+
+    async def later() -> Any:
+        raise DecodeError("no JSON")
+
+    pages: Any = pager_of_ten_pages(later).pages()
+    await anext(pages)
+    await settled()
+    await pages.aclose()
+    del pages
+    gc.collect()
+    await settled()
+    assert logged == []
 
 
 async def test_numbers_that_jump_are_followed():
