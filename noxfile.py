@@ -33,6 +33,12 @@ PROSE = (  # with docstrings, errors and --help
 PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 # Tests start many programs, each of which would compile the package anew.
 CACHED: dict[str, str | None] = {"PYTHONDONTWRITEBYTECODE": None}
+MUTATED = {  # each module that mutmut changes, and the tests (see ``pytest -k``) that should notice
+    "retry": "test_retry or test_unreachable",
+    "limiter": "test_limiter and not TestOverASocket",
+    "bulk": "(test_bulk or test_batch) and not bounded_number_of_runs",
+    "pagination": "test_pagination and not costs",
+}
 
 
 def group(*names: str) -> list[str]:
@@ -156,9 +162,13 @@ def thorough(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0], default=False)
 def mutation(session: nox.Session) -> None:
-    """Which changes to the core no test notices, by mutmut; settings are in pyproject.toml."""
-    session.install(*IN_PLACE, *group("test", "mutation"))
-    session.run("mutmut", "run", *session.posargs, success_codes=[0, 1])
+    """Which changes to the core, or to modules of it, no test notices, by mutmut."""
+    session.install("-e", ".", *group("test", "mutation"))
+    for module in session.posargs or MUTATED:
+        session.run(
+            *("mutmut", "run", f"modellab_async.{module}.*"),
+            env={"PYTEST_ADDOPTS": f"-k '{MUTATED[module]}'"},
+        )
     session.run("mutmut", "results")
 
 

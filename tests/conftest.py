@@ -19,7 +19,7 @@ import aiohttp
 import attrs
 import cattrs
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from payloads import hooked
 
 from modellab_async import Clock, MetricSummary, ModelLabClient, Run, RunStatus, make_converter
@@ -38,6 +38,11 @@ THOROUGH = bool(os.environ.get("MODELLAB_THOROUGH"))
 
 settings.register_profile("sample", max_examples=25, deadline=None, derandomize=True)
 settings.register_profile("thorough", max_examples=1_500, deadline=None)
+settings.register_profile(
+    "mutation",  # of a failure, only that it fails matters
+    settings.get_profile("sample"),
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile("thorough" if THOROUGH else "sample")
 
 NEED_AN_EXTRA = {

@@ -76,7 +76,10 @@ async def test_ids_that_are_none_fail_alone(sim: Simulator) -> None:
     assert len(outcomes) == 4
     assert [outcome.ok for outcome in outcomes].count(True) == 1
     assert list(caught.value.runs) == [good]
-    assert {type(error) for error in caught.value.errors.values()} == {InvalidIdError}
+    assert {key: type(error) for key, error in caught.value.errors.items()} == {
+        "[3]": InvalidIdError,
+        "{}": InvalidIdError,
+    }
 
 
 async def test_a_source_that_fails_does_not_throw_runs_away(sim: Simulator) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -125,6 +126,24 @@ class TestQuota:
             admitted += 1
         assert admitted == 2
 
+    def test_a_probe_is_alone_beside_requests_of_the_last_period(self):
+        """Also if what remained was used up by requests in flight."""
+        quota = Quota()
+        answered(quota, said(1, 7), now=0)
+        quota.acquire(0)
+        assert not quota.admits(6.9)
+        probed(quota, now=7)
+        assert not quota.admits(7)
+
+    def test_a_response_without_headers_to_a_probe_opens_too(self):
+        """The server has stopped to count."""
+        quota = Quota()
+        answered(quota, None, now=0)
+        answered(quota, said(0, 7), now=0)
+        probed(quota, now=7)
+        answered(quota, None, now=7.1, sent_at=7)
+        assert quota.admits(7.1)
+
     def test_a_request_of_the_last_period_does_not_delay_the_probe(self):
         """A request that is still in flight from the last period blocks nothing in the next."""
         quota = Quota()
@@ -188,6 +207,10 @@ class TestQuota:
         answered(quota, said(0, 1), now=7.05, sent_at=7, status=429)
         quota.release(7)
         assert quota.opens_at == pytest.approx(8.05)
+        probed(quota, now=8.05)
+        answered(quota, said(99, 10), now=8.1, sent_at=8.05)
+        answered(quota, said(0, 10), now=8.9)
+        assert quota.opens_at == pytest.approx(18.9)
 
     def test_a_zero_on_a_response_means_that_times_are_rounded_down(self):
         """A reset of 0 seconds ends within one second, and no period outlasts its length."""
@@ -208,16 +231,38 @@ class TestQuota:
 
     def test_refusals_that_name_no_time_are_asked_less_and_less_often(self):
         """Each blind pause is longer than the last, up to a minute, and jittered."""
-        quota = Quota()
+        assert self.blind_pauses(Quota(), None) == pytest.approx(
+            [0.375, 0.75, 1.5, 3, 6, 12, 24, 45, 45, 45]
+        )
+
+    def test_no_blind_pause_is_longer_than_the_period(self):
+        """It is over by then."""
+        assert max(self.blind_pauses(Quota(), RateLimit(period=8))) == 8 * 0.75
+
+    @staticmethod
+    def blind_pauses(quota: Quota, limit: RateLimit | None) -> list[float]:
+        """The pauses after ten probes one after the other that are refused."""
         now, pauses = 0.0, []
         for _ in range(10):
-            answered(quota, None, now=now, status=429)
+            answered(quota, limit, now=now, status=429)
             pauses.append(quota.opens_at - now)
             now = quota.opens_at
             probed(quota, now)
-        assert pauses[0] == pytest.approx(0.375)
-        assert pauses == sorted(pauses)
-        assert pauses[-1] <= 60
+        return pauses
+
+    def test_a_refusal_that_names_no_time_is_waited_out_until_the_period_ends(self):
+        """The next one, at the beginning of a period, only for a moment."""
+        quota = Quota()
+        answered(quota, said(0, 7), now=0)
+        probed(quota, now=7)
+        answered(quota, said(99, 10), now=7.1, sent_at=7)
+        quota.release(7)
+        for _ in range(3):
+            answered(quota, None, now=9, status=429)
+        assert quota.opens_at == pytest.approx(17.1)
+        probed(quota, now=17.1)
+        answered(quota, None, now=17.1, status=429)
+        assert quota.opens_at == pytest.approx(17.1 + 0.75)
 
     @pytest.mark.parametrize("reset", [0.0, None])
     def test_a_burst_of_refusals_is_one_refusal(self, reset: float | None):
@@ -352,6 +397,21 @@ class TestLimiter:
         assert order == list(range(50))
         assert limiter.in_flight == 0
 
+    async def test_a_few_are_sent_before_the_first_response(self, fake: FakeClock):
+        """And as many as the window holds after it."""
+        limiter = AdaptiveLimiter(50, fake.clock())
+        tasks = [asyncio.create_task(permitted(limiter)) for _ in range(100)]
+        await settled(1)
+        assert limiter.in_flight == SLOW_START
+        assert not limiter.warmed_up("op")
+        permit = await tasks[0]
+        permit.update(200, None)
+        permit.release()
+        assert limiter.in_flight == 50
+        assert limiter.warmed_up("op")
+        for task in tasks[1:]:
+            (await task).release()
+
     async def test_a_retry_goes_before_first_attempts(self, fake: FakeClock):
         """Retries are ahead of first attempts, in their own order."""
         limiter = AdaptiveLimiter(1, fake.clock())
@@ -433,19 +493,117 @@ class TestLimiter:
         with pytest.raises(QuotaExhaustedError) as caught:
             await short
         assert caught.value.seconds == pytest.approx(7)
+        assert caught.value.rate_limit == said(0, 7)
         (await long).release()
         assert 7 <= fake.now < 7.1
 
-    async def test_a_pause_is_told_once(self, fake: FakeClock):
-        """Whoever asked is told of a pause when requests begin to wait for it, with its length."""
+    async def test_a_pause_is_told_and_counted_once(self, fake: FakeClock):
+        """Requests, errors and whoever asked hear of the limit; waits at the same time add once."""
         pauses: list[Pause] = []
         limiter = AdaptiveLimiter(1, fake.clock(), pauses.append)
+        fake.now, limit = 100.0, said(0, 7)
         held = await permitted(limiter)
-        held.update(429, said(0, 7))
+        before = PermitRequest("op")
+        tasks = [asyncio.create_task(limiter.acquire(before))]
+        await settled(1)
+        held.update(429, limit)
         held.release()
-        for waiting in [asyncio.create_task(permitted(limiter)) for _ in range(3)]:
+        after = [PermitRequest("op") for _ in range(3)]
+        tasks += [asyncio.create_task(limiter.acquire(request)) for request in after]
+        await settled(1)
+        with pytest.raises(QuotaExhaustedError) as caught:
+            await permitted(limiter, max_wait=1)
+        assert caught.value.args == (limit, 7)
+        assert (caught.value.rate_limit, caught.value.seconds) == (limit, 7)
+        for waiting in tasks:
             (await waiting).release()
-        assert [(pause.operation, round(pause.seconds)) for pause in pauses] == [("op", 7)]
+        assert pauses == [Pause("op", limit, 7)]
+        assert limiter.pauses == 1
+        assert limiter.paused_seconds == pytest.approx(7, abs=0.1)
+        assert fake.timers == 0
+        for request in (before, *after):
+            assert request.queued
+            assert request.paused
+            assert request.paused_by == limit
+
+    async def test_a_pause_ends_for_the_client_when_nobody_waits_any_more(self, fake: FakeClock):
+        """Nothing is left to wake up for, and no more seconds are counted."""
+        limiter = AdaptiveLimiter(1, fake.clock())
+        fake.settle = 60.0  # the pause never ends by itself
+        held = await permitted(limiter)
+        held.update(429, said(0, 30))
+        held.release()
+        waiting = asyncio.create_task(permitted(limiter))
+        await settled(1)
+        fake.now = 10.0
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert fake.timers == 0
+        fake.now = 20.0
+        assert limiter.paused_seconds == 10
+
+    async def test_waiting_for_a_place_is_no_pause(self, fake: FakeClock):
+        """A request is told that it waited, though not for quota."""
+        limiter = AdaptiveLimiter(1, fake.clock())
+        first = PermitRequest("op")
+        held = await limiter.acquire(first)
+        assert not first.queued
+        request = PermitRequest("op")
+        waiting = asyncio.create_task(limiter.acquire(request))
+        await settled(1)
+        held.release()
+        (await waiting).release()
+        assert request.queued
+        assert not request.paused
+        assert limiter.pauses == 0
+        assert limiter.paused_seconds == 0
+
+    async def test_a_pause_of_less_than_a_second_ends_too(self, fake: FakeClock):
+        """It is waited for like a longer one."""
+        limiter = AdaptiveLimiter(1, fake.clock())
+        held = await permitted(limiter)
+        held.update(429, said(0, 0.5))
+        held.release()
+        async with asyncio.timeout(10):
+            (await permitted(limiter)).release()
+        assert 0.5 <= fake.now < 0.6
+
+    @pytest.mark.parametrize("names", [("burst", "sustained"), ("sustained", "burst")])
+    async def test_of_two_limits_the_longer_pause_is_named(
+        self, fake: FakeClock, names: tuple[str, str]
+    ):
+        """Whichever of them a response described last."""
+        limiter = AdaptiveLimiter(10, fake.clock())
+        pauses = {"burst": 3.0, "sustained": 50.0}
+        permits = [await permitted(limiter) for _ in range(4)]
+        for name, permit in zip(names * 2, permits, strict=True):
+            permit.update(200, said(5, pauses[name], name=name, period=60))
+        for permit in permits:
+            permit.release()
+        fake.now = 0.1
+        permits = [await permitted(limiter) for _ in names]
+        for name, permit in zip(names, permits, strict=True):
+            permit.update(429, said(0, pauses[name], name=name, period=60))
+            permit.release()
+        with pytest.raises(QuotaExhaustedError) as caught:
+            await permitted(limiter, max_wait=10)
+        assert caught.value.seconds == pytest.approx(50)
+        assert caught.value.rate_limit is not None
+        assert caught.value.rate_limit.name == "sustained"
+
+    async def test_a_retry_waits_for_a_place_until_its_deadline(self, fake: FakeClock):
+        """Then it leaves the queue to those behind it; one that is admitted leaves no timer."""
+        limiter = AdaptiveLimiter(1, fake.clock())
+        held = await permitted(limiter)
+        late = asyncio.create_task(permitted(limiter, is_retry=True, deadline=5))
+        behind = asyncio.create_task(permitted(limiter, is_retry=True, deadline=500))
+        with pytest.raises(TimeoutError):
+            await late
+        assert fake.now == 5
+        held.release()
+        (await behind).release()
+        assert limiter.in_flight == 0
+        assert fake.timers == 0
 
     async def test_the_window_narrows_under_overload_and_recovers(self, fake: FakeClock):
         """After rounds of 503 hardly anything is admitted; after successes everything is again."""
@@ -490,6 +648,27 @@ class TestLimiter:
             permit = await permitted(limiter, is_retry=True)
             permit.release(overloaded=True)
         assert limiter.window < 10
+
+    async def test_the_window_grows_back_to_where_trouble_began_and_slowly_from_there(
+        self, fake: FakeClock
+    ):
+        """A round in which only some responses are late shows how much the server can cope with."""
+        limiter = AdaptiveLimiter(64, fake.clock())
+        windows = []
+        for overloaded_share in (0.5, 1, 0, 0, 0):
+            responses = math.ceil(limiter.window)
+            for number in range(responses):
+                permit = await permitted(limiter)
+                permit.release(overloaded=number < overloaded_share * responses)
+            windows.append(limiter.window)
+        assert windows == pytest.approx([44.8, 31.36, 44.8, 46.8, 48.8])
+
+    async def test_retries_that_succeed_are_no_overload(self, fake: FakeClock):
+        """If only retries are made and all succeed, the window stays as wide as it is."""
+        limiter = AdaptiveLimiter(10, fake.clock())
+        for _ in range(50):
+            (await permitted(limiter, is_retry=True)).release(overloaded=False)
+        assert limiter.window == 10
 
 
 Rule = Callable[[float], tuple[int, dict[str, str]]]

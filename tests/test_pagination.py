@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from conftest import client_for, eventually
+from conftest import client_for, eventually, settled
 
 from modellab_async import (
     DecodeError,
@@ -181,14 +182,22 @@ async def test_a_number_that_does_not_advance_is_an_error(next_number):
             [number or 0], number=number or 0, next_number=1 if number is None else next_number
         )
 
-    with pytest.raises(DecodeError, match="does not advance"):
+    with pytest.raises(DecodeError, match="does not advance") as caught:
         async for _ in pager_on(answer):
+            pass
+    assert caught.value.path == "$.meta.page.next_number"
+
+
+async def test_a_page_without_a_number_cannot_name_itself_as_the_next_one():
+    """The number that was asked for is compared instead."""
+    with pytest.raises(DecodeError, match="page 1 names page 1 as the next"):
+        async for _ in pager_on(lambda number, size: body([number or 0], next_number=1)):
             pass
 
 
 @pytest.mark.parametrize("total", [None, 3, 10**15])
-@pytest.mark.parametrize("per_page", [1, 40, 100])
-async def test_a_listing_that_repeats_its_items_without_end_is_an_error(total, per_page):
+@pytest.mark.parametrize(("per_page", "pages"), [(1, 11), (40, 3), (100, 3)])
+async def test_a_listing_that_repeats_its_items_without_end_is_an_error(total, per_page, pages):
     """Two pages without anything new end the iteration; a few more if they are tiny."""
     requests = 0
 
@@ -200,11 +209,101 @@ async def test_a_listing_that_repeats_its_items_without_end_is_an_error(total, p
         return body(ids, number=number, next_number=number + 1, last_number=total, total=total)
 
     seen = []
-    with pytest.raises(DecodeError, match="repeat items"):
+    with pytest.raises(DecodeError, match=f"page {pages - 1} .* repeat items") as caught:
         async for run in pager_on(answer):
             seen.append(run.id)
     assert seen == list(range(per_page))
-    assert requests <= 12 + PAGES_AHEAD
+    assert pages <= requests <= pages + (0 if total is None else PAGES_AHEAD)
+    assert caught.value.path == "$.meta.page.next_number"
+
+
+async def test_a_listing_of_many_times_its_total_is_an_error():
+    """Also if each of its items is new."""
+
+    def answer(number: int | None, size: int) -> bytes:
+        number = number or 0
+        return body([2 * number, 2 * number + 1], number=number, next_number=number + 1, total=10)
+
+    seen = 0
+    with pytest.raises(DecodeError, match="211 pages of 10 items, and still") as caught:
+        async for _ in pager_on(answer):
+            seen += 1
+    assert seen == 2 * 210
+    assert caught.value.path == "$.meta.page.next_number"
+
+
+async def test_a_listing_may_end_with_pages_of_items_it_had_before():
+    """Rows that were inserted shift others behind them; the end is reached all the same."""
+
+    def answer(number: int | None, size: int) -> bytes:
+        number = number or 0
+        return body([*range(40)], number=number, next_number=number + 1 if number < 2 else None)
+
+    assert [run.id async for run in pager_on(answer)] == [*range(40)]
+
+
+def pager_of_ten_pages(later: Callable[[], Awaitable[Any]]) -> Pager[Run]:
+    """A pager whose first page is there; ``later`` makes the others."""
+
+    async def perform(call: Call) -> Any:
+        if call.query != "None":
+            return await later()
+        first = body([1], number=0, next_number=1, last_number=9)
+        return await decode_page(first, Run, make_converter())
+
+    def build(page_size: int | None, number: int | None) -> Call:
+        return Call("t", "GET", "/t", str(number), returns=Run, paged=True)
+
+    return Pager(build, perform=perform, page_size=None)
+
+
+async def test_an_iteration_that_is_dropped_cancels_what_was_requested_ahead():
+    """Also if the server never responds."""
+    cancelled = 0
+
+    async def later() -> Any:
+        nonlocal cancelled
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled += 1
+            raise
+
+    pages: Any = pager_of_ten_pages(later).pages()
+    await anext(pages)
+    await settled()
+    del pages
+    await settled()
+    assert cancelled == 9
+
+
+async def test_an_iteration_that_is_closed_ends_for_those_who_wait_for_a_page():
+    """They are not cancelled."""
+    pages: Any = pager_of_ten_pages(asyncio.Event().wait).pages()
+    await anext(pages)
+    waiting = asyncio.create_task(anext(pages))
+    await settled()
+    await pages.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await waiting
+
+
+async def test_the_failure_of_a_page_that_nobody_reads_is_not_logged():
+    """The iteration may end before its turn comes."""
+    logged: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+
+    async def later() -> Any:
+        raise DecodeError("no JSON")
+
+    pages: Any = pager_of_ten_pages(later).pages()
+    await anext(pages)
+    await settled()
+    await pages.aclose()
+    del pages
+    gc.collect()
+    await settled()
+    assert logged == []
 
 
 async def test_numbers_that_jump_are_followed():

@@ -1,0 +1,328 @@
+"""`BulkFetcher` on a double of ``perform``: which calls it makes, and what it makes of results."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from conftest import make_run, settled
+
+from modellab_async import DecodeError, PermissionDeniedError, StatusError, TransportError
+from modellab_async.bulk import MOST_RETRYING, PAGES_IN_FLIGHT, SLOW_START, BulkFetcher, Fetch
+from modellab_async.endpoints import Call
+
+pytestmark = pytest.mark.usefixtures("task_factory")
+
+Answer = Callable[[list[int], bool], Any]
+"""From the ids of a call, and whether it is a listing, to its result; or raises."""
+
+
+class Lab:
+    """A double of ``perform``, which counts.
+
+    Attributes:
+        calls: all calls, in order.
+        listed: the ids of each listing call.
+        single: the ids of single calls.
+        most: how many calls were in flight at the same time at most.
+        go: whether calls are answered.
+        retried: ids whose calls are retried for as long as they are in it.
+    """
+
+    def __init__(self, answer: Answer | None = None) -> None:
+        self.answer = answer or (lambda ids, listing: runs(ids) if listing else make_run(id=ids[0]))
+        self.calls: list[Call] = []
+        self.listed: list[list[int]] = []
+        self.single: list[int] = []
+        self.in_flight = self.most = 0
+        self.go = asyncio.Event()
+        self.go.set()
+        self.retried: set[int] = set()
+
+    async def perform(self, call: Call, on_retry: Callable[[], object] | None = None) -> Any:
+        self.calls.append(call)
+        query = parse_qs(call.query)
+        ids = [int(run_id) for run_id in query.get("filter[id]", [str(call.expects)])[0].split(",")]
+        if call.paged:
+            self.listed.append(ids)
+        else:
+            self.single.append(ids[0])
+        self.in_flight += 1
+        self.most = max(self.most, self.in_flight)
+        try:
+            await asyncio.sleep(0)
+            await self.go.wait()
+            while not self.retried.isdisjoint(ids):
+                if on_retry is not None:
+                    on_retry()
+                await asyncio.sleep(0)
+            return self.answer(ids, call.paged)
+        finally:
+            self.in_flight -= 1
+
+    def fetch(self, ids: Any, concurrency: int = 4, **options: Any) -> Fetch:
+        return Fetch(BulkFetcher(ids, self.perform, concurrency, **options))
+
+
+def runs(ids: Iterable[int], following: int | None = None) -> Any:
+    """A page of a listing."""
+    items = [make_run(id=run_id) for run_id in ids]
+    return SimpleNamespace(items=items, numbers=SimpleNamespace(next_number=following))
+
+
+def refusal(status: int) -> StatusError:
+    return StatusError("no", status=status, method="GET", url="https://lab.example/runs")
+
+
+@pytest.mark.parametrize("skip_slow_start", [True, False])
+@pytest.mark.parametrize(
+    ("route", "concurrency", "most", "unread"),
+    [
+        ("single", 40, 40, 80),
+        ("single", 3, 3, 6),
+        ("batch", 40, PAGES_IN_FLIGHT, 1_400),
+        ("batch", 3, 3, 700),
+        ("auto", 3, 3, 700),
+    ],
+)
+async def test_what_is_in_flight_and_read_ahead_is_bounded(
+    route: Any, concurrency: int, most: int, unread: int, skip_slow_start: bool
+):
+    """By the concurrency, and until the first success by the slow start."""
+    lab, read = Lab(), 0
+
+    def ids() -> Iterator[int]:
+        nonlocal read
+        for run_id in itertools.count(1):
+            read = run_id
+            yield run_id
+
+    lab.go.clear()
+    async with lab.fetch(ids(), concurrency, route=route, skip_slow_start=skip_slow_start) as all_:
+        first = asyncio.create_task(anext(all_))
+        await settled()
+        assert lab.most == (most if skip_slow_start else min(most, SLOW_START))
+        lab.go.set()
+        await first
+        await settled(500)
+        assert lab.most <= most
+        chunk = 1 if route == "single" else 100
+        assert read == unread + 1 // chunk
+        for _ in range(chunk):
+            await anext(all_)
+        await settled(500)
+        assert read == unread + chunk + 1 // chunk
+
+
+async def test_ids_whose_number_is_known_are_asked_for_at_once():
+    """By as many calls as it takes, and the last one for those that are left."""
+    lab = Lab()
+    lab.go.clear()
+    outcomes = lab.fetch(range(1, 251), 10)
+    first = asyncio.create_task(anext(outcomes))
+    await settled()
+    assert [len(listed) for listed in lab.listed] == [100, 100, 50]
+    lab.go.set()
+    assert (await first).ok
+    assert len([outcome async for outcome in outcomes]) == 249
+
+
+async def test_bulk_calls_wait_for_quota_and_are_not_repeated_for_a_filter_that_is_ignored():
+    """A listing of other runs is noticed by the fetch itself."""
+    lab = Lab()
+    assert len([outcome async for outcome in lab.fetch([1, 2])]) == 2
+    assert len([outcome async for outcome in lab.fetch([4])]) == 1
+    assert (lab.listed, lab.single) == ([[1, 2]], [4])
+    assert all(call.wait_for_quota and call.one_of is None for call in lab.calls)
+    assert parse_qs(lab.calls[0].query)["page[size]"] == ["2"]
+
+
+async def test_a_listing_call_names_at_most_1500_characters_of_ids():
+    """The longest id and a comma after each are counted."""
+    lab = Lab()
+    ids = [10**18 + number for number in range(100)]
+    assert len([outcome async for outcome in lab.fetch([1, *ids[:-1]])]) == 100
+    assert [len(listed) for listed in lab.listed] == [75, 25]
+
+
+@pytest.mark.parametrize(
+    ("error", "alone"),
+    [
+        (refusal(400), True),
+        (refusal(404), True),
+        (refusal(501), True),
+        (refusal(408), False),
+        (refusal(429), False),
+        (refusal(500), False),
+        (refusal(502), False),
+        (refusal(503), False),
+        (DecodeError("no JSON"), True),
+        (TransportError("reset"), False),
+    ],
+)
+async def test_after_which_errors_of_a_listing_single_requests_are_made(
+    error: Exception, alone: bool
+):
+    """After those that say that there is no such listing, not after those of a bad moment."""
+
+    def answer(ids: list[int], listing: bool) -> Any:
+        if listing:
+            raise error
+        return make_run(id=ids[0])
+
+    lab = Lab(answer)
+    outcomes = [outcome async for outcome in lab.fetch([1, 2, 3])]
+    assert {outcome.ok for outcome in outcomes} == {alone}
+    assert sorted(lab.single) == ([1, 2, 3] if alone else [])
+    if not alone:
+        assert {outcome.error for outcome in outcomes} == {error}
+        assert [outcome.run_id for outcome in outcomes] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("following", [0, 1])
+async def test_a_listing_whose_pages_do_not_advance_is_left(following: int):
+    """The ids that it did not list are asked for individually."""
+    lab = Lab(lambda ids, listing: runs([1], following) if listing else make_run(id=ids[0]))
+    outcomes = [outcome async for outcome in lab.fetch([1, 2, 3])]
+    assert sorted(outcome.unwrap().id for outcome in outcomes) == [1, 2, 3]
+    assert len(lab.listed) == 2
+    assert parse_qs(lab.calls[1].query)["page[number]"] == [str(following)]
+    assert sorted(lab.single) == [2, 3]
+
+
+async def test_a_success_after_fifteen_refusals_keeps_the_credentials():
+    """Each refusal is the outcome of its own id then."""
+
+    def answer(ids: list[int], listing: bool) -> Any:
+        if ids[0] < SLOW_START:
+            raise PermissionDeniedError("no", status=403, method="GET", url="https://lab.example")
+        return make_run(id=ids[0])
+
+    outcomes = [o async for o in Lab(answer).fetch(range(1, 101), 1, route="single")]
+    assert [o.run_id for o in outcomes if not o.ok] == [*range(1, SLOW_START)]
+    refused = Lab(lambda ids, _: answer([1], False))
+    outcomes = [o async for o in refused.fetch(range(1, 101), 1, route="single")]
+    assert len(refused.calls) == SLOW_START
+    assert {type(o.error) for o in outcomes} == {PermissionDeniedError}
+
+
+async def test_a_generator_of_ids_is_closed_with_its_fetch():
+    """Not left to the garbage collection."""
+    closed = asyncio.Event()
+
+    async def ids() -> AsyncIterator[int]:
+        try:
+            for run_id in range(1, 1_000_000):
+                yield run_id
+        finally:
+            closed.set()
+
+    async with Lab().fetch(ids(), route="single") as outcomes:
+        await anext(outcomes)
+        assert not closed.is_set()
+    assert closed.is_set()
+    with pytest.raises(StopAsyncIteration):
+        await anext(outcomes)
+
+
+async def test_a_listing_that_is_refused_is_not_asked_for_again():
+    """The ids that follow are asked for individually."""
+
+    def answer(ids: list[int], listing: bool) -> Any:
+        if listing:
+            raise refusal(404)
+        return make_run(id=ids[0])
+
+    lab = Lab(answer)
+    outcomes = [outcome async for outcome in lab.fetch(range(1, 351), 1)]
+    assert sorted(outcome.unwrap().id for outcome in outcomes) == [*range(1, 351)]
+    assert len(lab.listed) == 1
+    assert len(lab.single) == 350
+
+
+@pytest.mark.parametrize(("route", "listings"), [("auto", 1), ("batch", 3)])
+async def test_after_a_listing_of_other_runs_auto_asks_individually(route: Any, listings: int):
+    """Batch asks again for what follows, and individually for what was not listed."""
+    lab = Lab(lambda ids, listing: runs([1_000]) if listing else make_run(id=ids[0]))
+    outcomes = [outcome async for outcome in lab.fetch(range(1, 251), 1, route=route)]
+    assert sorted(outcome.unwrap().id for outcome in outcomes) == [*range(1, 251)]
+    assert len(lab.listed) == listings
+    assert sorted(lab.single) == [*range(1, 251)]
+
+
+@pytest.mark.parametrize(("route", "chunk"), [("single", 1), ("batch", 100)])
+async def test_a_call_that_is_retried_does_not_hold_up_those_behind_it(route: Any, chunk: int):
+    """Another worker takes over, once for each such call, and ten at most for each of them."""
+    lab = Lab()
+    lab.retried = {1}
+    async with lab.fetch(range(1, 3 * chunk + 1), 1, route=route) as outcomes:
+        others = [(await anext(outcomes)).run_id for _ in range(2 * chunk)]
+        assert sorted(others) == [*range(chunk + 1, 3 * chunk + 1)]
+        assert lab.in_flight == 1
+        lab.retried.clear()
+        assert len([outcome async for outcome in outcomes]) == chunk
+    lab = Lab()
+    lab.retried = {*range(chunk + 1, 10_000)}
+    async with lab.fetch(range(1, 10_000), 2, route=route, skip_slow_start=True) as outcomes:
+        await anext(outcomes)
+        await settled(300)
+        assert lab.in_flight == 2 * (1 + MOST_RETRYING)
+
+
+@pytest.mark.parametrize("route", ["single", "batch"])
+async def test_outcomes_that_are_all_kept_do_not_hold_up_the_requests(route: Any):
+    """As ``get_many`` keeps them; in the order of the ids if that is asked for."""
+    lab = Lab()
+    lab.retried = {1}
+    async with lab.fetch(range(1, 2_001), 2, route=route, ordered=True, keep_all=True) as outcomes:
+        first = asyncio.create_task(anext(outcomes))
+        await settled(5_000)
+        assert not first.done()
+        assert sum(map(len, lab.listed)) + len(lab.single) == 2_000
+        lab.retried.clear()
+        assert (await first).run_id == 1
+        assert [outcome.run_id async for outcome in outcomes] == [*range(2, 2_001)]
+
+
+async def test_items_that_cannot_be_decoded_or_told_apart_are_asked_for_individually():
+    """An error that carries an id is the outcome of that id."""
+    error = DecodeError("no number", resource_id=2)
+
+    def answer(ids: list[int], listing: bool) -> Any:
+        page = runs([1])
+        page.items += [error, DecodeError("no id"), {"made by": "a hook"}]
+        return page if listing else make_run(id=ids[0])
+
+    lab = Lab(answer)
+    outcomes = {outcome.run_id: outcome async for outcome in lab.fetch([1, 2, 2, 3], ordered=True)}
+    assert outcomes[2].error is error
+    assert outcomes[1].ok
+    assert outcomes[3].ok
+    assert (len(outcomes), lab.single) == (3, [3])
+
+
+async def test_an_error_that_is_about_no_id_ends_the_fetch():
+    """It is raised to the consumer, and all other calls are cancelled."""
+
+    def answer(ids: list[int], listing: bool) -> Any:
+        if ids == [7]:
+            raise RuntimeError("a bug")
+        return make_run(id=ids[0])
+
+    lab = Lab(answer)
+    lab.retried = {1, 2, 3}
+    outcomes = lab.fetch(range(1, 100), 5, route="single")
+    with pytest.raises(RuntimeError, match="a bug"):
+        async for _ in outcomes:
+            pass
+    assert lab.in_flight == 0
+    with pytest.raises(RuntimeError, match="a bug"):
+        await anext(outcomes)
+    await outcomes.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await anext(outcomes)
