@@ -563,9 +563,9 @@ class AdaptiveLimiter:
     @property
     def paused_seconds(self) -> float:
         """See `Limiter`; a pause that is under way counts up to now."""
-        since = self._paused_since
-        now = 0.0 if since is None else self._clock.monotonic() - since
-        return self._paused_before + now
+        if self._paused_since is None:
+            return self._paused_before
+        return self._paused_before + self._clock.monotonic() - self._paused_since
 
     def warmed_up(self, operation: str) -> bool:
         """See `Limiter`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -94,14 +95,14 @@ def _simulator(
 def _parse_rate_limit(text: str) -> tuple[int, int] | None:
     if text == _UNLIMITED:
         return None
-    limit, _, period = text.partition("/")
-    numbers = [text for text in (limit, period) if text.isdecimal() and len(text) < 10]
-    if not (len(numbers) == 2 and all(map(int, numbers))):
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    limit, period = map(int, match.groups()) if match else (0, 0)
+    if not (limit and period):
         raise typer.BadParameter(
             f"{text!r} is not LIMIT/PERIOD in whole requests and seconds, such as 100/10",
             param_hint="'--rate-limit'",
         )
-    return int(limit), int(period)
+    return limit, period
 
 
 @command(app, "modellab simulate", "modellab simulate --faults 0.1 --rate-limit 100/10 --port 8126")
