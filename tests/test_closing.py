@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from typing import Any
+from unittest import mock
 
 import pytest
 from faultserver import FaultServer, send
@@ -75,6 +77,18 @@ def failing_once(at: int) -> Any:
     return token
 
 
+def slow_once() -> mock.Mock:
+    """A token function whose first call takes longer than a test's timeout."""
+    calls = itertools.count()
+
+    async def token() -> str:
+        if next(calls) == 0:
+            await asyncio.sleep(9)
+        return "t" * 30
+
+    return mock.Mock(side_effect=token)
+
+
 @pytest.mark.parametrize("route", ["single", "batch", "auto"])
 async def test_a_token_that_is_cancelled_costs_its_own_ids_only(route: Any) -> None:
     """Every id has one outcome, where a token function waits for something that is cancelled."""
@@ -91,15 +105,7 @@ async def test_a_token_that_is_cancelled_costs_its_own_ids_only(route: Any) -> N
 
 async def test_a_slow_token_is_a_time_out_of_its_attempt() -> None:
     """Token and request have one time-out together, and a late token is asked for again."""
-    calls = 0
-
-    async def token() -> str:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
-            await asyncio.sleep(9)
-        return "t" * 30
-
+    token = slow_once()
     async with (
         FaultServer() as server,
         ModelLabClient(
@@ -111,24 +117,18 @@ async def test_a_slow_token_is_a_time_out_of_its_attempt() -> None:
     ):
         assert (await lab.runs.get(1)).id == 1
         assert len(server.seen) == 1
-    assert calls == 2
+    assert token.call_count == 2
 
 
 async def test_a_run_that_is_gone_is_not_deleted_by_a_token_that_came_too_late() -> None:
     """No token, no request: the 404 to the one that is sent is no success of an earlier one."""
-    calls = 0
-
-    async def token() -> str:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
-            await asyncio.sleep(9)
-        return "t" * 30
-
     async with (
         FaultServer(send(b"HTTP/1.1 404 Gone\r\nContent-Length: 0\r\n\r\n", "keep")) as server,
         ModelLabClient(
-            base_url=server.base_url, bearer_token=token, timeout=0.1, retry=RetryPolicy(base=0.001)
+            base_url=server.base_url,
+            bearer_token=slow_once(),
+            timeout=0.1,
+            retry=RetryPolicy(base=0.001),
         ) as lab,
     ):
         with pytest.raises(NotFoundError):
