@@ -354,7 +354,7 @@ def _aware(kind: Any) -> Any:
 
 
 class Interner(dict[bytes, Any]):
-    """Params or tags by their JSON, so that equal ones are one object; it stays small."""
+    """Params or tags by their JSON, so that equal ones are one object; its size is bounded."""
 
     def __init__(self, model: type[Param | Tag]) -> None:
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(model).decode
@@ -391,7 +391,7 @@ class Interner(dict[bytes, Any]):
                 wrong = decode_error(first)
                 wrong.path = f"{path}[{index}]{wrong.path.removeprefix('$')}"
                 return wrong
-        # Nesting that was too deep above is not so here, with fewer calls on the stack.
+        # Only `__missing__` ran out of stack, since it needs more of it than decoding alone.
         wrong = decode_error(error)
         wrong.path = path
         return wrong
