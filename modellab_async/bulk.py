@@ -26,6 +26,7 @@ import attrs
 
 from modellab_async import endpoints
 from modellab_async.closing import BackgroundIterator
+from modellab_async.converter import YIELD_EVERY_BYTES, UnstructuredPage
 from modellab_async.endpoints import MAX_PAGE_SIZE, Call, parse_id
 from modellab_async.errors import (
     AuthenticationError,
@@ -110,6 +111,25 @@ class Outcome(PydanticModel):
 
     def _repr_html_(self) -> str | None:
         return render("outcome", outcome=self)
+
+
+@attrs.define(eq=False)
+class Listed:
+    """An outcome whose run is structured only when it is taken.
+
+    Until then there is little for the garbage collector to visit, however many wait.
+    """
+
+    run_id: int | str
+    page: UnstructuredPage[Run]
+    index: int
+
+    def structure(self) -> Outcome:
+        """The outcome."""
+        try:
+            return Outcome(self.run_id, self.page.structure(self.index))
+        except DecodeError as error:
+            return Outcome(self.run_id, error=error.with_traceback(None))
 
 
 class Fetch(BackgroundIterator[Outcome]):
@@ -271,8 +291,9 @@ class BulkFetcher:
         self._keep_all = keep_all
         self._on_progress = on_progress
 
-        self._ready: deque[Outcome] = deque()
-        self._early: dict[int, Outcome] = {}
+        self._ready: deque[Outcome | Listed] = deque()
+        self._early: dict[int, Outcome | Listed] = {}
+        self._unyielded = 0.0  # bytes structured since other tasks had their turn
         self._delivered = self._returned = self._sorted = 0
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -293,14 +314,21 @@ class BulkFetcher:
         """
         if not self._started:
             self._start()
+        if self._unyielded >= YIELD_EVERY_BYTES:  # pages that are ready follow each other at once
+            self._unyielded = 0
+            await asyncio.sleep(0)
         while not self._ready:
             if not self._tasks:
                 raise self._failure or self._source.error or StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
+        outcome = self._ready[0]
+        if isinstance(outcome, Listed):
+            self._unyielded += outcome.page.item_size
+            outcome = outcome.structure()
         if self._on_progress is not None:
             self._on_progress(self._returned + 1, self._source.total)
-        outcome = self._ready.popleft()
+        self._ready.popleft()
         self._returned += 1
         self._check_room()
         return outcome
@@ -442,33 +470,29 @@ class BulkFetcher:
                 run_filter, page_size=len(ids), page_number=number, wait_for_quota=True
             )
             # A server that ignores the filter is noticed here, and needs no repeats.
-            page = await self._send(attrs.evolve(call, one_of=None), on_retry)
-            if not self._take_items(page.items, frozenset(ids), wanted):
+            call = attrs.evolve(call, one_of=None, unstructured=True)
+            page: UnstructuredPage[Run] = await self._send(call, on_retry)
+            if not self._take_items(page, frozenset(ids), wanted):
                 self._paged = self._only_paged  # this server ignores the filter
                 return
             following = page.numbers.next_number
-            if following is None or not page.items or wanted.keys().isdisjoint(ids):
+            if following is None or not page.ids or wanted.keys().isdisjoint(ids):
                 return
             if number is not None and following <= number:
                 return
             number = following
 
-    def _take_items(self, items: Sequence[Any], ids: frozenset[int], wanted: Wanted) -> bool:
+    def _take_items(self, page: UnstructuredPage[Run], ids: frozenset[int], wanted: Wanted) -> bool:
         """Deliver the items of a page; False if it holds anything that was not asked for."""
-        as_asked = True
-        outcomes: list[tuple[int, Outcome]] = []
-        for item in items:
-            if isinstance(item, Run):
-                as_asked &= item.id in ids
-                for position, given in wanted.pop(item.id, ()):
-                    outcomes.append((position, Outcome(given, item)))
-            elif isinstance(item, DecodeError):
-                if item.resource_id is not None:
-                    self._fail(wanted.pop(item.resource_id, ()), item)
-            else:
-                as_asked = False  # made by a user's hook: only a single response tells whose it is
-        self._deliver(outcomes)
-        return as_asked
+        self._deliver(
+            [
+                (position, Listed(given, page, index))
+                for index, number in enumerate(page.ids)
+                if number is not None
+                for position, given in wanted.pop(number, ())
+            ]
+        )
+        return ids.issuperset(number for number in page.ids if number is not None)
 
     # Credentials
 
@@ -519,7 +543,7 @@ class BulkFetcher:
         error.__traceback__ = None  # a million kept errors must not keep a million frames
         self._deliver([(position, Outcome(given, error=error)) for position, given in asked])
 
-    def _deliver(self, outcomes: Sequence[tuple[int, Outcome]]) -> None:
+    def _deliver(self, outcomes: Sequence[tuple[int, Outcome | Listed]]) -> None:
         """Hand outcomes to the consumers, each with the position of its id."""
         if self._stopped:
             return

@@ -30,7 +30,13 @@ from modellab_async.config import (
     resolve_base_url,
     resolve_site,
 )
-from modellab_async.converter import checked_converter, decode, decode_page, make_converter
+from modellab_async.converter import (
+    checked_converter,
+    decode,
+    decode_page,
+    make_converter,
+    split_page,
+)
 from modellab_async.endpoints import Call
 from modellab_async.errors import (
     ClientClosedError,
@@ -389,6 +395,8 @@ class ModelLabClient(Closing):
             said = f"204 No Content for {call.operation}, which has content"
             raise DecodeError(said, resource_id=call.expects)
         try:
+            if call.unstructured:
+                return split_page(response.body, call.returns, self._converter)
             if call.paged:
                 result: Any = await decode_page(response.body, call.returns, self._converter)
             else:

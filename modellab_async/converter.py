@@ -219,11 +219,21 @@ def _field_types() -> set[Any]:
     return {hint for own in hints for hint in own}
 
 
+class Resource(msgspec.Struct, Generic[T], gc=False):
+    """A resource; its attributes are a struct of `wire_model`, or still JSON."""
+
+    attributes: T
+    id: Any = None
+    type: Any = None
+
+
 class ResourceHook(Generic[M]):
     """The structure hook of a model that is a resource.
 
     Attributes:
-        wire: the struct that JSON is decoded to; None if that is left to cattrs and user's hooks.
+        wire: the struct that ``attributes`` are decoded to; None if that is left to cattrs and to
+            user's hooks.
+        type: the JSON:API ``type`` of the resources.
     """
 
     def __init__(self, model: type[M], converter: cattrs.Converter) -> None:
@@ -232,7 +242,7 @@ class ResourceHook(Generic[M]):
         )
         self._model = model
         self._converter = converter
-        self._type = _resource_type(model)
+        self.type: str = _resource_type(model)
         hints = typing.get_type_hints(model)
         self._own_id = _int_id if hints["id"] is int else _text_id
         self._arrays = {name for name, hint in hints.items() if typing.get_origin(hint) is tuple}
@@ -249,30 +259,31 @@ class ResourceHook(Generic[M]):
         """The model of a resource.
 
         Args:
-            value: a dict, JSON as bytes, or an instance of ``wire``.
+            value: a dict, JSON as bytes, or a `Resource`.
 
         Raises:
             DecodeError: with a path from the resource's root.
         """
-        if type(value) is self.wire:
-            return self._from_wire(value)
-        if isinstance(value, bytes | msgspec.Raw):
+        if isinstance(value, (bytes, msgspec.Raw)):
             value = self._parse(bytes(value))
-        return self._from_wire(value) if type(value) is self.wire else self._from_dict(value)
+        return self._from_wire(value) if type(value) is Resource else self._from_dict(value)
 
     def _parse(self, body: bytes) -> Any:
         if self.wire is None:
             return loads(body)
         try:
-            return parse(body, _decoder(self.wire), _unchanged)
+            return parse(body, _resource_decoder(self.wire), _unchanged)
         except DecodeError:
             if (identity := _identity_of(msgspec.Raw(body))) is not None:
                 self._check_type(identity.type)  # a wrong type explains all the rest
             raise
 
-    def _from_wire(self, resource: Any) -> M:
+    def _from_wire(self, resource: Resource[Any]) -> M:
         self._check_type(resource.type)
-        fields = msgspec.structs.asdict(resource.attributes)
+        attributes = resource.attributes
+        if type(attributes) is msgspec.Raw:
+            attributes = self._decode_attributes(attributes)
+        fields = msgspec.structs.asdict(attributes)
         for name in self._defaulted:
             if fields[name] is None:
                 del fields[name]
@@ -280,6 +291,14 @@ class ResourceHook(Generic[M]):
             fields[name] = interner.decode(fields.get(name, ()), name)
         fields["id"] = self._own_id(resource.id)
         return self._model(**fields)
+
+    def _decode_attributes(self, attributes: msgspec.Raw) -> Any:
+        try:
+            return _attributes_decoder(self.wire)(attributes)
+        except PARSE_ERRORS as error:
+            wrong = decode_error(error)
+        wrong.path = "$.attributes" + wrong.path.removeprefix("$")
+        raise wrong
 
     def _from_dict(self, resource: Any) -> M:
         attributes = resource.get("attributes") if isinstance(resource, dict) else None
@@ -309,9 +328,13 @@ class ResourceHook(Generic[M]):
         return _generate_structure(self._model, self._converter)
 
     def _check_type(self, found: object) -> None:
-        if found is not None and found != self._type:
-            said = f"Expected the type {self._type!r}, got {found!r:.60}"
+        if found is not None and found != self.type:
+            said = f"Expected the type {self.type!r}, got {found!r:.60}"
             raise DecodeError(said, path="$.type", mismatched=True)
+
+    def may_structure(self, identity: _Identity | Resource[Any] | None) -> bool:
+        """Whether a resource has the model's type, or none that can be read."""
+        return identity is None or identity.type in (None, self.type)
 
 
 def _unchanged(value: Any) -> Any:
@@ -320,10 +343,10 @@ def _unchanged(value: Any) -> Any:
 
 @functools.cache
 def wire_model(model: type[Any]) -> Any:
-    """A msgspec struct for a resource in JSON.
+    """A msgspec struct with a model's fields, for the ``attributes`` of its JSON.
 
-    Its ``attributes`` have the model's fields, but all that may be absent may be null too, and
-    params and tags stay JSON, since most are already known.
+    All that may be absent may be null too, and params and tags stay JSON, since most are already
+    known.
     """
     hints = typing.get_type_hints(model)
     fields: list[Any] = []
@@ -336,15 +359,17 @@ def wire_model(model: type[Any]) -> Any:
             fields.append((field.name, wire_type))
         else:
             fields.append((field.name, wire_type | None, field.default))
-    name = model.__name__
-    attributes = msgspec.defstruct(f"{name}Attributes", fields, kw_only=True, gc=False)
-    resource: list[Any] = [("attributes", attributes), ("id", Any, None), ("type", Any, None)]
-    return msgspec.defstruct(f"{name}Resource", resource, gc=False)
+    return msgspec.defstruct(f"{model.__name__}Attributes", fields, kw_only=True, gc=False)
 
 
 @functools.cache
-def _decoder(form: Any) -> Callable[[bytes], Any]:
-    return msgspec.json.Decoder(form).decode
+def _attributes_decoder(wire: Any) -> Callable[[Any], Any]:
+    return msgspec.json.Decoder(wire).decode
+
+
+@functools.cache
+def _resource_decoder(wire: Any) -> Callable[[Any], Any]:
+    return msgspec.json.Decoder(Resource[wire]).decode
 
 
 def _aware(kind: Any) -> Any:
@@ -468,19 +493,46 @@ class Listing(msgspec.Struct, Generic[T], gc=False):
 
 @functools.cache
 def _document_decoder(wire: Any) -> Callable[[bytes], Any]:
-    return msgspec.json.Decoder(Document[wire]).decode
+    return msgspec.json.Decoder(Document[Resource[wire]]).decode
 
 
-@functools.cache
-def _listing_decoder(wire: Any) -> Callable[[bytes], Any]:
-    return msgspec.json.Decoder(Listing[wire]).decode
+_decode_listing: Final = msgspec.json.Decoder(Listing[Resource[msgspec.Raw]]).decode
 
-
-# Resources stay JSON, or are dicts if there is a NaN.
+# Whole resources stay JSON, or are dicts if there is a NaN.
 _decode_raw_document: Final = msgspec.json.Decoder(Document[msgspec.Raw]).decode
 _convert_document: Final = functools.partial(msgspec.convert, type=Document[Any])
 _decode_raw_listing: Final = msgspec.json.Decoder(Listing[msgspec.Raw]).decode
 _convert_listing: Final = functools.partial(msgspec.convert, type=Listing[Any])
+
+
+@attrs.frozen
+class UnstructuredPage(Generic[M]):
+    """A page of a listing, whose items are structured one by one.
+
+    Attributes:
+        ids: the id of each item; None if it has none that can be read.
+        numbers: the position of the page in its listing.
+        item_size: bytes of JSON per item, on average.
+    """
+
+    ids: list[int | None]
+    numbers: PageNumbers
+    item_size: float
+    _items: list[Any]
+    _model: type[M]
+    _structure: Callable[[Any, type[M]], M]
+
+    def structure(self, index: int) -> M:
+        """The model of an item.
+
+        Raises:
+            DecodeError: if the item is not what the API promises.
+        """
+        try:
+            return self._structure(self._items[index], self._model)
+        except DecodeError as error:
+            wrong = _located(error, f"$.data[{index}]", self.ids[index])
+        raise wrong from wrong.__cause__
 
 
 @attrs.frozen
@@ -540,7 +592,7 @@ def decode(
 
 
 def _decode_document(body: bytes, wire: Any) -> Any:
-    """A resource as an instance of ``wire``, or else as JSON or a dict."""
+    """A `Resource`, or else a resource as JSON or a dict."""
     if wire is not None:
         try:
             return _document_decoder(wire)(body).data
@@ -549,33 +601,56 @@ def _decode_document(body: bytes, wire: Any) -> Any:
     return parse(body, _decode_raw_document, _convert_document).data
 
 
+def split_page(body: bytes, model: type[M], converter: cattrs.Converter) -> UnstructuredPage[M]:
+    """The items of a response with a page of resources, still to be structured.
+
+    Raises:
+        DecodeError: if the body is not a listing, or one of resources of another type.
+    """
+    hook = converter.get_structure_hook(model)
+    listing = _split_listing(body, hook)
+    items = listing.data
+    identities = [item if type(item) is Resource else _identity_of(item) for item in items]
+    if isinstance(hook, ResourceHook) and items and not any(map(hook.may_structure, identities)):
+        raise DecodeError(
+            f"Expected the type {hook.type!r} in a page of others", path="$.data", mismatched=True
+        )
+    return UnstructuredPage(
+        [_id_of(identity) for identity in identities],
+        (listing.meta and listing.meta.page) or PageNumbers(),
+        len(body) / max(1, len(items)),
+        items,
+        model,
+        _structuring(model, converter),
+    )
+
+
 async def decode_page(body: bytes, model: type[Any], converter: cattrs.Converter) -> DecodedPage:
     """The items of a response with a page of resources; one that is wrong spoils no other.
 
     Lets other tasks run every `YIELD_EVERY_BYTES`.
 
     Raises:
-        DecodeError: if the body is not a listing.
+        DecodeError: as `split_page`.
     """
-    listing = _decode_listing(body, getattr(converter.get_structure_hook(model), "wire", None))
-    batch = 1 + len(listing.data) * YIELD_EVERY_BYTES // len(body)
-    structure = _structuring(model, converter)
+    page = split_page(body, model, converter)
+    batch = 1 + int(YIELD_EVERY_BYTES / page.item_size)
     items: list[Any] = []
-    for index, item in enumerate(listing.data):
+    for index in range(len(page.ids)):
         if index and index % batch == 0:
             await asyncio.sleep(0)
         try:
-            items.append(structure(item, model))
+            items.append(page.structure(index))
         except DecodeError as error:
-            items.append(_located(error, f"$.data[{index}]", _id_of(item)))
-    return DecodedPage(items, (listing.meta and listing.meta.page) or PageNumbers())
+            items.append(error)
+    return DecodedPage(items, page.numbers)
 
 
-def _decode_listing(body: bytes, wire: Any) -> Any:
-    """A page with its items as instances of ``wire``, or else as JSON or dicts."""
-    if wire is not None:
+def _split_listing(body: bytes, hook: Any) -> Any:
+    """A page, with each item as a `Resource`, or else as JSON or a dict."""
+    if getattr(hook, "wire", None) is not None:
         try:
-            return _listing_decoder(wire)(body)
+            return _decode_listing(body)
         except PARSE_ERRORS:
             pass  # perhaps because of one item: each is structured individually
     try:
@@ -620,7 +695,7 @@ class _Identity(msgspec.Struct, gc=False):
 
 
 def _identity_of(item: Any) -> _Identity | None:
-    """The id and type of a resource that could not be structured."""
+    """The id and type of a resource, which may be anything."""
     try:
         if isinstance(item, msgspec.Raw):  # msgspec would not take NaN, or half a surrogate pair
             item = json.loads(bytes(item).decode(errors="replace"))
@@ -629,8 +704,7 @@ def _identity_of(item: Any) -> _Identity | None:
         return None
 
 
-def _id_of(item: Any) -> int | None:
-    identity = _identity_of(item)
+def _id_of(identity: _Identity | Resource[Any] | None) -> int | None:
     try:
         return None if identity is None else _int_id(identity.id)
     except DecodeError:

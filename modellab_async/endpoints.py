@@ -57,6 +57,7 @@ class Call:
         query: the query, percent-encoded, without ``?``.
         returns: the model of the response (of its items if ``paged``), or None for no content.
         paged: whether the response is a page of a listing.
+        unstructured: whether the items of a page are left as JSON, to be structured when needed.
         idempotency: whether it may be repeated: see ``retry.RETRY_RULES``.
         expects: the id that the response must carry.
         one_of: the values that attributes of the response can have. A listing in which no item
@@ -73,6 +74,7 @@ class Call:
     query: str = ""
     returns: type[Any] | None = None
     paged: bool = False
+    unstructured: bool = False
     idempotency: Idempotency = "safe"
     expects: int | None = None
     one_of: Mapping[str, Sequence[object]] | None = attrs.field(default=None, hash=False)

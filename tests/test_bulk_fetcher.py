@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
 from conftest import make_run, settled
+from faultserver import listing
+from payloads import resource
 
-from modellab_async import DecodeError, PermissionDeniedError, StatusError, TransportError
+from modellab_async import (
+    DecodeError,
+    PermissionDeniedError,
+    Run,
+    StatusError,
+    TransportError,
+    make_converter,
+)
 from modellab_async.bulk import MOST_RETRYING, PAGES_IN_FLIGHT, SLOW_START, BulkFetcher, Fetch
+from modellab_async.converter import UnstructuredPage, split_page
 from modellab_async.endpoints import Call
 
 pytestmark = pytest.mark.usefixtures("task_factory")
@@ -35,7 +44,7 @@ class Lab:
     """
 
     def __init__(self, answer: Answer | None = None) -> None:
-        self.answer = answer or (lambda ids, listing: runs(ids) if listing else make_run(id=ids[0]))
+        self.answer = answer or (lambda ids, listed: runs(ids) if listed else make_run(id=ids[0]))
         self.calls: list[Call] = []
         self.listed: list[list[int]] = []
         self.single: list[int] = []
@@ -69,10 +78,14 @@ class Lab:
         return Fetch(BulkFetcher(ids, self.perform, concurrency, **options))
 
 
-def runs(ids: Iterable[int], following: int | None = None) -> Any:
+def runs(ids: Iterable[int], following: int | None = None) -> UnstructuredPage[Run]:
     """A page of a listing."""
-    items = [make_run(id=run_id) for run_id in ids]
-    return SimpleNamespace(items=items, numbers=SimpleNamespace(next_number=following))
+    return page(*(resource(run_id) for run_id in ids), next_number=following)
+
+
+def page(*items: Any, **numbers: Any) -> UnstructuredPage[Run]:
+    """A page with items that may be anything."""
+    return split_page(listing(*items, **numbers), Run, make_converter())
 
 
 def refusal(status: int) -> StatusError:
@@ -290,17 +303,17 @@ async def test_outcomes_that_are_all_kept_do_not_hold_up_the_requests(route: Any
 
 
 async def test_items_that_cannot_be_decoded_or_told_apart_are_asked_for_individually():
-    """An error that carries an id is the outcome of that id."""
-    error = DecodeError("no number", resource_id=2)
+    """A run that cannot be decoded, but has an id that can, is the outcome of that id."""
 
     def answer(ids: list[int], listing: bool) -> Any:
-        page = runs([1])
-        page.items += [error, DecodeError("no id"), {"made by": "a hook"}]
-        return page if listing else make_run(id=ids[0])
+        if listing:
+            return page(resource(1), resource(2, duration="no number"), resource("no id"), 7)
+        return make_run(id=ids[0])
 
     lab = Lab(answer)
     outcomes = {outcome.run_id: outcome async for outcome in lab.fetch([1, 2, 2, 3], ordered=True)}
-    assert outcomes[2].error is error
+    assert isinstance(outcomes[2].error, DecodeError)
+    assert outcomes[2].error.path == "$.data[1].attributes.duration"
     assert outcomes[1].ok
     assert outcomes[3].ok
     assert (len(outcomes), lab.single) == (3, [3])
@@ -326,3 +339,34 @@ async def test_an_error_that_is_about_no_id_ends_the_fetch():
     await outcomes.aclose()
     with pytest.raises(StopAsyncIteration):
         await anext(outcomes)
+
+
+async def test_taking_runs_that_are_ready_lets_other_tasks_run():
+    """They are structured as they are taken: a hundred large ones would hold the loop for long."""
+    large = [resource(run_id, description="x" * 10_000) for run_id in range(100)]
+    lab = Lab(lambda ids, listed: page(*large))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with lab.fetch(range(100)) as outcomes:
+        await anext(outcomes)
+        counter, turns = asyncio.create_task(count()), 0
+        assert [outcome.ok async for outcome in outcomes] == [True] * 99
+        counter.cancel()
+    assert turns >= 3
+
+
+async def test_a_run_that_a_hook_makes_of_a_page_is_the_outcome_of_its_id():
+    """Whatever the hook for runs returns: the JSON tells whose it is."""
+    converter = make_converter()
+    converter.register_structure_hook(Run, lambda value, _: value["attributes"]["name"])
+    body = listing(resource(1, name="one"), resource(2, name="two"))
+    lab = Lab(lambda ids, listed: split_page(body, Run, converter))
+    outcomes = [outcome async for outcome in lab.fetch([2, 1], ordered=True)]
+    assert [(outcome.run_id, str(outcome.run)) for outcome in outcomes] == [(2, "two"), (1, "one")]
+    assert lab.single == []

@@ -13,7 +13,14 @@ from faultserver import listing
 from payloads import open_page, resource
 
 from modellab_async import models
-from modellab_async.converter import LONGEST_SPLIT, Converter, decode, decode_page, make_converter
+from modellab_async.converter import (
+    LONGEST_SPLIT,
+    Converter,
+    decode,
+    decode_page,
+    make_converter,
+    split_page,
+)
 from modellab_async.errors import DecodeError
 from modellab_async.models import Run
 
@@ -47,7 +54,7 @@ def test_an_ill_encoded_run_of_a_page_stands_alone() -> None:
     items[1] = items[1].replace(b"_name_", b"\xff\xfe")
     first, bad, last = open_page(b'{"data":[%s]}' % b",".join(items), make_converter()).items
     assert (first.id, last.id) == (0, 2)
-    assert (bad.resource_id, bad.path, bad.cut_short) == (1, "$.data[1]", False)
+    assert (bad.resource_id, bad.path, bad.cut_short) == (1, "$.data[1].attributes", False)
 
 
 def test_a_page(converter: Converter) -> None:
@@ -182,3 +189,17 @@ def test_a_page_too_long_to_be_searched_is_one_error():
     raw = listing(resource(1), spoilt(b"nul"), resource(2, name=" " * LONGEST_SPLIT))
     with pytest.raises(DecodeError, match="malformed"):
         open_page(raw, make_converter())
+
+
+def test_a_page_of_another_type_is_the_response_to_another_request(converter: Converter):
+    """It is told as one error, which a repeat may mend; a single such item stands alone."""
+    projects = [{"id": str(n), "type": "projects", "attributes": {}} for n in (1, 2)]
+    with pytest.raises(DecodeError, match="type 'runs'") as caught:
+        split_page(listing(*projects), Run, converter)
+    assert caught.value.mismatched
+    page = split_page(listing(projects[0], resource(2)), Run, converter)
+    assert page.ids == [1, 2]
+    assert page.structure(1).id == 2
+    with pytest.raises(DecodeError, match="type 'runs'") as caught:
+        page.structure(0)
+    assert (caught.value.resource_id, caught.value.path) == (1, "$.data[0].type")
