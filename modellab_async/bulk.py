@@ -69,7 +69,7 @@ More than `PAGES_IN_FLIGHT`, so that single requests are tried too if the listin
 LONGEST_ID_LIST: Final = 1_500
 """Characters of ids in one listing call: well below the URL length that proxies accept."""
 
-_ID_ERRORS: Final = (StatusError, TransportError, DecodeError, ConfigError)
+_ID_ERRORS: Final = (StatusError, TransportError, DecodeError, ConfigError, InvalidIdError)
 """What becomes the outcome of an id; any other error ends the fetch."""
 
 _REFUSALS: Final = (AuthenticationError, PermissionDeniedError, ConfigError)
@@ -296,7 +296,8 @@ class BulkFetcher:
         self._unyielded = 0.0  # bytes structured since other tasks had their turn
         self._delivered = self._returned = self._sorted = 0
         self._arrived = asyncio.Event()
-        self._room = asyncio.Event()
+        self._room = asyncio.Event()  # not set while workers wait for space
+        self._room.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._started = self._stopped = False
         self._failure: BaseException | None = None
@@ -419,34 +420,35 @@ class BulkFetcher:
         if self._refusal is not None:
             self._fail(asked, self._refusal)
             return
+        if self._paged and len(asked) > 1:
+            asked = await self._list(asked, on_retry=on_retry)
+        if len(asked) == 1:
+            await self._get(asked[0], on_retry=on_retry)
+        else:
+            for entry in asked:  # their number is bounded, as that of outcomes is
+                self._spawn(self._get(entry))
+
+    async def _get(self, asked: Asked, on_retry: Callable[[], object] | None = None) -> None:
+        position, given = asked
+        try:
+            run = await self._send(endpoints.get_run(given, wait_for_quota=True), on_retry)
+        except _ID_ERRORS as error:
+            self._fail([asked], error)
+        else:
+            self._deliver([(position, Outcome(given, run))])
+
+    async def _list(
+        self, asked: Sequence[Asked], *, on_retry: Callable[[], object]
+    ) -> Sequence[Asked]:
+        """Fetch ids by listing calls; returns those that these do not settle."""
         wanted: Wanted = {}
         for entry in asked:
             try:
                 wanted.setdefault(parse_id(entry[1]), []).append(entry)
             except InvalidIdError as error:
                 self._fail([entry], error)
-        if self._paged and len(wanted) > 1:
-            await self._list(wanted, on_retry=on_retry)
-        rest = list(itertools.chain(*wanted.values()))
-        if len(rest) == 1:
-            await self._get(rest[0], on_retry=on_retry)
-        else:
-            for entry in rest:  # their number is bounded, as that of outcomes is
-                self._spawn(self._get(entry))
-
-    async def _get(self, asked: Asked, on_retry: Callable[[], object] | None = None) -> None:
-        call = endpoints.get_run(asked[1], wait_for_quota=True)
-        try:
-            run = await self._send(call, on_retry)
-        except _ID_ERRORS as error:
-            self._fail([asked], error)
-        else:
-            self._deliver([(asked[0], Outcome(asked[1], run))])
-
-    async def _list(self, wanted: Wanted, *, on_retry: Callable[[], object]) -> None:
-        """Take the ids out of ``wanted`` that listing calls settle."""
-        numbers = list(wanted)
-        size = min(MAX_PAGE_SIZE, LONGEST_ID_LIST // (len(str(max(numbers))) + 1))
+        numbers = list(wanted) if len(wanted) > 1 else []
+        size = min(MAX_PAGE_SIZE, LONGEST_ID_LIST // (len(str(max(wanted, default=0))) + 1))
         for start in range(0, len(numbers), size):
             ids = numbers[start : start + size]
             try:
@@ -458,7 +460,8 @@ class BulkFetcher:
                 else:
                     self._paged = False
             if not self._paged:
-                return
+                break
+        return list(itertools.chain(*wanted.values()))
 
     async def _list_some(
         self, ids: Sequence[int], wanted: Wanted, *, on_retry: Callable[[], object]

@@ -264,7 +264,9 @@ class ResourceHook(Generic[M]):
         Raises:
             DecodeError: with a path from the resource's root.
         """
-        if isinstance(value, (bytes, msgspec.Raw)):
+        if type(value) is Resource:
+            return self._from_wire(value)
+        if isinstance(value, bytes | msgspec.Raw):
             value = self._parse(bytes(value))
         return self._from_wire(value) if type(value) is Resource else self._from_dict(value)
 
@@ -573,14 +575,13 @@ def decode(
     Raises:
         DecodeError: if the body is not what the API promises, or has another id or type.
     """
+    hook = converter.get_structure_hook(model)
     try:
-        resource = _decode_document(
-            body, getattr(converter.get_structure_hook(model), "wire", None)
-        )
+        resource = _decode_document(body, getattr(hook, "wire", None))
     except DecodeError as error:
         raise _located(error, "$", expects) from None
     try:
-        result = _structuring(model, converter)(resource, model)
+        result = _structuring(converter, hook)(resource, model)
     except DecodeError as error:
         located = _located(error, "$.data", expects)
         raise located from located.__cause__
@@ -621,7 +622,7 @@ def split_page(body: bytes, model: type[M], converter: cattrs.Converter) -> Unst
         len(body) / max(1, len(items)),
         items,
         model,
-        _structuring(model, converter),
+        _structuring(converter, hook),
     )
 
 
@@ -670,12 +671,12 @@ def _split_listing(body: bytes, hook: Any) -> Any:
     raise failure
 
 
-def _structuring(model: type[M], converter: cattrs.Converter) -> Callable[[Any, type[M]], M]:
-    """A function that structures a resource.
+def _structuring(converter: cattrs.Converter, hook: object) -> Callable[[Any, type[M]], M]:
+    """A function that structures a resource, by its model's hook.
 
     What it raises is a DecodeError with a path from the resource's root.
     """
-    if isinstance(converter.get_structure_hook(model), ResourceHook):
+    if isinstance(hook, ResourceHook):
         return converter.structure
     return functools.partial(_structure_by_user_hook, converter)
 
@@ -777,7 +778,8 @@ def from_dict(resource: Any, model: type[M], *, converter: cattrs.Converter | No
         TypeError: if the model is not a resource, such as a single `Param`.
     """
     _resource_type(model)
-    return _structuring(model, converter or _default_converter())(resource, model)
+    converter = converter or _default_converter()
+    return _structuring(converter, converter.get_structure_hook(model))(resource, model)
 
 
 def from_json(text: str | bytes, model: type[M], *, converter: cattrs.Converter | None = None) -> M:

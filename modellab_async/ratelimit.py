@@ -95,10 +95,13 @@ def _number(text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        numbers = [float(part) for part in (text.split(",") if "," in text else (text,))]
+        if "," in text:
+            numbers = filter(math.isfinite, map(float, text.split(",")))
+            return max(numbers, default=None)
+        number = float(text)
     except ValueError:
         return None
-    return max(filter(math.isfinite, numbers), default=None)
+    return number if math.isfinite(number) else None
 
 
 def _seconds_until(
