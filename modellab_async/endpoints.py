@@ -86,19 +86,21 @@ class Call:
         """Make sure that a decoded response can be the one to this call.
 
         Raises:
-            DecodeError: if its types or ``one_of`` tell that it cannot; it is ``mismatched`` then.
+            DecodeError: if ``one_of`` tells that it cannot; it is ``mismatched`` then.
         """
+        if self.one_of is None:
+            return
         items = result.items if self.paged else [result]
-        if items and not any(map(self._may_hold, items)):
+        if items and not any(self._may_hold(item, self.one_of) for item in items):
             said = f"the response to {self.operation} holds nothing that was asked for"
             raise DecodeError(said, mismatched=True)
 
-    def _may_hold(self, item: Any) -> bool:
+    @staticmethod
+    def _may_hold(item: Any, one_of: Mapping[str, Sequence[object]]) -> bool:
         if isinstance(item, DecodeError):
             return not item.mismatched
-        return self.one_of is None or all(
-            (getattr(item, name, None) or values[0]) in values
-            for name, values in self.one_of.items()
+        return all(
+            (getattr(item, name, None) or values[0]) in values for name, values in one_of.items()
         )
 
 
