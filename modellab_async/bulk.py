@@ -54,13 +54,13 @@ Route = Literal["auto", "batch", "single"]
 PAGES_IN_FLIGHT: Final = 10
 """Listing calls in flight at most; each response may hold a megabyte."""
 
-SPARE_PAGES: Final = 4
+UNREAD_PAGES: Final = 4
 """Pages of outcomes that may wait to be taken while all workers continue."""
 
 MOST_RETRYING: Final = 10
 """Workers whose calls are retried, at most, for each worker that sends first attempts."""
 
-SLOW_START: Final = 16
+FIRST_REQUESTS: Final = 16
 """Requests that may be sent before the first success. If all are refused, no more are sent.
 
 More than `PAGES_IN_FLIGHT`, so that single requests are tried too if the listing is refused.
@@ -282,7 +282,7 @@ class BulkFetcher:
         self._only_paged = route == "batch"
         self._chunk = MAX_PAGE_SIZE if self._paged else 1
         self._workers = min(PAGES_IN_FLIGHT, concurrency) if self._paged else concurrency
-        spare = SPARE_PAGES if self._paged else concurrency
+        spare = UNREAD_PAGES if self._paged else concurrency
         self._most_unread = (self._workers + spare) * self._chunk
         self._retrying = 0
         self._source = IdSource(run_ids, ahead=self._chunk)
@@ -304,7 +304,9 @@ class BulkFetcher:
 
         self._accepted = False
         self._refusal: ModelLabError | None = None
-        self._refusals_left = max(concurrency, SLOW_START) if skip_slow_start else SLOW_START
+        self._refusals_left = (
+            max(concurrency, FIRST_REQUESTS) if skip_slow_start else FIRST_REQUESTS
+        )
         self._slow_start = asyncio.Semaphore(self._refusals_left)
 
     async def next_outcome(self) -> Outcome:

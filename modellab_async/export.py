@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from modellab_async.models import RunFilter
 
     Phase = Literal["fetch", "write"]
-    Progress = Callable[[Phase, int, int | None], object]
+    PhaseProgress = Callable[[Phase, int, int | None], object]
 
 __all__ = ["Exported", "Format", "export_runs", "export_store"]
 
@@ -93,7 +93,7 @@ async def export_runs(
     statistic: Statistic = "latest",
     resume: bool = False,
     safe_cells: bool = True,
-    on_progress: Progress | None = None,
+    on_progress: PhaseProgress | None = None,
 ) -> Exported:
     """Fetch runs and write them to a file, in bounded memory.
 
@@ -135,7 +135,7 @@ async def export_runs(
     if run_ids is not None and filter is not None:
         raise ValueError("run_ids exclude filter")
     file = _File.of(path, format, shape, columns, statistic, safe_cells=safe_cells)
-    show: Progress = on_progress or (lambda _phase, _done, _total: None)
+    show: PhaseProgress = on_progress or (lambda _phase, _done, _total: None)
     key = None if run_ids is not None else filter_key(filter)
     complete = False
     try:

@@ -247,7 +247,7 @@ class Closable(Protocol):
         """Have a function called when it is closed, with what it broke off with."""
 
 
-class Progress(Protocol):
+class CallProgress(Protocol):
     """How far a call has come: see `modellab_async.retry.CallState`."""
 
     call: Call
@@ -271,7 +271,7 @@ class CallObserver:
     def __init__(
         self,
         listeners: Listeners,
-        state: Progress,
+        state: CallProgress,
         url: str,
         *,
         clock: Clock,

@@ -46,7 +46,7 @@ OVERLAP: Final = 3
 FEW_ROWS: Final = 10
 """Rows that even tiny pages may repeat one after the other."""
 
-SPARE_PAGES: Final = 200
+PAGES_BEYOND_TOTAL: Final = 200
 """Pages with new items beyond twice those that the total explains."""
 
 UNCOUNTED_ITEMS: Final = 5_000_000
@@ -396,7 +396,7 @@ class ListingReader(Generic[T]):
             self._repeated, self._total_of_new = 0, page.total
             self._new_pages += 1
             total = UNCOUNTED_ITEMS if page.total is None else page.total
-            if not last and self._new_pages > SPARE_PAGES + 2 * total // len(page.items):
+            if not last and self._new_pages > PAGES_BEYOND_TOTAL + 2 * total // len(page.items):
                 raise DecodeError(
                     f"{self._new_pages} pages of {page.total} items, and still a next one",
                     path="$.meta.page.next_number",

@@ -112,6 +112,7 @@ class Transport:
         through = f" through the proxy {proxy.host_port_subcomponent}" if proxy else ""
         self.host: str = f"{base_url.host_port_subcomponent}{through}"
         self._credentials = credentials
+        self._asks_for_token = credentials.changes
         self._counters = counters
         self._session = session
         self._owned = session is None
@@ -179,7 +180,7 @@ class Transport:
             async with limit:
                 self._timeouts.add(limit)
                 headers = self._headers_sent
-                if self._credentials.changes:
+                if self._asks_for_token:
                     headers = {**(headers or {}), **await self._token()}
                     self.check_usable()
                 if call.headers:

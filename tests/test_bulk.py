@@ -24,7 +24,7 @@ from modellab_async import (
     RunStatus,
     ServerError,
 )
-from modellab_async.bulk import SLOW_START
+from modellab_async.bulk import FIRST_REQUESTS
 from modellab_async.limiter import AdaptiveLimiter
 from modellab_async.simulator import Fault, Faults, Simulator
 
@@ -253,7 +253,7 @@ async def test_a_wrong_key_costs_one_round_of_requests(sim: Simulator, ordered: 
             kinds[type(outcome.error)] += 1
     assert sum(kinds.values()) == 20_000
     assert set(kinds) <= {AuthenticationError, PermissionDeniedError}
-    assert sim.counts.requests <= SLOW_START
+    assert sim.counts.requests <= FIRST_REQUESTS
 
 
 async def test_one_forbidden_run_among_good_ones_is_only_its_own_failure(
@@ -515,4 +515,4 @@ async def test_refused_keys_cost_few_requests_on_every_route(
     async with client_for(sim) as lab:
         kinds = Counter([type(o.error) async for o in lab.runs.fetch(range(5_000), route=route)])
     assert kinds in ({AuthenticationError: 5_000}, {PermissionDeniedError: 5_000})
-    assert sim.counts.requests <= SLOW_START
+    assert sim.counts.requests <= FIRST_REQUESTS

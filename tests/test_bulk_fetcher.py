@@ -21,7 +21,7 @@ from modellab_async import (
     TransportError,
     make_converter,
 )
-from modellab_async.bulk import MOST_RETRYING, PAGES_IN_FLIGHT, SLOW_START, BulkFetcher, Fetch
+from modellab_async.bulk import FIRST_REQUESTS, MOST_RETRYING, PAGES_IN_FLIGHT, BulkFetcher, Fetch
 from modellab_async.converter import UnstructuredPage, split_page
 from modellab_async.endpoints import Call
 
@@ -119,7 +119,7 @@ async def test_what_is_in_flight_and_read_ahead_is_bounded(
     async with lab.fetch(ids(), concurrency, route=route, skip_slow_start=skip_slow_start) as all_:
         first = asyncio.create_task(anext(all_))
         await settled()
-        assert lab.most == (most if skip_slow_start else min(most, SLOW_START))
+        assert lab.most == (most if skip_slow_start else min(most, FIRST_REQUESTS))
         lab.go.set()
         await first
         await settled(500)
@@ -212,15 +212,15 @@ async def test_a_success_after_fifteen_refusals_keeps_the_credentials():
     """Each refusal is the outcome of its own id then."""
 
     def answer(ids: list[int], listing: bool) -> Any:
-        if ids[0] < SLOW_START:
+        if ids[0] < FIRST_REQUESTS:
             raise PermissionDeniedError("no", status=403, method="GET", url="https://lab.example")
         return make_run(id=ids[0])
 
     outcomes = [o async for o in Lab(answer).fetch(range(1, 101), 1, route="single")]
-    assert [o.run_id for o in outcomes if not o.ok] == [*range(1, SLOW_START)]
+    assert [o.run_id for o in outcomes if not o.ok] == [*range(1, FIRST_REQUESTS)]
     refused = Lab(lambda ids, _: answer([1], False))
     outcomes = [o async for o in refused.fetch(range(1, 101), 1, route="single")]
-    assert len(refused.calls) == SLOW_START
+    assert len(refused.calls) == FIRST_REQUESTS
     assert {type(o.error) for o in outcomes} == {PermissionDeniedError}
 
 

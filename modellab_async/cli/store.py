@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Iterator
 
     from modellab_async.cli.output import Output, Show
-    from modellab_async.export import Exported, Progress
+    from modellab_async.export import Exported, PhaseProgress
     from modellab_async.store import Sync
 
 _LEAST_COLUMN: Final = 10
@@ -284,7 +284,7 @@ def _resumable(part: Path, how: str) -> Iterator[None]:
 
 
 @contextmanager
-def _phases(lab: ModelLabClient, out: Output) -> Iterator[Progress]:
+def _phases(lab: ModelLabClient, out: Output) -> Iterator[PhaseProgress]:
     """Show the progress of an export: of what it fetches, then of what it writes."""
     bars: dict[str, Show] = {}
     with ExitStack() as shown:

@@ -38,15 +38,14 @@ from modellab_async.models import Run
 from modellab_async.store.database import Failure, Store, Sync
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import datetime
 
+    from modellab_async.bulk import Progress
     from modellab_async.client import ModelLabClient
     from modellab_async.converter import DecodedPage
     from modellab_async.models import RunFilter
 
     RunIds = Iterable[int | str] | AsyncIterable[int | str]
-    Progress = Callable[[int, int | None], object]
 
 OVERLAP: Final = timedelta(minutes=1)
 """How much further back an update reads than it has to, for servers whose clocks differ."""
