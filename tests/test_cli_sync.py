@@ -240,6 +240,12 @@ async def test_answers_are_json_lines(sim: Simulator, database: Path) -> None:
     assert len(result.stdout.splitlines()) == 5
 
 
+async def test_columns_of_one_name_are_told_apart(empty_database: Path) -> None:
+    """An object of JSON has no place for two: the second one gets a number."""
+    result = await invoke("sql", empty_database, "SELECT 1 AS n, 2 AS n, 3 AS m", env={})
+    assert json.loads(result.stdout) == {"n": 1, "n_1": 2, "m": 3}
+
+
 async def test_answers_on_a_terminal(shell: Shell, database: Path) -> None:
     """A table shows some rows, and says if there are more; many columns stand below each other."""
     code, drawn = await on_terminal(shell, "sql", database, "SELECT id, name FROM runs")

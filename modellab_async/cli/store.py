@@ -341,6 +341,7 @@ async def sql(
 
 def _lines(file: Path, found: Any) -> Iterator[str]:
     """The rows of a query as JSON, made on demand."""
+    found = found.project("*")  # names a repeated column a_1, which an object needs
     names = [quoted(name, '"') for name in found.columns]
     row = f"to_json(struct_pack({', '.join(f'{name} := {name}' for name in names)}))"
     with database.refusals(file):
