@@ -16,7 +16,7 @@ import json
 import math
 import traceback
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar, cast
 
@@ -290,7 +290,8 @@ class ResourceHook(Generic[M]):
             if fields[name] is None:
                 del fields[name]
         for name, interner in self._interners:
-            fields[name] = interner.decode(fields.get(name, ()), name)
+            if name in fields:
+                fields[name] = interner.decode(fields[name], name)
         fields["id"] = self._own_id(resource.id)
         return self._model(**fields)
 
@@ -354,13 +355,14 @@ def wire_model(model: type[Any]) -> Any:
     fields: list[Any] = []
     for field in attrs.fields(model):
         hint = hints[field.name]
-        wire_type: Any = list[msgspec.Raw] if hint in _interners else _aware(hint)
         if field.name == "id":
             continue
-        if field.default is attrs.NOTHING:
-            fields.append((field.name, wire_type))
+        if hint in _interners:
+            fields.append((field.name, msgspec.Raw, None))
+        elif field.default is attrs.NOTHING:
+            fields.append((field.name, _aware(hint)))
         else:
-            fields.append((field.name, wire_type | None, field.default))
+            fields.append((field.name, _aware(hint) | None, field.default))
     return msgspec.defstruct(f"{model.__name__}Attributes", fields, kw_only=True, gc=False)
 
 
@@ -381,47 +383,44 @@ def _aware(kind: Any) -> Any:
 
 
 class Interner(dict[bytes, Any]):
-    """Params or tags by their JSON, so that equal ones are one object; its size is bounded."""
+    """Params or tags by their JSON without its first brace, so that equal ones are one object.
+
+    Its size is bounded.
+    """
 
     def __init__(self, model: type[Param | Tag]) -> None:
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(model).decode
+        array: Any = tuple[model, ...] | None  # type: ignore[valid-type]
+        self._decode_array: Callable[[bytes], Any] = msgspec.json.Decoder(array).decode
 
     def __missing__(self, text: bytes) -> Any:
-        model = self._decode(text)
+        model = self._decode(b"{" + text)
         if len(text) <= LONGEST_INTERNED:
             if len(self) >= INTERNED:
                 self.clear()
             self[text] = model
         return model
 
-    def decode(self, slices: Sequence[msgspec.Raw], name: str) -> tuple[Any, ...]:
+    def decode(self, array: msgspec.Raw, name: str) -> tuple[Any, ...]:
         """The models in the attribute ``name``.
 
         Raises:
             DecodeError: with a path from the resource's root.
         """
-        if not slices:
-            return ()
-        # JSON holds no NUL (RFC 8259, section 7), and this is twice as fast as bytes() of each.
-        texts = b"\0".join(slices).split(b"\0")
-        try:
-            return tuple(map(self.__getitem__, texts))
-        except PARSE_ERRORS as error:
-            wrong = self._locate(error, texts, f"$.attributes.{name}")
-        raise wrong
-
-    def _locate(self, error: Exception, texts: Sequence[bytes], path: str) -> DecodeError:
-        for index, text in enumerate(texts):
+        text = bytes(array)
+        if text[:2] == b"[{":
             try:
-                self._decode(text)
-            except PARSE_ERRORS as first:
-                wrong = decode_error(first)
-                wrong.path = f"{path}[{index}]{wrong.path.removeprefix('$')}"
-                return wrong
-        # Only `__missing__` ran out of stack, since it needs more of it than decoding alone.
-        wrong = decode_error(error)
-        wrong.path = path
-        return wrong
+                # If each piece is an object, these are the items of the array.
+                return tuple(map(self.__getitem__, text[2:-1].split(b",{")))
+            except PARSE_ERRORS:
+                pass  # there is white space, or a string that holds ",{", or an error
+        try:
+            models = self._decode_array(text) or ()
+            return tuple([self[msgspec.json.encode(model)[1:]] for model in models])
+        except PARSE_ERRORS as error:
+            wrong = decode_error(error)
+        wrong.path = f"$.attributes.{name}{wrong.path.removeprefix('$')}"
+        raise wrong
 
 
 _interners: Final[dict[Any, Interner]] = {

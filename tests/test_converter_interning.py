@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
 import tracemalloc
 from typing import Any
 
 import pytest
-from payloads import body, open_page
+from payloads import body, failure, open_page
 
 from modellab_async import DecodeError, from_json, make_converter
 from modellab_async.converter import INTERNED, LONGEST_INTERNED, Interner, decode
@@ -57,6 +58,27 @@ def test_a_parser_that_runs_out_of_stack_once(monkeypatch: pytest.MonkeyPatch) -
     ).items
     assert [type(item) for item in items] == [DecodeError]
     assert "at $.data[0].attributes.params" in str(items[0])
+
+
+@pytest.mark.parametrize("value", ["adamw", "a },{ b", ',{"key":"x"', "},{", "[{", "é", "</"])
+def test_params_however_they_are_written(value: str) -> None:
+    """Equal params are one object, with white space between them or none, whatever they hold."""
+    pairs = [{"key": f"k{n}", "value": value} for n in range(3)]
+    spaced = body(params=pairs)
+    compact = json.dumps(json.loads(spaced), separators=(",", ":"), ensure_ascii=False).encode()
+    runs = [decode(raw, Run, make_converter()) for raw in (compact, spaced, compact)]
+    for run in runs:
+        assert run.params == tuple(Param(**pair) for pair in pairs)
+        assert all(one is other for one, other in zip(run.params, runs[0].params, strict=True))
+
+
+@pytest.mark.parametrize(
+    "text", ["[{},{}]", '[{"key":"a","value":"b"},7]', "[7]", "{}", "7", '"[{"']
+)
+def test_params_that_are_none(text: str) -> None:
+    """What is no array of params is an error that says where."""
+    raw = body(params="_").replace(b'"_"', text.encode())
+    assert "$.data.attributes.params" in str(failure(lambda: decode(raw, Run, make_converter())))
 
 
 def test_text_with_a_nul() -> None:
