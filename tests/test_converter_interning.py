@@ -15,6 +15,13 @@ from modellab_async.converter import INTERNED, LONGEST_INTERNED, Interner, decod
 from modellab_async.models import Param, Run, Tag
 
 
+@pytest.fixture
+def roomy_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is forgotten during a test, however full earlier tests have left the table."""
+    monkeypatch.setattr("modellab_async.converter.INTERNED", 10**6)
+
+
+@pytest.mark.usefixtures("roomy_table")
 def test_equal_params_are_one_object() -> None:
     """Equal short params and tags of different runs are one object; long ones are equal."""
     pair, long = {"key": "lr", "value": "0.1"}, {"key": "note", "value": "x" * LONGEST_INTERNED}
@@ -28,6 +35,7 @@ def test_equal_params_are_one_object() -> None:
     assert {type(tag) for tag in one.tags} == {Tag}
 
 
+@pytest.mark.usefixtures("roomy_table")
 def test_params_of_a_page_and_of_a_single_run_are_one_object() -> None:
     """It does not matter how a run arrived."""
     pairs = [{"key": "optimizer", "value": "adamw"}]
@@ -60,6 +68,7 @@ def test_a_parser_that_runs_out_of_stack_once(monkeypatch: pytest.MonkeyPatch) -
     assert "at $.data[0].attributes.params" in str(items[0])
 
 
+@pytest.mark.usefixtures("roomy_table")
 @pytest.mark.parametrize("value", ["adamw", "a },{ b", ',{"key":"x"', "},{", "[{", "é", "</"])
 def test_params_however_they_are_written(value: str) -> None:
     """Equal params are one object, with white space between them or none, whatever they hold."""
@@ -142,6 +151,7 @@ def test_memory_of_kept_runs(repeats: bool, most_bytes: int, most_objects: int) 
     assert (objects_after - objects) / count < most_objects
 
 
+@pytest.mark.usefixtures("roomy_table")
 def test_params_of_a_line_of_a_file() -> None:
     """A run that is read from JSON lines shares its params with one from a response."""
     converter = make_converter()
