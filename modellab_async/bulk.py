@@ -481,7 +481,7 @@ class BulkFetcher:
                 self._paged = self._only_paged  # this server ignores the filter
                 return
             following = page.numbers.next_number
-            if following is None or not page.ids or wanted.keys().isdisjoint(ids):
+            if following is None or len(page) == 0 or wanted.keys().isdisjoint(ids):
                 return
             if number is not None and following <= number:
                 return
@@ -489,15 +489,16 @@ class BulkFetcher:
 
     def _take_items(self, page: UnstructuredPage[Run], ids: frozenset[int], wanted: Wanted) -> bool:
         """Deliver the items of a page; False if it holds anything that was not asked for."""
+        numbers = page.ids()
         self._deliver(
             [
                 (position, Listed(given, page, index))
-                for index, number in enumerate(page.ids)
+                for index, number in enumerate(numbers)
                 if number is not None
                 for position, given in wanted.pop(number, ())
             ]
         )
-        return ids.issuperset(number for number in page.ids if number is not None)
+        return all(number is None or number in ids for number in numbers)
 
     # Credentials
 

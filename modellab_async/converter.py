@@ -335,8 +335,9 @@ class ResourceHook(Generic[M]):
             said = f"Expected the type {self.type!r}, got {found!r:.60}"
             raise DecodeError(said, path="$.type", mismatched=True)
 
-    def may_structure(self, identity: _Identity | Resource[Any] | None) -> bool:
-        """Whether a resource has the model's type, or none that can be read."""
+    def may_structure(self, item: object) -> bool:
+        """Whether an item of a page has the model's type, or none that can be read."""
+        identity = _identity_of(item)
         return identity is None or identity.type in (None, self.type)
 
 
@@ -497,7 +498,10 @@ def _document_decoder(wire: Any) -> Callable[[bytes], Any]:
     return msgspec.json.Decoder(Document[Resource[wire]]).decode
 
 
-_decode_listing: Final = msgspec.json.Decoder(Listing[Resource[msgspec.Raw]]).decode
+@functools.cache
+def _listing_decoder(attributes: Any) -> Callable[[bytes], Any]:
+    return msgspec.json.Decoder(Listing[Resource[attributes]]).decode
+
 
 # Whole resources stay JSON, or are dicts if there is a NaN.
 _decode_raw_document: Final = msgspec.json.Decoder(Document[msgspec.Raw]).decode
@@ -511,17 +515,22 @@ class UnstructuredPage(Generic[M]):
     """A page of a listing, whose items are structured one by one.
 
     Attributes:
-        ids: the id of each item; None if it has none that can be read.
         numbers: the position of the page in its listing.
         item_size: bytes of JSON per item, on average.
     """
 
-    ids: list[int | None]
     numbers: PageNumbers
     item_size: float
     _items: list[Any]
     _model: type[M]
     _structure: Callable[[Any, type[M]], M]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def ids(self) -> list[int | None]:
+        """The id of each item; None if it has none that can be read."""
+        return list(map(_id_of, self._items))
 
     def structure(self, index: int) -> M:
         """The model of an item.
@@ -529,10 +538,11 @@ class UnstructuredPage(Generic[M]):
         Raises:
             DecodeError: if the item is not what the API promises.
         """
+        item = self._items[index]
         try:
-            return self._structure(self._items[index], self._model)
+            return self._structure(item, self._model)
         except DecodeError as error:
-            wrong = _located(error, f"$.data[{index}]", self.ids[index])
+            wrong = _located(error, f"$.data[{index}]", _id_of(item))
         raise wrong from wrong.__cause__
 
 
@@ -601,22 +611,30 @@ def _decode_document(body: bytes, wire: Any) -> Any:
     return parse(body, _decode_raw_document, _convert_document).data
 
 
-def split_page(body: bytes, model: type[M], converter: cattrs.Converter) -> UnstructuredPage[M]:
+def split_page(
+    body: bytes, model: type[M], converter: cattrs.Converter, *, at_once: bool = False
+) -> UnstructuredPage[M]:
     """The items of a response with a page of resources, still to be structured.
+
+    Args:
+        body: the response.
+        model: the model of its items.
+        converter: structures them.
+        at_once: whether all of them are structured right away, which is faster if their attributes
+            are decoded with the page. Otherwise these stay JSON, which takes less memory.
 
     Raises:
         DecodeError: if the body is not a listing, or one of resources of another type.
     """
     hook = converter.get_structure_hook(model)
-    listing = _split_listing(body, hook)
+    wire = getattr(hook, "wire", None)
+    listing = _decode_listing(body, wire if at_once or wire is None else msgspec.Raw)
     items = listing.data
-    identities = [item if type(item) is Resource else _identity_of(item) for item in items]
-    if isinstance(hook, ResourceHook) and items and not any(map(hook.may_structure, identities)):
+    if isinstance(hook, ResourceHook) and items and not any(map(hook.may_structure, items)):
         raise DecodeError(
             f"Expected the type {hook.type!r} in a page of others", path="$.data", mismatched=True
         )
     return UnstructuredPage(
-        [_id_of(identity) for identity in identities],
         (listing.meta and listing.meta.page) or PageNumbers(),
         len(body) / max(1, len(items)),
         items,
@@ -633,10 +651,10 @@ async def decode_page(body: bytes, model: type[Any], converter: cattrs.Converter
     Raises:
         DecodeError: as `split_page`.
     """
-    page = split_page(body, model, converter)
+    page = split_page(body, model, converter, at_once=True)
     batch = 1 + int(YIELD_EVERY_BYTES / page.item_size)
     items: list[Any] = []
-    for index in range(len(page.ids)):
+    for index in range(len(page)):
         if index and index % batch == 0:
             await asyncio.sleep(0)
         try:
@@ -646,11 +664,11 @@ async def decode_page(body: bytes, model: type[Any], converter: cattrs.Converter
     return DecodedPage(items, page.numbers)
 
 
-def _split_listing(body: bytes, hook: Any) -> Any:
-    """A page, with each item as a `Resource`, or else as JSON or a dict."""
-    if getattr(hook, "wire", None) is not None:
+def _decode_listing(body: bytes, attributes: Any) -> Any:
+    """A page, with each item as a `Resource` with such attributes, or else as JSON or a dict."""
+    if attributes is not None:
         try:
-            return _decode_listing(body)
+            return _listing_decoder(attributes)(body)
         except PARSE_ERRORS:
             pass  # perhaps because of one item: each is structured individually
     try:
@@ -689,22 +707,20 @@ def _structure_by_user_hook(converter: cattrs.Converter, value: Any, model: type
         raise DecodeError(_said(error)) from error
 
 
-class _Identity(msgspec.Struct, gc=False):
-    id: Any = None
-    type: Any = None
-
-
-def _identity_of(item: Any) -> _Identity | None:
-    """The id and type of a resource, which may be anything."""
+def _identity_of(item: object) -> Resource[Any] | None:
+    """The id and type of an item of a page, which may be anything."""
+    if type(item) is Resource:
+        return item
     try:
         if isinstance(item, msgspec.Raw):  # msgspec would not take NaN, or half a surrogate pair
             item = json.loads(bytes(item).decode(errors="replace"))
-        return msgspec.convert(item, _Identity, from_attributes=True)
     except (ValueError, RecursionError):
         return None
+    return Resource(None, item.get("id"), item.get("type")) if isinstance(item, dict) else None
 
 
-def _id_of(identity: _Identity | Resource[Any] | None) -> int | None:
+def _id_of(item: object) -> int | None:
+    identity = _identity_of(item)
     try:
         return None if identity is None else _int_id(identity.id)
     except DecodeError:
