@@ -1,7 +1,7 @@
 """Many runs by id: read lazily, fetched concurrently in bounded memory, one outcome for each.
 
-`Fetch` is what users hold. It alone refers to a `BulkFetcher`, whose tasks never refer to it: so
-dropping it cancels them.
+`Fetch` is what users hold. It owns a `BulkFetcher`, whose tasks hold no reference to the `Fetch`;
+dropping the `Fetch` cancels them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import attrs
 
 from modellab_async import endpoints
 from modellab_async.closing import BackgroundIterator
-from modellab_async.converter import YIELD_EVERY_BYTES, UnstructuredPage
+from modellab_async.converter import YIELD_EVERY_BYTES, LazyPage
 from modellab_async.endpoints import MAX_PAGE_SIZE, Call, parse_id
 from modellab_async.errors import (
     AuthenticationError,
@@ -46,7 +46,7 @@ from modellab_async.pydantic_schema import PydanticModel
 from modellab_async.run_list import RunList
 
 Perform = Callable[..., Awaitable[Any]]
-"""Sends a call: `ModelLabClient.perform`, or a double of it."""
+"""Sends a call: `ModelLabClient.perform`, or a test double."""
 
 Progress = Callable[[int, int | None], object]
 Route = Literal["auto", "batch", "single"]
@@ -66,7 +66,7 @@ FIRST_REQUESTS: Final = 16
 More than `PAGES_IN_FLIGHT`, so that single requests are tried too if the listing is refused.
 """
 
-LONGEST_ID_LIST: Final = 1_500
+MAX_ID_LIST_LENGTH: Final = 1_500
 """Characters of ids in one listing call: well below the URL length that proxies accept."""
 
 _ID_ERRORS: Final = (StatusError, TransportError, DecodeError, ConfigError, InvalidIdError)
@@ -114,18 +114,18 @@ class Outcome(PydanticModel):
 
 
 @attrs.define(eq=False)
-class Listed:
-    """An outcome whose run is structured only when it is taken.
+class PendingOutcome:
+    """The outcome of an id whose run is still JSON; it is structured when the outcome is taken.
 
     Until then there is little for the garbage collector to visit, however many wait.
     """
 
     run_id: int | str
-    page: UnstructuredPage[Run]
+    page: LazyPage[Run]
     index: int
 
-    def structure(self) -> Outcome:
-        """The outcome."""
+    def outcome(self) -> Outcome:
+        """The outcome itself."""
         try:
             return Outcome(self.run_id, self.page.structure(self.index))
         except DecodeError as error:
@@ -242,9 +242,6 @@ _END: Final = object()
 Asked = tuple[int, Any]
 """An id as it was given, after its position in the order of the ids."""
 
-Wanted = dict[int, list[Asked]]
-"""The ids that were asked for, by the run they name."""
-
 
 class BulkFetcher:
     """Fetches runs with a fixed number of workers until there are no more ids.
@@ -291,9 +288,9 @@ class BulkFetcher:
         self._keep_all = keep_all
         self._on_progress = on_progress
 
-        self._ready: deque[Outcome | Listed] = deque()
-        self._early: dict[int, Outcome | Listed] = {}
-        self._unyielded = 0.0  # bytes structured since other tasks had their turn
+        self._ready: deque[Outcome | PendingOutcome] = deque()
+        self._early: dict[int, Outcome | PendingOutcome] = {}
+        self._bytes_since_yield = 0.0
         self._delivered = self._returned = self._sorted = 0
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()  # not set while workers wait for space
@@ -317,18 +314,18 @@ class BulkFetcher:
         """
         if not self._started:
             self._start()
-        if self._unyielded >= YIELD_EVERY_BYTES:  # pages that are ready follow each other at once
-            self._unyielded = 0
-            await asyncio.sleep(0)
+        if self._bytes_since_yield >= YIELD_EVERY_BYTES:
+            self._bytes_since_yield = 0
+            await asyncio.sleep(0)  # while outcomes are ready, nothing below waits
         while not self._ready:
             if not self._tasks:
                 raise self._failure or self._source.error or StopAsyncIteration
             self._arrived.clear()
             await self._arrived.wait()
-        outcome = self._ready[0]
-        if isinstance(outcome, Listed):
-            self._unyielded += outcome.page.item_size
-            outcome = outcome.structure()
+        outcome = self._ready[0]  # removed only when nothing can raise any more
+        if isinstance(outcome, PendingOutcome):
+            self._bytes_since_yield += outcome.page.item_size
+            outcome = outcome.outcome()
         if self._on_progress is not None:
             self._on_progress(self._returned + 1, self._source.total)
         self._ready.popleft()
@@ -418,7 +415,7 @@ class BulkFetcher:
             self._room.set()
 
     async def _fetch_chunk(self, asked: Sequence[Asked], *, on_retry: Callable[[], object]) -> None:
-        """Fetch ids by one listing call, and individually those that it does not settle."""
+        """Fetch ids from the listing, and individually those that it does not settle."""
         if self._refusal is not None:
             self._fail(asked, self._refusal)
             return
@@ -443,62 +440,67 @@ class BulkFetcher:
         self, asked: Sequence[Asked], *, on_retry: Callable[[], object]
     ) -> Sequence[Asked]:
         """Fetch ids by listing calls; returns those that these do not settle."""
-        wanted: Wanted = {}
-        for entry in asked:
+        unsettled: dict[int, list[Asked]] = {}
+        for position, given in asked:
             try:
-                wanted.setdefault(parse_id(entry[1]), []).append(entry)
+                unsettled.setdefault(parse_id(given), []).append((position, given))
             except InvalidIdError as error:
-                self._fail([entry], error)
-        numbers = list(wanted) if len(wanted) > 1 else []
-        size = min(MAX_PAGE_SIZE, LONGEST_ID_LIST // (len(str(max(wanted, default=0))) + 1))
-        for start in range(0, len(numbers), size):
-            ids = numbers[start : start + size]
+                self._fail([(position, given)], error)
+        ids = list(unsettled) if len(unsettled) > 1 else []
+        size = min(MAX_PAGE_SIZE, MAX_ID_LIST_LENGTH // (len(str(max(ids, default=0))) + 1))
+        for start in range(0, len(ids), size):
+            some = ids[start : start + size]
             try:
-                await self._list_some(ids, wanted, on_retry=on_retry)
+                await self._list_pages(some, unsettled, on_retry=on_retry)
             except _ID_ERRORS as error:
                 if self._only_paged or not _refuses_listing(error):
-                    for number in ids:
-                        self._fail(wanted.pop(number, ()), error)
+                    for run_id in some:
+                        self._fail(unsettled.pop(run_id, ()), error)
                 else:
                     self._paged = False
             if not self._paged:
                 break
-        return list(itertools.chain(*wanted.values()))
+        return list(itertools.chain(*unsettled.values()))
 
-    async def _list_some(
-        self, ids: Sequence[int], wanted: Wanted, *, on_retry: Callable[[], object]
+    async def _list_pages(
+        self,
+        ids: Sequence[int],
+        unsettled: dict[int, list[Asked]],
+        *,
+        on_retry: Callable[[], object],
     ) -> None:
+        """Fetch all pages with these ids, and take those that they hold out of ``unsettled``."""
         run_filter = RunFilter(ids=tuple(ids))
         number: int | None = None
         while True:
             call = endpoints.list_runs(
                 run_filter, page_size=len(ids), page_number=number, wait_for_quota=True
             )
-            # A server that ignores the filter is noticed here, and needs no repeats.
-            call = attrs.evolve(call, one_of=None, unstructured=True)
-            page: UnstructuredPage[Run] = await self._send(call, on_retry)
-            if not self._take_items(page, frozenset(ids), wanted):
+            page: LazyPage[Run] = await self._send(attrs.evolve(call, unstructured=True), on_retry)
+            if not self._deliver_page(page, frozenset(ids), unsettled):
                 self._paged = self._only_paged  # this server ignores the filter
                 return
             following = page.numbers.next_number
-            if following is None or len(page) == 0 or wanted.keys().isdisjoint(ids):
+            if following is None or len(page) == 0 or unsettled.keys().isdisjoint(ids):
                 return
             if number is not None and following <= number:
                 return
             number = following
 
-    def _take_items(self, page: UnstructuredPage[Run], ids: frozenset[int], wanted: Wanted) -> bool:
-        """Deliver the items of a page; False if it holds anything that was not asked for."""
-        numbers = page.ids()
+    def _deliver_page(
+        self, page: LazyPage[Run], ids: frozenset[int], unsettled: dict[int, list[Asked]]
+    ) -> bool:
+        """Deliver the items of a page; False if it holds runs that were not asked for."""
+        found = page.ids()
         self._deliver(
             [
-                (position, Listed(given, page, index))
-                for index, number in enumerate(numbers)
-                if number is not None
-                for position, given in wanted.pop(number, ())
+                (position, PendingOutcome(given, page, index))
+                for index, run_id in enumerate(found)
+                if run_id is not None
+                for position, given in unsettled.pop(run_id, ())
             ]
         )
-        return all(number is None or number in ids for number in numbers)
+        return all(run_id is None or run_id in ids for run_id in found)
 
     # Credentials
 
@@ -549,7 +551,7 @@ class BulkFetcher:
         error.__traceback__ = None  # a million kept errors must not keep a million frames
         self._deliver([(position, Outcome(given, error=error)) for position, given in asked])
 
-    def _deliver(self, outcomes: Sequence[tuple[int, Outcome | Listed]]) -> None:
+    def _deliver(self, outcomes: Sequence[tuple[int, Outcome | PendingOutcome]]) -> None:
         """Hand outcomes to the consumers, each with the position of its id."""
         if self._stopped:
             return

@@ -35,7 +35,7 @@ from modellab_async.converter import (
     decode,
     decode_page,
     make_converter,
-    split_page,
+    parse_page,
 )
 from modellab_async.endpoints import Call
 from modellab_async.errors import (
@@ -190,7 +190,7 @@ class ModelLabClient(Closing):
             ssl=ssl,
             max_body_bytes=positive_int(max_body_bytes, "max_body_bytes"),
         )
-        self._pauses: set[asyncio.Future[None]] = set()
+        self._backoffs: set[asyncio.Future[None]] = set()
         self._owner = True
         self._listeners = Listeners.of(hooks)
         self._all_listeners = weakref.WeakSet([self._listeners] if self._listeners else [])
@@ -241,7 +241,7 @@ class ModelLabClient(Closing):
     async def aclose(self) -> None:
         """Close the connections, unless the session is borrowed; calls that wait fail."""
         if self._owner:
-            for pause in self._pauses:
+            for pause in self._backoffs:
                 pause.cancel()
             self._budget.close()
             closed = ClientClosedError("this client was closed while the call waited")
@@ -272,6 +272,11 @@ class ModelLabClient(Closing):
         Args:
             call: what to ask; the functions in `modellab_async.endpoints` build the known ones.
             on_retry: called each time before the call waits for its next attempt.
+
+        Returns:
+            The model of the response; a `DecodedPage` if the call is ``paged``, and a `LazyPage` if
+            it is ``unstructured`` as well; ``bytes`` or a `Stream` of content; None if there is
+            none, or if a repeated DELETE finds that the first one has done its work.
 
         Raises:
             ModelLabError: one of this package's errors.
@@ -375,7 +380,7 @@ class ModelLabClient(Closing):
     async def _result(
         self, state: CallState, response: Response, rate_limit: RateLimit | None
     ) -> Any:
-        """What a response means: a model, or the error that its status stands for."""
+        """What `perform` returns for a response, or the error that its status stands for."""
         call, status = state.call, response.status
         if not 200 <= status < 300:
             self._counters.rate_limited += status == 429
@@ -396,7 +401,7 @@ class ModelLabClient(Closing):
             raise DecodeError(said, resource_id=call.expects)
         try:
             if call.unstructured:
-                return split_page(response.body, call.returns, self._converter)
+                return parse_page(response.body, call.returns, self._converter)
             if call.paged:
                 result: Any = await decode_page(response.body, call.returns, self._converter)
             else:
@@ -426,11 +431,11 @@ class ModelLabClient(Closing):
         self._transport.check_usable()
         self._counters.backoff_wait_s += seconds
         pause = asyncio.ensure_future(self._clock.sleep(seconds))
-        self._pauses.add(pause)
+        self._backoffs.add(pause)
         try:
             await asyncio.wait([pause])
         finally:
-            self._pauses.discard(pause)
+            self._backoffs.discard(pause)
             pause.cancel()
         self._transport.check_usable()
 

@@ -64,13 +64,13 @@ _PARTS: Final = (Param, Tag, MetricSummary, RunFile, ProjectFile, NumericRange, 
 YIELD_EVERY_BYTES: Final = 250_000
 """Structuring a page lets other tasks run after this many bytes of it."""
 
-LONGEST_SPLIT: Final = 4 * 1024 * 1024
+MAX_SPLIT_BYTES: Final = 4 * 1024 * 1024
 """A malformed page longer than this, four times a large one, is not split into its items."""
 
 INTERNED: Final = 4_096
 """How many params, and how many tags, are remembered so that equal ones are one object."""
 
-LONGEST_INTERNED: Final = 192
+MAX_INTERNED_BYTES: Final = 192
 """Params and tags longer than this, in bytes of JSON, hardly repeat and are not remembered."""
 
 _AwareDatetime: Any = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -220,7 +220,7 @@ def _field_types() -> set[Any]:
 
 
 class Resource(msgspec.Struct, Generic[T], gc=False):
-    """A resource; its attributes are a struct of `wire_model`, or still JSON."""
+    """A resource in JSON; its attributes are an `_attributes_struct`, or JSON themselves."""
 
     attributes: T
     id: Any = None
@@ -231,25 +231,29 @@ class ResourceHook(Generic[M]):
     """The structure hook of a model that is a resource.
 
     Attributes:
-        wire: the struct that ``attributes`` are decoded to; None if that is left to cattrs and to
-            user's hooks.
+        attributes: the struct that a resource's attributes are decoded to; None if that is left to
+            cattrs and to user's hooks.
         type: the JSON:API ``type`` of the resources.
     """
 
     def __init__(self, model: type[M], converter: cattrs.Converter) -> None:
-        self.wire: Any = (
-            None if _has_user_hook_within(model, converter) else wire_model(cast("Any", model))
+        self.attributes: Any = (
+            None
+            if _has_user_hook_within(model, converter)
+            else _attributes_struct(cast("Any", model))
         )
         self._model = model
         self._converter = converter
         self.type: str = _resource_type(model)
         hints = typing.get_type_hints(model)
-        self._own_id = _int_id if hints["id"] is int else _text_id
+        self._parse_id = _int_id if hints["id"] is int else _text_id
         self._arrays = {name for name, hint in hints.items() if typing.get_origin(hint) is tuple}
         self._interners = [
-            (name, _interners[hint]) for name, hint in hints.items() if hint in _interners
+            (name, f"$.attributes.{name}", _interners[hint])
+            for name, hint in hints.items()
+            if hint in _interners
         ]
-        self._defaulted = [
+        self._with_default = [
             field.name
             for field in attrs.fields(cast("Any", model))
             if field.default not in (None, attrs.NOTHING) and field.name != "id"
@@ -264,44 +268,35 @@ class ResourceHook(Generic[M]):
         Raises:
             DecodeError: with a path from the resource's root.
         """
-        if type(value) is Resource:
-            return self._from_wire(value)
-        if isinstance(value, bytes | msgspec.Raw):
+        if isinstance(value, (bytes, msgspec.Raw)):
             value = self._parse(bytes(value))
-        return self._from_wire(value) if type(value) is Resource else self._from_dict(value)
+        return self._from_struct(value) if isinstance(value, Resource) else self._from_dict(value)
 
     def _parse(self, body: bytes) -> Any:
-        if self.wire is None:
+        if self.attributes is None:
             return loads(body)
         try:
-            return parse(body, _resource_decoder(self.wire), _unchanged)
+            return parse(body, _resource_decoder(self.attributes), lambda value: value)
         except DecodeError:
-            if (identity := _identity_of(msgspec.Raw(body))) is not None:
-                self._check_type(identity.type)  # a wrong type explains all the rest
+            _, found = _identity_of(msgspec.Raw(body))
+            self._check_type(found)  # a wrong type explains all the rest
             raise
 
-    def _from_wire(self, resource: Resource[Any]) -> M:
+    def _from_struct(self, resource: Resource[Any]) -> M:
         self._check_type(resource.type)
         attributes = resource.attributes
-        if type(attributes) is msgspec.Raw:
-            attributes = self._decode_attributes(attributes)
+        if isinstance(attributes, msgspec.Raw):
+            decode_attributes = _attributes_decoder(self.attributes)
+            attributes = _decode_at("$.attributes", decode_attributes, attributes)
         fields = msgspec.structs.asdict(attributes)
-        for name in self._defaulted:
+        for name in self._with_default:
             if fields[name] is None:
                 del fields[name]
-        for name, interner in self._interners:
+        for name, path, interner in self._interners:
             if name in fields:
-                fields[name] = interner.decode(fields[name], name)
-        fields["id"] = self._own_id(resource.id)
+                fields[name] = _decode_at(path, interner.decode, fields[name])
+        fields["id"] = self._parse_id(resource.id)
         return self._model(**fields)
-
-    def _decode_attributes(self, attributes: msgspec.Raw) -> Any:
-        try:
-            return _attributes_decoder(self.wire)(attributes)
-        except PARSE_ERRORS as error:
-            wrong = decode_error(error)
-        wrong.path = "$.attributes" + wrong.path.removeprefix("$")
-        raise wrong
 
     def _from_dict(self, resource: Any) -> M:
         attributes = resource.get("attributes") if isinstance(resource, dict) else None
@@ -311,9 +306,9 @@ class ResourceHook(Generic[M]):
         fields = {
             name: value
             for name, value in attributes.items()
-            if value is not None or name not in self._defaulted
+            if value is not None or name not in self._with_default
         }
-        fields["id"] = self._own_id(resource.get("id"))
+        fields["id"] = self._parse_id(resource.get("id"))
         for name in self._arrays & fields.keys():
             if not isinstance(fields[name], list | tuple):
                 # cattrs takes anything that can be iterated.
@@ -321,7 +316,7 @@ class ResourceHook(Generic[M]):
         try:
             return self._generated(fields, self._model)
         except Exception as error:  # a user's hook may raise anything
-            [said, *_] = cattrs.transform_error(error, "$.attributes", format_exception=_said)
+            [said, *_] = cattrs.transform_error(error, "$.attributes", format_exception=_message_of)
             said, _, path = said.rpartition(" @ ")
             said, below = split_path(said)
             raise DecodeError(said, path=path + below.removeprefix("$")) from error
@@ -335,22 +330,27 @@ class ResourceHook(Generic[M]):
             said = f"Expected the type {self.type!r}, got {found!r:.60}"
             raise DecodeError(said, path="$.type", mismatched=True)
 
-    def may_structure(self, item: object) -> bool:
-        """Whether an item of a page has the model's type, or none that can be read."""
-        identity = _identity_of(item)
-        return identity is None or identity.type in (None, self.type)
 
+def _decode_at(path: str, decode: Callable[[msgspec.Raw], T], text: msgspec.Raw) -> T:
+    """Decode JSON that stands at a path of a resource.
 
-def _unchanged(value: Any) -> Any:
-    return value
+    Raises:
+        DecodeError: with a path from the resource's root.
+    """
+    try:
+        return decode(text)
+    except PARSE_ERRORS as error:
+        wrong = decode_error(error)
+    wrong.path = path + wrong.path.removeprefix("$")
+    raise wrong
 
 
 @functools.cache
-def wire_model(model: type[Any]) -> Any:
+def _attributes_struct(model: type[Any]) -> Any:
     """A msgspec struct with a model's fields, for the ``attributes`` of its JSON.
 
-    All that may be absent may be null too, and params and tags stay JSON, since most are already
-    known.
+    A field with a default may be null, too. Params and tags stay JSON, since an `Interner` finds
+    most of them without decoding.
     """
     hints = typing.get_type_hints(model)
     fields: list[Any] = []
@@ -368,13 +368,13 @@ def wire_model(model: type[Any]) -> Any:
 
 
 @functools.cache
-def _attributes_decoder(wire: Any) -> Callable[[Any], Any]:
-    return msgspec.json.Decoder(wire).decode
+def _attributes_decoder(attributes: Any) -> Callable[[Any], Any]:
+    return msgspec.json.Decoder(attributes).decode
 
 
 @functools.cache
-def _resource_decoder(wire: Any) -> Callable[[Any], Any]:
-    return msgspec.json.Decoder(Resource[wire]).decode
+def _resource_decoder(attributes: Any) -> Callable[[Any], Any]:
+    return msgspec.json.Decoder(Resource[attributes]).decode
 
 
 def _aware(kind: Any) -> Any:
@@ -384,9 +384,9 @@ def _aware(kind: Any) -> Any:
 
 
 class Interner(dict[bytes, Any]):
-    """Params or tags by their JSON without its first brace, so that equal ones are one object.
+    """A bounded table of params or tags, by their JSON without its first brace.
 
-    Its size is bounded.
+    With it, equal ones are one object if they are written alike, which a server's are.
     """
 
     def __init__(self, model: type[Param | Tag]) -> None:
@@ -396,32 +396,23 @@ class Interner(dict[bytes, Any]):
 
     def __missing__(self, text: bytes) -> Any:
         model = self._decode(b"{" + text)
-        if len(text) <= LONGEST_INTERNED:
+        if len(text) <= MAX_INTERNED_BYTES:
             if len(self) >= INTERNED:
                 self.clear()
             self[text] = model
         return model
 
-    def decode(self, array: msgspec.Raw, name: str) -> tuple[Any, ...]:
-        """The models in the attribute ``name``.
-
-        Raises:
-            DecodeError: with a path from the resource's root.
-        """
+    def decode(self, array: msgspec.Raw) -> tuple[Any, ...]:
+        """The models in an array; raises `PARSE_ERRORS`."""
         text = bytes(array)
         if text[:2] == b"[{":
             try:
-                # If each piece is an object, these are the items of the array.
+                # If each piece is an object in JSON, these are the items of the array.
                 return tuple(map(self.__getitem__, text[2:-1].split(b",{")))
             except PARSE_ERRORS:
                 pass  # there is white space, or a string that holds ",{", or an error
-        try:
-            models = self._decode_array(text) or ()
-            return tuple([self[msgspec.json.encode(model)[1:]] for model in models])
-        except PARSE_ERRORS as error:
-            wrong = decode_error(error)
-        wrong.path = f"$.attributes.{name}{wrong.path.removeprefix('$')}"
-        raise wrong
+        models = self._decode_array(text) or ()
+        return tuple([self[msgspec.json.encode(model)[1:]] for model in models])
 
 
 _interners: Final[dict[Any, Interner]] = {
@@ -494,8 +485,8 @@ class Listing(msgspec.Struct, Generic[T], gc=False):
 
 
 @functools.cache
-def _document_decoder(wire: Any) -> Callable[[bytes], Any]:
-    return msgspec.json.Decoder(Document[Resource[wire]]).decode
+def _document_decoder(attributes: Any) -> Callable[[bytes], Any]:
+    return msgspec.json.Decoder(Document[Resource[attributes]]).decode
 
 
 @functools.cache
@@ -510,9 +501,9 @@ _decode_raw_listing: Final = msgspec.json.Decoder(Listing[msgspec.Raw]).decode
 _convert_listing: Final = functools.partial(msgspec.convert, type=Listing[Any])
 
 
-@attrs.frozen
-class UnstructuredPage(Generic[M]):
-    """A page of a listing, whose items are structured one by one.
+@attrs.frozen(kw_only=True)
+class LazyPage(Generic[M]):
+    """A page of a listing, whose items are structured one by one, when they are needed.
 
     Attributes:
         numbers: the position of the page in its listing.
@@ -522,8 +513,7 @@ class UnstructuredPage(Generic[M]):
     numbers: PageNumbers
     item_size: float
     _items: list[Any]
-    _model: type[M]
-    _structure: Callable[[Any, type[M]], M]
+    _structure: Callable[[Any], M]
 
     def __len__(self) -> int:
         return len(self._items)
@@ -540,7 +530,7 @@ class UnstructuredPage(Generic[M]):
         """
         item = self._items[index]
         try:
-            return self._structure(item, self._model)
+            return self._structure(item)
         except DecodeError as error:
             wrong = _located(error, f"$.data[{index}]", _id_of(item))
         raise wrong from wrong.__cause__
@@ -586,11 +576,11 @@ def decode(
     """
     hook = converter.get_structure_hook(model)
     try:
-        resource = _decode_document(body, getattr(hook, "wire", None))
+        resource = _decode_document(body, getattr(hook, "attributes", None))
     except DecodeError as error:
         raise _located(error, "$", expects) from None
     try:
-        result = _structuring(converter, hook)(resource, model)
+        result = _structuring(model, converter, hook)(resource)
     except DecodeError as error:
         located = _located(error, "$.data", expects)
         raise located from located.__cause__
@@ -601,45 +591,47 @@ def decode(
     return result
 
 
-def _decode_document(body: bytes, wire: Any) -> Any:
-    """A `Resource`, or else a resource as JSON or a dict."""
-    if wire is not None:
+def _decode_document(body: bytes, attributes: Any) -> Any:
+    """A `Resource` with such attributes, or else a resource as JSON or a dict."""
+    if attributes is not None:
         try:
-            return _document_decoder(wire)(body).data
+            return _document_decoder(attributes)(body).data
         except PARSE_ERRORS:
             pass  # structuring the resource individually tells what is wrong
     return parse(body, _decode_raw_document, _convert_document).data
 
 
-def split_page(
-    body: bytes, model: type[M], converter: cattrs.Converter, *, at_once: bool = False
-) -> UnstructuredPage[M]:
-    """The items of a response with a page of resources, still to be structured.
+def parse_page(
+    body: bytes, model: type[M], converter: cattrs.Converter, *, decode_attributes: bool = False
+) -> LazyPage[M]:
+    """Parse a response with a page of resources, whose items are structured later.
 
     Args:
         body: the response.
         model: the model of its items.
         converter: structures them.
-        at_once: whether all of them are structured right away, which is faster if their attributes
-            are decoded with the page. Otherwise these stay JSON, which takes less memory.
+        decode_attributes: whether to decode the items' attributes with the page, which is faster if
+            all are structured at once. Otherwise they stay JSON, which takes less memory.
 
     Raises:
-        DecodeError: if the body is not a listing, or one of resources of another type.
+        DecodeError: if the body is not a listing, or all its items are of another type.
     """
     hook = converter.get_structure_hook(model)
-    wire = getattr(hook, "wire", None)
-    listing = _decode_listing(body, wire if at_once or wire is None else msgspec.Raw)
-    items = listing.data
-    if isinstance(hook, ResourceHook) and items and not any(map(hook.may_structure, items)):
-        raise DecodeError(
-            f"Expected the type {hook.type!r} in a page of others", path="$.data", mismatched=True
-        )
-    return UnstructuredPage(
-        (listing.meta and listing.meta.page) or PageNumbers(),
-        len(body) / max(1, len(items)),
-        items,
-        model,
-        _structuring(converter, hook),
+    attributes: Any = None
+    if isinstance(hook, ResourceHook) and hook.attributes is not None:
+        attributes = hook.attributes if decode_attributes else msgspec.Raw
+    listing = _decode_listing(body, attributes)
+    items, meta = listing.data, listing.meta or Meta()
+    if isinstance(hook, ResourceHook) and items:
+        types = [found for _, found in map(_identity_of, items)]
+        if not any(found in (None, hook.type) for found in types):
+            said = f"Expected the type {hook.type!r} in a page of others"
+            raise DecodeError(said, path="$.data", mismatched=True)
+    return LazyPage(
+        numbers=meta.page or PageNumbers(),
+        item_size=len(body) / max(1, len(items)),
+        items=items,
+        structure=_structuring(model, converter, hook),
     )
 
 
@@ -649,9 +641,9 @@ async def decode_page(body: bytes, model: type[Any], converter: cattrs.Converter
     Lets other tasks run every `YIELD_EVERY_BYTES`.
 
     Raises:
-        DecodeError: as `split_page`.
+        DecodeError: as `parse_page`.
     """
-    page = split_page(body, model, converter, at_once=True)
+    page = parse_page(body, model, converter, decode_attributes=True)
     batch = 1 + int(YIELD_EVERY_BYTES / page.item_size)
     items: list[Any] = []
     for index in range(len(page)):
@@ -676,7 +668,7 @@ def _decode_listing(body: bytes, attributes: Any) -> Any:
     except DecodeError as error:
         failure = _located(error, "$", None)
     # What was cut short is better requested again.
-    if not failure.cut_short and len(body) <= LONGEST_SPLIT:
+    if not failure.cut_short and len(body) <= MAX_SPLIT_BYTES:
         outline, items = split_items(body)
         try:
             listing = _decode_raw_listing(outline)
@@ -688,47 +680,51 @@ def _decode_listing(body: bytes, attributes: Any) -> Any:
     raise failure
 
 
-def _structuring(converter: cattrs.Converter, hook: object) -> Callable[[Any, type[M]], M]:
-    """A function that structures a resource, by its model's hook.
+def _structuring(model: type[M], converter: cattrs.Converter, hook: object) -> Callable[[Any], M]:
+    """A function that structures a resource of which ``hook`` is the hook.
 
     What it raises is a DecodeError with a path from the resource's root.
     """
     if isinstance(hook, ResourceHook):
-        return converter.structure
-    return functools.partial(_structure_by_user_hook, converter)
+        return lambda resource: converter.structure(resource, model)
+    return functools.partial(_structure_by_user_hook, model, converter)
 
 
-def _structure_by_user_hook(converter: cattrs.Converter, value: Any, model: type[M]) -> M:
+def _structure_by_user_hook(model: type[M], converter: cattrs.Converter, value: Any) -> M:
     if isinstance(value, bytes | msgspec.Raw):
         value = loads(bytes(value))
     try:
         return converter.structure(value, model)
     except Exception as error:  # such a hook may raise anything
-        raise DecodeError(_said(error)) from error
+        raise DecodeError(_message_of(error)) from error
 
 
-def _identity_of(item: object) -> Resource[Any] | None:
-    """The id and type of an item of a page, which may be anything."""
-    if type(item) is Resource:
-        return item
+def _identity_of(item: object) -> tuple[object, object]:
+    """The id and the type of an item of a page, which may be anything; None if it has none."""
+    if isinstance(item, Resource):
+        return item.id, item.type
     try:
         if isinstance(item, msgspec.Raw):  # msgspec would not take NaN, or half a surrogate pair
             item = json.loads(bytes(item).decode(errors="replace"))
     except (ValueError, RecursionError):
-        return None
-    return Resource(None, item.get("id"), item.get("type")) if isinstance(item, dict) else None
+        return None, None
+    return (item.get("id"), item.get("type")) if isinstance(item, dict) else (None, None)
 
 
 def _id_of(item: object) -> int | None:
-    identity = _identity_of(item)
+    resource_id, _ = _identity_of(item)
     try:
-        return None if identity is None else _int_id(identity.id)
+        return _int_id(resource_id)
     except DecodeError:
         return None
 
 
 def _located(error: DecodeError, prefix: str, resource_id: int | None) -> DecodeError:
-    """The same error with a path from the response's root, and the id that was requested."""
+    """The same error with a path from the response's root, and the id that was requested.
+
+    Raise it outside the handler of the first error, or ``from`` its own cause: an error that is
+    kept must not keep frames.
+    """
     path = prefix + error.path.removeprefix("$")
     about = "" if resource_id is None else f"in the response for id {resource_id}: "
     located = DecodeError(
@@ -743,7 +739,7 @@ def _located(error: DecodeError, prefix: str, resource_id: int | None) -> Decode
     return located
 
 
-def _said(error: BaseException, kind: type[Any] | None = None) -> str:
+def _message_of(error: BaseException, kind: type[Any] | None = None) -> str:
     """An error's own message, if cattrs would only say that a value is invalid.
 
     A KeyError means a missing field only if the code that cattrs generates raised it.
@@ -794,7 +790,7 @@ def from_dict(resource: Any, model: type[M], *, converter: cattrs.Converter | No
     """
     _resource_type(model)
     converter = converter or _default_converter()
-    return _structuring(converter, converter.get_structure_hook(model))(resource, model)
+    return _structuring(model, converter, converter.get_structure_hook(model))(resource)
 
 
 def from_json(text: str | bytes, model: type[M], *, converter: cattrs.Converter | None = None) -> M:

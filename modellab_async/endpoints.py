@@ -1,4 +1,4 @@
-"""The whole API on one page: a pure builder per operation, each returning a `Call`.
+"""One pure function per operation of the API, which returns its `Call`.
 
 Source: Datadog API v2, Model Lab (preview). Paths are below ``/api/v2/model-lab-api``. Every
 builder raises `InvalidIdError` for a bad id and ValueError for another bad argument.
@@ -57,7 +57,8 @@ class Call:
         query: the query, percent-encoded, without ``?``.
         returns: the model of the response (of its items if ``paged``), or None for no content.
         paged: whether the response is a page of a listing.
-        unstructured: whether the items of a page are left as JSON, to be structured when needed.
+        unstructured: whether the items of a page are left as JSON, to be structured when needed;
+            ``one_of`` is not checked then.
         idempotency: whether it may be repeated: see ``retry.RETRY_RULES``.
         expects: the id that the response must carry.
         one_of: the values that attributes of the response can have. A listing in which no item
@@ -100,7 +101,9 @@ class Call:
         if isinstance(item, DecodeError):
             return not item.mismatched
         return all(
-            (getattr(item, name, None) or values[0]) in values for name, values in one_of.items()
+            # An attribute that is absent may have any value.
+            (getattr(item, name, None) or values[0]) in values
+            for name, values in one_of.items()
         )
 
 

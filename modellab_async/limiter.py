@@ -85,6 +85,8 @@ class QuotaExhaustedError(Exception):
 class PermitRequest:
     """What a call asks of a limiter before each attempt. Times are monotonic, in seconds.
 
+    The limiter sets the last three attributes.
+
     Attributes:
         operation: the operation's name, such as ``runs.get``; limits are learned per operation.
         is_retry: whether the call was sent before; retries go ahead of first attempts.
@@ -296,7 +298,7 @@ class Quota:
         if rate_limit is not None and remaining is not None:
             if reset is not None:
                 self._count_down(remaining, now + reset, sent_at, now)
-                self._divide(rate_limit.limit)
+                self._update_share(rate_limit.limit)
                 self._leftover_at = now + (1 + random()) * _LEFTOVER * (self._period or math.inf)
             elif remaining == 0:
                 self._refuse(None, sent_at, now, random, certain=True)
@@ -382,7 +384,7 @@ class Quota:
             self._remaining = min(self._remaining, remaining)
         # Else it is a late response of an earlier period.
 
-    def _divide(self, limit: int | None) -> None:
+    def _update_share(self, limit: int | None) -> None:
         """Leave others their share: as much as they used since our first response."""
         used = 0 if limit is None else limit - self._remaining
         if self._responses == 0:
@@ -618,7 +620,7 @@ class AdaptiveLimiter:
             queue.pop(waiter, None)
             self._waiting -= 1
             if not self._waiting:
-                self._note_pause(self._clock.monotonic(), paused=False)
+                self._track_pause(self._clock.monotonic(), paused=False)
                 self._set_timer(math.inf)
 
     def _grant(self, operation: _Operation, request: PermitRequest, now: float) -> _AdaptivePermit:
@@ -697,10 +699,10 @@ class AdaptiveLimiter:
             for quota in operation.quotas:
                 if quota.look_again_at > now:
                     due = min(due, quota.look_again_at)
-        self._note_pause(now, paused=paused)
+        self._track_pause(now, paused=paused)
         self._set_timer(due)
 
-    def _note_pause(self, now: float, *, paused: bool) -> None:
+    def _track_pause(self, now: float, *, paused: bool) -> None:
         if paused and self._paused_since is None:
             self._paused_since = now
             self.pauses += 1

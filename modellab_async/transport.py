@@ -55,7 +55,7 @@ _connection: ContextVar[ResponseHandler | None] = ContextVar("_connection", defa
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Connections on which nothing arrived while no response was due.
+    """Discards kept connections on which data arrived while no response was due.
 
     aiohttp would take an unsolicited response on an idle connection for the answer to the next
     request.
@@ -91,7 +91,7 @@ class Transport:
     Attributes:
         origin: scheme, host and port of the base URL.
         root: what the URL of every call begins with.
-        host: whom errors name: the base URL's host, and the proxy.
+        host: the base URL's host, and the proxy, for the messages of errors.
     """
 
     def __init__(

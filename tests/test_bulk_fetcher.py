@@ -22,7 +22,7 @@ from modellab_async import (
     make_converter,
 )
 from modellab_async.bulk import FIRST_REQUESTS, MOST_RETRYING, PAGES_IN_FLIGHT, BulkFetcher, Fetch
-from modellab_async.converter import UnstructuredPage, split_page
+from modellab_async.converter import LazyPage, parse_page
 from modellab_async.endpoints import Call
 
 pytestmark = pytest.mark.usefixtures("task_factory")
@@ -78,14 +78,14 @@ class Lab:
         return Fetch(BulkFetcher(ids, self.perform, concurrency, **options))
 
 
-def runs(ids: Iterable[int], following: int | None = None) -> UnstructuredPage[Run]:
+def runs(ids: Iterable[int], following: int | None = None) -> LazyPage[Run]:
     """A page of a listing."""
     return page(*(resource(run_id) for run_id in ids), next_number=following)
 
 
-def page(*items: Any, **numbers: Any) -> UnstructuredPage[Run]:
+def page(*items: Any, **numbers: Any) -> LazyPage[Run]:
     """A page with items that may be anything."""
-    return split_page(listing(*items, **numbers), Run, make_converter())
+    return parse_page(listing(*items, **numbers), Run, make_converter())
 
 
 def refusal(status: int) -> StatusError:
@@ -151,7 +151,8 @@ async def test_bulk_calls_wait_for_quota_and_are_not_repeated_for_a_filter_that_
     assert len([outcome async for outcome in lab.fetch([1, 2])]) == 2
     assert len([outcome async for outcome in lab.fetch([4])]) == 1
     assert (lab.listed, lab.single) == ([[1, 2]], [4])
-    assert all(call.wait_for_quota and call.one_of is None for call in lab.calls)
+    assert all(call.wait_for_quota for call in lab.calls)
+    assert lab.calls[0].unstructured
     assert parse_qs(lab.calls[0].query)["page[size]"] == ["2"]
 
 
@@ -366,7 +367,7 @@ async def test_a_run_that_a_hook_makes_of_a_page_is_the_outcome_of_its_id():
     converter = make_converter()
     converter.register_structure_hook(Run, lambda value, _: value["attributes"]["name"])
     body = listing(resource(1, name="one"), resource(2, name="two"))
-    lab = Lab(lambda ids, listed: split_page(body, Run, converter))
+    lab = Lab(lambda ids, listed: parse_page(body, Run, converter))
     outcomes = [outcome async for outcome in lab.fetch([2, 1], ordered=True)]
     assert [(outcome.run_id, str(outcome.run)) for outcome in outcomes] == [(2, "two"), (1, "one")]
     assert lab.single == []

@@ -11,7 +11,7 @@ import pytest
 from payloads import body, failure, open_page
 
 from modellab_async import DecodeError, from_json, make_converter
-from modellab_async.converter import INTERNED, LONGEST_INTERNED, Interner, decode
+from modellab_async.converter import INTERNED, MAX_INTERNED_BYTES, Interner, decode
 from modellab_async.models import Param, Run, Tag
 
 
@@ -24,7 +24,7 @@ def roomy_table(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("roomy_table")
 def test_equal_params_are_one_object() -> None:
     """Equal short params and tags of different runs are one object; long ones are equal."""
-    pair, long = {"key": "lr", "value": "0.1"}, {"key": "note", "value": "x" * LONGEST_INTERNED}
+    pair, long = {"key": "lr", "value": "0.1"}, {"key": "note", "value": "x" * MAX_INTERNED_BYTES}
     raw = body(params=[pair, long, pair], tags=[pair])
     one, other = (decode(raw, Run, make_converter()) for _ in range(2))
     assert one.params[0] is one.params[2] is other.params[0]

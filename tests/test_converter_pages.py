@@ -14,12 +14,12 @@ from payloads import open_page, resource
 
 from modellab_async import models
 from modellab_async.converter import (
-    LONGEST_SPLIT,
+    MAX_SPLIT_BYTES,
     Converter,
     decode,
     decode_page,
     make_converter,
-    split_page,
+    parse_page,
 )
 from modellab_async.errors import DecodeError
 from modellab_async.models import Run
@@ -177,7 +177,7 @@ def test_a_page_whose_frame_is_broken_is_one_error(converter: Converter, raw: by
 @pytest.mark.parametrize("piece", [b"[", b'"\\', b'\\"', b'{"data":[', b'"'])
 def test_the_search_for_good_items_takes_linear_time(piece: bytes):
     """Half a megabyte of any text, an eighth of what is searched, is done with soon."""
-    raw = b'{"data":[' + piece * (LONGEST_SPLIT // 8 // len(piece)) + b"]}"
+    raw = b'{"data":[' + piece * (MAX_SPLIT_BYTES // 8 // len(piece)) + b"]}"
     began = time.process_time()
     with pytest.raises(DecodeError):
         open_page(raw, make_converter())
@@ -186,7 +186,7 @@ def test_the_search_for_good_items_takes_linear_time(piece: bytes):
 
 def test_a_page_too_long_to_be_searched_is_one_error():
     """Only pages of a believable size are searched for their good items."""
-    raw = listing(resource(1), spoilt(b"nul"), resource(2, name=" " * LONGEST_SPLIT))
+    raw = listing(resource(1), spoilt(b"nul"), resource(2, name=" " * MAX_SPLIT_BYTES))
     with pytest.raises(DecodeError, match="malformed"):
         open_page(raw, make_converter())
 
@@ -195,9 +195,9 @@ def test_a_page_of_another_type_is_the_response_to_another_request(converter: Co
     """It is told as one error, which a repeat may mend; a single such item stands alone."""
     projects = [{"id": str(n), "type": "projects", "attributes": {}} for n in (1, 2)]
     with pytest.raises(DecodeError, match="type 'runs'") as caught:
-        split_page(listing(*projects), Run, converter)
+        parse_page(listing(*projects), Run, converter)
     assert caught.value.mismatched
-    page = split_page(listing(projects[0], resource(2)), Run, converter)
+    page = parse_page(listing(projects[0], resource(2)), Run, converter)
     assert page.ids() == [1, 2]
     assert page.structure(1).id == 2
     with pytest.raises(DecodeError, match="type 'runs'") as caught:
