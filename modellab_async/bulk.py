@@ -129,7 +129,10 @@ class PendingOutcome:
         try:
             return Outcome(self.run_id, self.page.structure(self.index))
         except DecodeError as error:
-            return Outcome(self.run_id, error=error.with_traceback(None))
+            # The frames of whoever takes the outcome, which may handle an error meanwhile.
+            for kept in filter(None, (error, error.__cause__)):
+                kept.__traceback__ = kept.__context__ = None
+            return Outcome(self.run_id, error=error)
 
 
 class Fetch(BackgroundIterator[Outcome]):
@@ -315,8 +318,7 @@ class BulkFetcher:
         if not self._started:
             self._start()
         if self._bytes_since_yield >= YIELD_EVERY_BYTES:
-            self._bytes_since_yield = 0
-            await asyncio.sleep(0)  # while outcomes are ready, nothing below waits
+            await self._yield()  # while outcomes are ready, nothing below waits
         while not self._ready:
             if not self._tasks:
                 raise self._failure or self._source.error or StopAsyncIteration
@@ -324,8 +326,7 @@ class BulkFetcher:
             await self._arrived.wait()
         outcome = self._ready[0]  # removed only when nothing can raise any more
         if isinstance(outcome, PendingOutcome):
-            self._bytes_since_yield += outcome.page.item_size
-            outcome = outcome.outcome()
+            outcome = self._structure(outcome)
         if self._on_progress is not None:
             self._on_progress(self._returned + 1, self._source.total)
         self._ready.popleft()
@@ -477,7 +478,7 @@ class BulkFetcher:
                 run_filter, page_size=len(ids), page_number=number, wait_for_quota=True
             )
             page: LazyPage[Run] = await self._send(attrs.evolve(call, unstructured=True), on_retry)
-            if not self._deliver_page(page, frozenset(ids), unsettled):
+            if not await self._deliver_page(page, frozenset(ids), unsettled):
                 self._paged = self._only_paged  # this server ignores the filter
                 return
             following = page.numbers.next_number
@@ -487,20 +488,34 @@ class BulkFetcher:
                 return
             number = following
 
-    def _deliver_page(
+    async def _deliver_page(
         self, page: LazyPage[Run], ids: frozenset[int], unsettled: dict[int, list[Asked]]
     ) -> bool:
-        """Deliver the items of a page; False if it holds runs that were not asked for."""
+        """Deliver the items of a page; False if most of them were not asked for."""
         found = page.ids()
-        self._deliver(
-            [
-                (position, PendingOutcome(given, page, index))
-                for index, run_id in enumerate(found)
-                if run_id is not None
-                for position, given in unsettled.pop(run_id, ())
-            ]
-        )
-        return all(run_id is None or run_id in ids for run_id in found)
+        outcomes = [
+            (position, PendingOutcome(given, page, index))
+            for index, run_id in enumerate(found)
+            if run_id is not None
+            for position, given in unsettled.pop(run_id, ())
+        ]
+        if not self._keep_all:
+            self._deliver(outcomes)
+        else:  # nothing bounds how many of these wait, so no JSON must wait with them
+            for position, pending in outcomes:
+                if self._bytes_since_yield >= YIELD_EVERY_BYTES:
+                    await self._yield()
+                self._deliver([(position, self._structure(pending))])
+        foreign = [run_id for run_id in found if run_id is not None and run_id not in ids]
+        return len(foreign) <= len(found) / 2
+
+    def _structure(self, pending: PendingOutcome) -> Outcome:
+        self._bytes_since_yield += pending.page.item_size
+        return pending.outcome()
+
+    async def _yield(self) -> None:
+        self._bytes_since_yield = 0
+        await asyncio.sleep(0)
 
     # Credentials
 

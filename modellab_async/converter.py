@@ -227,6 +227,14 @@ class Resource(msgspec.Struct, Generic[T], gc=False):
     type: Any = None
 
 
+class _Identity(msgspec.Struct, gc=False):
+    id: Any = None
+    type: Any = None
+
+
+_decode_identity: Final = msgspec.json.Decoder(_Identity).decode
+
+
 class ResourceHook(Generic[M]):
     """The structure hook of a model that is a resource.
 
@@ -270,6 +278,8 @@ class ResourceHook(Generic[M]):
         """
         if isinstance(value, (bytes, msgspec.Raw)):
             value = self._parse(bytes(value))
+        elif self.attributes is None and isinstance(value, Resource):
+            value = _as_dict(value)  # it was parsed before the user registered a hook
         return self._from_struct(value) if isinstance(value, Resource) else self._from_dict(value)
 
     def _parse(self, body: bytes) -> Any:
@@ -513,7 +523,8 @@ class LazyPage(Generic[M]):
     numbers: PageNumbers
     item_size: float
     _items: list[Any]
-    _structure: Callable[[Any], M]
+    _model: type[M]
+    _converter: cattrs.Converter
 
     def __len__(self) -> int:
         return len(self._items)
@@ -530,9 +541,13 @@ class LazyPage(Generic[M]):
         """
         item = self._items[index]
         try:
-            return self._structure(item)
+            result = _structure(item, self._model, self._converter)
+            if not isinstance(item, Resource) and (expected := _id_of(item)) is not None:
+                _check_id(result, expected)  # only a user's hook may have changed it
         except DecodeError as error:
             wrong = _located(error, f"$.data[{index}]", _id_of(item))
+        else:
+            return result
         raise wrong from wrong.__cause__
 
 
@@ -574,21 +589,19 @@ def decode(
     Raises:
         DecodeError: if the body is not what the API promises, or has another id or type.
     """
-    hook = converter.get_structure_hook(model)
+    path = "$"
     try:
-        resource = _decode_document(body, getattr(hook, "attributes", None))
+        attributes = getattr(converter.get_structure_hook(model), "attributes", None)
+        resource = _decode_document(body, attributes)
+        path = "$.data"
+        result = _structure(resource, model, converter)
+        if expects is not None:
+            _check_id(result, expects)
     except DecodeError as error:
-        raise _located(error, "$", expects) from None
-    try:
-        result = _structuring(model, converter, hook)(resource)
-    except DecodeError as error:
-        located = _located(error, "$.data", expects)
-        raise located from located.__cause__
-    # A user's hook for the whole model may return something that has no id.
-    if expects is not None and (found := getattr(result, "id", expects)) != expects:
-        wrong = DecodeError(f"Expected id {expects}, got {found}", path="$.id", mismatched=True)
-        raise _located(wrong, "$.data", expects)
-    return result
+        wrong = _located(error, path, expects)
+    else:
+        return result
+    raise wrong from wrong.__cause__
 
 
 def _decode_document(body: bytes, attributes: Any) -> Any:
@@ -631,7 +644,8 @@ def parse_page(
         numbers=meta.page or PageNumbers(),
         item_size=len(body) / max(1, len(items)),
         items=items,
-        structure=_structuring(model, converter, hook),
+        model=model,
+        converter=converter,
     )
 
 
@@ -680,34 +694,49 @@ def _decode_listing(body: bytes, attributes: Any) -> Any:
     raise failure
 
 
-def _structuring(model: type[M], converter: cattrs.Converter, hook: object) -> Callable[[Any], M]:
-    """A function that structures a resource of which ``hook`` is the hook.
+def _structure(resource: Any, model: type[M], converter: cattrs.Converter) -> M:
+    """The model of a `Resource`, JSON or a dict, by the hook that the model has now.
 
-    What it raises is a DecodeError with a path from the resource's root.
+    Raises:
+        DecodeError: with a path from the resource's root.
     """
-    if isinstance(hook, ResourceHook):
-        return lambda resource: converter.structure(resource, model)
-    return functools.partial(_structure_by_user_hook, model, converter)
-
-
-def _structure_by_user_hook(model: type[M], converter: cattrs.Converter, value: Any) -> M:
-    if isinstance(value, bytes | msgspec.Raw):
-        value = loads(bytes(value))
+    if isinstance(converter.get_structure_hook(model), ResourceHook):
+        return converter.structure(resource, model)
+    # A user's hook for the whole model takes a dict.
+    if isinstance(resource, Resource):
+        resource = _as_dict(resource)
+    elif isinstance(resource, bytes | msgspec.Raw):
+        resource = loads(bytes(resource))
     try:
-        return converter.structure(value, model)
+        return converter.structure(resource, model)
     except Exception as error:  # such a hook may raise anything
         raise DecodeError(_message_of(error)) from error
 
 
+def _as_dict(resource: Resource[Any]) -> dict[str, Any]:
+    return cast("dict[str, Any]", msgspec.json.decode(msgspec.json.encode(resource)))
+
+
+def _check_id(result: object, expected: int) -> None:
+    """Make sure that a model has the id expected; what a user's hook returns may have none."""
+    if (found := getattr(result, "id", expected)) != expected:
+        said = f"Expected id {expected}, got {found}"
+        raise DecodeError(said, path="$.id", mismatched=True)
+
+
 def _identity_of(item: object) -> tuple[object, object]:
     """The id and the type of an item of a page, which may be anything; None if it has none."""
-    if isinstance(item, Resource):
+    if isinstance(item, msgspec.Raw):
+        text = bytes(item)
+        try:
+            item = _decode_identity(text)
+        except PARSE_ERRORS:  # msgspec takes no NaN, and no half of a surrogate pair
+            try:
+                item = json.loads(text.decode(errors="replace"))
+            except (ValueError, RecursionError):
+                return None, None
+    if isinstance(item, Resource | _Identity):
         return item.id, item.type
-    try:
-        if isinstance(item, msgspec.Raw):  # msgspec would not take NaN, or half a surrogate pair
-            item = json.loads(bytes(item).decode(errors="replace"))
-    except (ValueError, RecursionError):
-        return None, None
     return (item.get("id"), item.get("type")) if isinstance(item, dict) else (None, None)
 
 
@@ -790,7 +819,7 @@ def from_dict(resource: Any, model: type[M], *, converter: cattrs.Converter | No
     """
     _resource_type(model)
     converter = converter or _default_converter()
-    return _structuring(model, converter, converter.get_structure_hook(model))(resource)
+    return _structure(resource, model, converter)
 
 
 def from_json(text: str | bytes, model: type[M], *, converter: cattrs.Converter | None = None) -> M:

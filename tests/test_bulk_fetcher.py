@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qs
@@ -371,3 +372,78 @@ async def test_a_run_that_a_hook_makes_of_a_page_is_the_outcome_of_its_id():
     outcomes = [outcome async for outcome in lab.fetch([2, 1], ordered=True)]
     assert [(outcome.run_id, str(outcome.run)) for outcome in outcomes] == [(2, "two"), (1, "one")]
     assert lab.single == []
+
+
+def _upper(value: Any, _: object) -> str:
+    return str(value).upper()
+
+
+def _name_of(value: Any, _: object) -> Any:
+    return make_run(id=int(value["id"]), name=value["attributes"]["name"].upper())
+
+
+@pytest.mark.parametrize(("kind", "hook"), [(str, _upper), (Run, _name_of)])
+async def test_a_hook_that_is_registered_while_outcomes_wait(kind: Any, hook: Any):
+    """It structures those that are taken afterwards."""
+    converter = make_converter()
+    body = listing(*(resource(run_id, name="otter") for run_id in (1, 2, 3)))
+    lab = Lab(lambda ids, listed: parse_page(body, Run, converter))
+    names = []
+    async for outcome in lab.fetch([1, 2, 3]):
+        names.append(outcome.unwrap().name)
+        converter.register_structure_hook(kind, hook)
+    assert names == ["otter", "OTTER", "OTTER"]
+
+
+async def test_a_hook_that_makes_another_run_of_a_page_is_an_error():
+    """As it is of a single response: a run must have the id that was asked for."""
+    converter = make_converter()
+    converter.register_structure_hook(Run, lambda value, _: make_run(id=77))
+    lab = Lab(lambda ids, listed: parse_page(listing(resource(1), resource(2)), Run, converter))
+    outcomes = [outcome async for outcome in lab.fetch([1, 2])]
+    assert [str(outcome.error).partition(", at")[0] for outcome in outcomes] == [
+        f"in the response for id {run_id}: Expected id {run_id}, got 77" for run_id in (1, 2)
+    ]
+
+
+async def test_an_error_of_an_item_keeps_nothing_of_whoever_takes_it():
+    """Not even if that is done while another error is handled."""
+    converter = make_converter()
+    converter.register_structure_hook(float, lambda value, _: 1 / 0)
+    body = listing(resource(1, duration=1.0), resource(2))
+    lab = Lab(lambda ids, listed: parse_page(body, Run, converter))
+    try:
+        raise KeyError("mine")
+    except KeyError:
+        bad, _ = [outcome async for outcome in lab.fetch([1, 2], ordered=True)]
+    assert bad.error is not None
+    cause = bad.error.__cause__
+    assert isinstance(cause, Exception)
+    kept = [error.__traceback__ or error.__context__ for error in (bad.error, cause)]
+    assert kept == [None, None]
+
+
+async def test_pages_do_not_wait_to_be_taken_if_all_runs_are_kept():
+    """Nothing bounds how many runs wait, so they must not wait as the JSON of whole pages."""
+    pages: list[weakref.ref[Any]] = []
+
+    def answer(ids: list[int], listed: bool) -> Any:
+        made = runs(ids)
+        pages.append(weakref.ref(made))
+        return made
+
+    lab = Lab(answer)
+    async with lab.fetch(range(5_000), 10, ordered=True, keep_all=True) as outcomes:
+        await anext(outcomes)
+        await settled(500)
+        assert len(pages) == 50
+        assert sum(page() is not None for page in pages) <= PAGES_IN_FLIGHT
+        assert len([outcome async for outcome in outcomes]) == 4_999
+
+
+async def test_one_item_that_was_not_asked_for_does_not_end_the_listing():
+    """Only a server that ignores the filter returns mostly others."""
+    foreign = {"id": "99999", "type": "projects", "attributes": {}}
+    lab = Lab(lambda ids, listed: page(*map(resource, ids), foreign))
+    assert len([outcome async for outcome in lab.fetch(range(1, 301), 1) if outcome.ok]) == 300
+    assert (len(lab.listed), lab.single) == (3, [])

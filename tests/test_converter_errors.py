@@ -246,3 +246,11 @@ def test_anything_anywhere(place: str, value: Any) -> None:
         found.append(listed and listed.items[0])
     if b"\\ud800" not in raw:  # on half a surrogate pair, parsers differ
         assert len({run and str(attrs.asdict(run)) for run in found}) == 1
+
+
+def test_an_error_keeps_no_body() -> None:
+    """It refers to no error whose frames hold the response, however many are kept."""
+    error = failure(lambda: decode(body(duration="long"), Run, make_converter()))
+    assert error.__context__ is None
+    error = failure(lambda: decode(b'{"data":7', Run, make_converter()))
+    assert error.__context__ is None
