@@ -326,7 +326,8 @@ class BulkFetcher:
             await self._arrived.wait()
         outcome = self._ready[0]  # removed only when nothing can raise any more
         if isinstance(outcome, PendingOutcome):
-            outcome = self._structure(outcome)
+            self._bytes_since_yield += outcome.page.item_size
+            outcome = outcome.outcome()
         if self._on_progress is not None:
             self._on_progress(self._returned + 1, self._source.total)
         self._ready.popleft()
@@ -505,13 +506,10 @@ class BulkFetcher:
             for position, pending in outcomes:
                 if self._bytes_since_yield >= YIELD_EVERY_BYTES:
                     await self._yield()
-                self._deliver([(position, self._structure(pending))])
+                self._bytes_since_yield += page.item_size
+                self._deliver([(position, pending.outcome())])
         foreign = [run_id for run_id in found if run_id is not None and run_id not in ids]
         return len(foreign) <= len(found) / 2
-
-    def _structure(self, pending: PendingOutcome) -> Outcome:
-        self._bytes_since_yield += pending.page.item_size
-        return pending.outcome()
 
     async def _yield(self) -> None:
         self._bytes_since_yield = 0

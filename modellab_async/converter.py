@@ -257,9 +257,7 @@ class ResourceHook(Generic[M]):
         self._parse_id = _int_id if hints["id"] is int else _text_id
         self._arrays = {name for name, hint in hints.items() if typing.get_origin(hint) is tuple}
         self._interners = [
-            (name, f"$.attributes.{name}", _interners[hint])
-            for name, hint in hints.items()
-            if hint in _interners
+            (name, _interners[hint]) for name, hint in hints.items() if hint in _interners
         ]
         self._with_default = [
             field.name
@@ -276,10 +274,12 @@ class ResourceHook(Generic[M]):
         Raises:
             DecodeError: with a path from the resource's root.
         """
-        if isinstance(value, (bytes, msgspec.Raw)):
-            value = self._parse(bytes(value))
-        elif self.attributes is None and isinstance(value, Resource):
+        if isinstance(value, Resource):
+            if self.attributes is not None:
+                return self._from_struct(value)
             value = _as_dict(value)  # it was parsed before the user registered a hook
+        if isinstance(value, bytes | msgspec.Raw):
+            value = self._parse(bytes(value))
         return self._from_struct(value) if isinstance(value, Resource) else self._from_dict(value)
 
     def _parse(self, body: bytes) -> Any:
@@ -294,19 +294,25 @@ class ResourceHook(Generic[M]):
 
     def _from_struct(self, resource: Resource[Any]) -> M:
         self._check_type(resource.type)
-        attributes = resource.attributes
-        if isinstance(attributes, msgspec.Raw):
-            decode_attributes = _attributes_decoder(self.attributes)
-            attributes = _decode_at("$.attributes", decode_attributes, attributes)
-        fields = msgspec.structs.asdict(attributes)
-        for name in self._with_default:
-            if fields[name] is None:
-                del fields[name]
-        for name, path, interner in self._interners:
-            if name in fields:
-                fields[name] = _decode_at(path, interner.decode, fields[name])
-        fields["id"] = self._parse_id(resource.id)
-        return self._model(**fields)
+        attributes, path = resource.attributes, "$.attributes"
+        try:
+            if isinstance(attributes, msgspec.Raw):
+                attributes = _attributes_decoder(self.attributes)(attributes)
+            fields = msgspec.structs.asdict(attributes)
+            for name in self._with_default:
+                if fields[name] is None:
+                    del fields[name]
+            for name, interner in self._interners:
+                if name in fields:
+                    path = f"$.attributes.{name}"
+                    fields[name] = interner.decode(fields[name])
+        except PARSE_ERRORS as error:
+            wrong = decode_error(error)
+        else:
+            fields["id"] = self._parse_id(resource.id)
+            return self._model(**fields)
+        wrong.path = path + wrong.path.removeprefix("$")
+        raise wrong
 
     def _from_dict(self, resource: Any) -> M:
         attributes = resource.get("attributes") if isinstance(resource, dict) else None
@@ -339,20 +345,6 @@ class ResourceHook(Generic[M]):
         if found is not None and found != self.type:
             said = f"Expected the type {self.type!r}, got {found!r:.60}"
             raise DecodeError(said, path="$.type", mismatched=True)
-
-
-def _decode_at(path: str, decode: Callable[[msgspec.Raw], T], text: msgspec.Raw) -> T:
-    """Decode JSON that stands at a path of a resource.
-
-    Raises:
-        DecodeError: with a path from the resource's root.
-    """
-    try:
-        return decode(text)
-    except PARSE_ERRORS as error:
-        wrong = decode_error(error)
-    wrong.path = path + wrong.path.removeprefix("$")
-    raise wrong
 
 
 @functools.cache
@@ -695,16 +687,21 @@ def _decode_listing(body: bytes, attributes: Any) -> Any:
 
 
 def _structure(resource: Any, model: type[M], converter: cattrs.Converter) -> M:
-    """The model of a `Resource`, JSON or a dict, by the hook that the model has now.
+    """The model of a `Resource`, JSON or a dict.
 
     Raises:
         DecodeError: with a path from the resource's root.
     """
-    if isinstance(converter.get_structure_hook(model), ResourceHook):
-        return converter.structure(resource, model)
-    # A user's hook for the whole model takes a dict.
     if isinstance(resource, Resource):
-        resource = _as_dict(resource)
+        try:
+            return converter.structure(resource, model)
+        except DecodeError:
+            raise
+        except Exception:  # noqa: BLE001
+            # A hook for the whole model takes a dict; it was registered after a page was parsed.
+            resource = _as_dict(resource)
+    elif isinstance(converter.get_structure_hook(model), ResourceHook):
+        return converter.structure(resource, model)
     elif isinstance(resource, bytes | msgspec.Raw):
         resource = loads(bytes(resource))
     try:
