@@ -508,22 +508,25 @@ class LazyPage(Generic[M]):
     """A page of a listing, whose items are structured one by one, when they are needed.
 
     Attributes:
+        items: the items: a `Resource`, JSON or a dict each.
         numbers: the position of the page in its listing.
         item_size: bytes of JSON per item, on average.
+        model: the model of the items.
+        converter: structures them.
     """
 
+    items: list[Any] = attrs.field(repr=False)
     numbers: PageNumbers
     item_size: float
-    _items: list[Any]
-    _model: type[M]
-    _converter: cattrs.Converter
+    model: type[M]
+    converter: cattrs.Converter
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
     def ids(self) -> list[int | None]:
         """The id of each item; None if it has none that can be read."""
-        return list(map(_id_of, self._items))
+        return list(map(_id_of, self.items))
 
     def structure(self, index: int) -> M:
         """The model of an item.
@@ -531,9 +534,9 @@ class LazyPage(Generic[M]):
         Raises:
             DecodeError: if the item is not what the API promises.
         """
-        item = self._items[index]
+        item = self.items[index]
         try:
-            result = _structure(item, self._model, self._converter)
+            result = _structure(item, self.model, self.converter)
             if not isinstance(item, Resource) and (expected := _id_of(item)) is not None:
                 _check_id(result, expected)  # only a user's hook may have changed it
         except DecodeError as error:
