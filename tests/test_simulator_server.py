@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import socket
 import time
 
 import aiohttp
@@ -239,6 +242,21 @@ async def test_closing_is_quick_whatever_connections_do() -> None:
     idle.close()
     await simulator.close()
     assert (simulator.counts.in_flight, simulator.counts.connections) == (0, 0)
+
+
+@pytest.mark.parametrize("steps", range(5))
+async def test_closing_drops_connections_that_are_being_accepted(steps: int) -> None:
+    """However far the loop is with accepting a connection, closing leaves no transport open."""
+    simulator = Simulator(runs=1)
+    await simulator.start()
+    port = int(simulator.base_url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await simulator.close()
+        gc.collect()  # an open transport warns when it is collected, and a warning is an error
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
 
 
 async def test_a_client_that_gives_up_frees_its_place() -> None:

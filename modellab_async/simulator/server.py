@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import functools
 import time
@@ -136,7 +137,8 @@ class Simulator(Dataset):
         )
         self._host = host
         self._port = port
-        self._runner: web.ServerRunner | None = None
+        self._http: _CountingServer | None = None
+        self._listener: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Start listening.
@@ -145,32 +147,35 @@ class Simulator(Dataset):
             OSError: the port cannot be listened on.
             RuntimeError: it is running already.
         """
-        if self._runner is not None:
+        if self._http is not None:
             raise RuntimeError("the simulator is running already")
         # The handler gets the dataset here, so that one that is never started is in no cycle.
-        server = _CountingServer(
+        self._http = _CountingServer(
             functools.partial(self._handler.handle, self),
             handler_cancellation=True,  # a client that hangs up on a stalled request ends it
             access_log=None,
         )
-        server.counts = self._handler.counts
-        self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
+        self._http.counts = self._handler.counts
         try:
-            await self._runner.setup()
-            await web.TCPSite(self._runner, self._host, self._port, backlog=_BACKLOG).start()
+            self._listener = await asyncio.get_running_loop().create_server(
+                self._http, self._host, self._port, backlog=_BACKLOG
+            )
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """Stop listening and drop every connection, busy or not. May be called twice."""
-        runner, self._runner = self._runner, None
-        if runner is None:
-            return
-        for connection in _connections(runner):
-            if connection.transport is not None:
-                connection.transport.abort()
-        await runner.cleanup()
+        http, self._http = self._http, None
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            await _accept_no_more(listener)
+            listener.close()
+        if http is not None:
+            for connection in http.connections:
+                if connection.transport is not None:
+                    connection.transport.abort()
+            await http.shutdown(_SHUTDOWN_SECONDS)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -191,10 +196,10 @@ class Simulator(Dataset):
         Raises:
             RuntimeError: it is not running.
         """
-        if self._runner is None:
+        if self._listener is None:
             raise RuntimeError("the simulator is not running")
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._runner.addresses[0][1]}"
+        return f"http://{host}:{self._listener.sockets[0].getsockname()[1]}"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -209,10 +214,21 @@ class Simulator(Dataset):
     @property
     def counts(self) -> Counts:
         """How many requests and connections there were and are."""
-        connections = () if self._runner is None else _connections(self._runner)
+        connections = () if self._http is None else self._http.connections
         counts = copy.deepcopy(self._handler.counts)
         return attrs.evolve(counts, connections=len(connections))
 
 
-def _connections(runner: web.ServerRunner) -> Sequence[web.RequestHandler]:
-    return () if runner.server is None else runner.server.connections
+async def _accept_no_more(listener: asyncio.Server) -> None:
+    """Stop accepting connections, and let those that are accepted already become ours to drop.
+
+    asyncio makes a transport one step of the loop after it accepts a connection, and connects it to
+    the protocol one step later. A listener that closes in between leaves the transport open for
+    good: https://github.com/python/cpython/issues/109564.
+    """
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(NotImplementedError):  # a proactor, on Windows, has no readers
+        for sock in listener.sockets:
+            loop.remove_reader(sock.fileno())
+    for _ in range(2):
+        await asyncio.sleep(0)
