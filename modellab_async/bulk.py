@@ -330,7 +330,8 @@ class BulkFetcher:
             outcome = outcome.outcome()
         if self._on_progress is not None:
             self._on_progress(self._returned + 1, self._source.total)
-        self._ready.popleft()
+        if self._ready:  # on_progress may have closed the fetch
+            self._ready.popleft()
         self._returned += 1
         self._check_room()
         return outcome

@@ -447,3 +447,11 @@ async def test_one_item_that_was_not_asked_for_does_not_end_the_listing():
     lab = Lab(lambda ids, listed: page(*map(resource, ids), foreign))
     assert len([outcome async for outcome in lab.fetch(range(1, 301), 1) if outcome.ok]) == 300
     assert (len(lab.listed), lab.single) == (3, [])
+
+
+async def test_closing_a_fetch_from_its_progress_ends_it_after_that_outcome():
+    """The outcome whose progress is reported is returned, and is the last one."""
+    fetcher = BulkFetcher(
+        range(250), Lab().perform, 4, on_progress=lambda done, _: done == 3 and fetcher.cancel()
+    )
+    assert [outcome.run_id async for outcome in Fetch(fetcher)] == [0, 1, 2]
