@@ -451,7 +451,10 @@ async def test_one_item_that_was_not_asked_for_does_not_end_the_listing():
 
 async def test_closing_a_fetch_from_its_progress_ends_it_after_that_outcome():
     """The outcome whose progress is reported is returned, and is the last one."""
-    fetcher = BulkFetcher(
-        range(250), Lab().perform, 4, on_progress=lambda done, _: done == 3 and fetcher.cancel()
-    )
+
+    def progress(done: int, total: int | None) -> None:
+        if done == 3:
+            fetcher.cancel()
+
+    fetcher = BulkFetcher(range(250), Lab().perform, 4, on_progress=progress)
     assert [outcome.run_id async for outcome in Fetch(fetcher)] == [0, 1, 2]
