@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,10 @@ nox.options.sessions = [
 ]
 nox.options.error_on_external_run = True
 nox.options.error_on_missing_interpreters = False  # CI names the one it has
+# Python compiles modules as they are imported, a small part of those that pip installs, and keeps
+# the result for the many programs that tests start.
+os.environ["PIP_COMPILE"] = "0"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = nox.project.python_versions(PROJECT)
@@ -31,8 +36,6 @@ PROSE = (  # with docstrings, errors and --help
 )
 # Each worker takes whole files as long as it can, so that fixtures of a file are made once.
 PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
-# Tests start many programs, each of which would compile the package anew.
-CACHED: dict[str, str | None] = {"PYTHONDONTWRITEBYTECODE": None}
 MUTATED = {  # each module that mutmut changes, and the tests (see ``pytest -k``) that should notice
     "retry": "test_retry or test_unreachable",
     "limiter": "test_limiter and not TestOverASocket",
@@ -79,21 +82,21 @@ def tests(session: nox.Session) -> None:
     """All tests; in development mode on the newest Python."""
     session.install(*IN_PLACE, *group("test"))
     env = {"PYTHONDEVMODE": "1"} if session.python == PYTHONS[-1] else {}
-    session.run("pytest", *PARALLEL, *session.posargs, env=CACHED | env)
+    session.run("pytest", *PARALLEL, *session.posargs, env=env)
 
 
 @nox.session(python=PYTHONS[0], default=False)
 def coverage(session: nox.Session) -> None:
     """Which lines and branches no test runs. Apart from the tests, which it makes much slower."""
     session.install(*IN_PLACE, *group("test"))
-    session.run("pytest", *PARALLEL, "--cov", "--cov-report=term", *session.posargs, env=CACHED)
+    session.run("pytest", *PARALLEL, "--cov", "--cov-report=term", *session.posargs)
 
 
 @nox.session(python=PYTHONS[0])
 def lowest(session: nox.Session) -> None:
     """All tests with the oldest versions of everything that the package needs."""
     session.install(*IN_PLACE, *lowest_allowed(), *group("test"))
-    session.run("pytest", *PARALLEL, *session.posargs, env=CACHED)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session(python=PYTHONS[1])
@@ -103,7 +106,7 @@ def core(session: nox.Session) -> None:
     Without those that start programs: these run the same code as the others do.
     """
     session.install("-e", ".", *group("test"))
-    session.run("pytest", *PARALLEL, "-m", "not process", *session.posargs, env=CACHED)
+    session.run("pytest", *PARALLEL, "-m", "not process", *session.posargs)
 
 
 @nox.session
@@ -157,7 +160,7 @@ def browser(session: nox.Session) -> None:
 def thorough(session: nox.Session) -> None:
     """Every case where the default run takes a sample: cancellations, generated inputs, fuzzing."""
     session.install(*IN_PLACE, *group("test"))
-    session.run("pytest", *PARALLEL, *session.posargs, env=CACHED | {"MODELLAB_THOROUGH": "1"})
+    session.run("pytest", *PARALLEL, *session.posargs, env={"MODELLAB_THOROUGH": "1"})
 
 
 @nox.session(python=PYTHONS[0], default=False)
