@@ -210,6 +210,22 @@ async def test_a_listing_whose_pages_do_not_advance_is_left(following: int):
     assert sorted(lab.single) == [2, 3]
 
 
+async def test_a_later_page_that_fails_leaves_the_outcomes_of_earlier_ones():
+    """With the batch route, its error is the outcome of the ids that were not listed before."""
+    error = refusal(500)
+
+    def answer(ids: list[int], listing: bool) -> Any:
+        if len(lab.listed) > 1:
+            raise error
+        return runs([1], following=1)
+
+    lab = Lab(answer)
+    outcomes = {o.run_id: o async for o in lab.fetch([1, 2, 3], route="batch")}
+    assert outcomes[1].unwrap().id == 1
+    assert (outcomes[2].error, outcomes[3].error) == (error, error)
+    assert len(outcomes) == 3
+
+
 async def test_a_success_after_fifteen_refusals_keeps_the_credentials():
     """Each refusal is the outcome of its own id then."""
 
@@ -287,6 +303,22 @@ async def test_a_call_that_is_retried_does_not_hold_up_those_behind_it(route: An
         await anext(outcomes)
         await settled(300)
         assert lab.in_flight == 2 * (1 + MOST_RETRYING)
+
+
+async def test_a_call_that_is_retried_again_and_again_is_replaced_once():
+    """However often it is retried, one other call is in flight beside it."""
+    lab = Lab()
+    lab.retried = {1}
+    async with lab.fetch(range(1, 100), 1, route="single", skip_slow_start=True) as outcomes:
+        first = asyncio.create_task(anext(outcomes))
+        async with asyncio.timeout(10):
+            while len(lab.calls) < 2:
+                await asyncio.sleep(0)
+        lab.go.clear()  # the first call is past this, and is retried meanwhile
+        await settled(100)
+        assert lab.in_flight == 2
+        lab.go.set()
+        await first
 
 
 @pytest.mark.parametrize("route", ["single", "batch"])
