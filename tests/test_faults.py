@@ -96,7 +96,9 @@ async def test_an_answer_that_stalls(server: FaultServer, after: int):
 
 async def test_a_drip_is_no_progress(server: FaultServer):
     """A byte now and then does not put the time-out off."""
-    error, _ = await failure(server, send(GOOD, every=0.01), timeout=0.1, retry=RetryPolicy.none())
+    once = RetryPolicy.none()
+    async with asyncio.timeout(1):
+        error, _ = await failure(server, send(GOOD, every=0.01), timeout=0.1, retry=once)
     assert isinstance(error, RequestTimeoutError)
 
 

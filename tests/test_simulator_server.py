@@ -259,6 +259,20 @@ async def test_closing_drops_connections_that_are_being_accepted(steps: int) -> 
             assert client.recv(1) == b""
 
 
+async def test_closing_that_is_cancelled_still_stops_listening() -> None:
+    """Cancelled at its first pause, it has stopped listening all the same."""
+    simulator = Simulator(runs=1)
+    await simulator.start()
+    port = int(simulator.base_url.rpartition(":")[2])
+    closing = asyncio.create_task(simulator.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert closing.cancelled()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
 async def test_a_client_that_gives_up_frees_its_place() -> None:
     """When the client hangs up on a stalled request, it is no longer in flight."""
     simulator = Simulator(runs=1)

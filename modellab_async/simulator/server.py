@@ -161,21 +161,23 @@ class Simulator(Dataset):
                 self._http, self._host, self._port, backlog=_BACKLOG
             )
         except BaseException:
-            await self.close()
+            self._http = None
             raise
 
     async def close(self) -> None:
         """Stop listening and drop every connection, busy or not. May be called twice."""
-        http, self._http = self._http, None
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            await _accept_no_more(listener)
+        http, listener = self._http, self._listener
+        if http is None or listener is None:
+            return
+        self._http = self._listener = None
+        try:
+            await _stop_accepting(listener)
+        finally:  # also if the task that closes is cancelled
             listener.close()
-        if http is not None:
             for connection in http.connections:
                 if connection.transport is not None:
                     connection.transport.abort()
-            await http.shutdown(_SHUTDOWN_SECONDS)
+        await http.shutdown(_SHUTDOWN_SECONDS)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -219,8 +221,8 @@ class Simulator(Dataset):
         return attrs.evolve(counts, connections=len(connections))
 
 
-async def _accept_no_more(listener: asyncio.Server) -> None:
-    """Stop accepting connections, and let those that are accepted already become ours to drop.
+async def _stop_accepting(listener: asyncio.Server) -> None:
+    """Stop accepting connections, and wait until those accepted so far have reached the protocol.
 
     asyncio makes a transport one step of the loop after it accepts a connection, and connects it to
     the protocol one step later. A listener that closes in between leaves the transport open for
