@@ -1,34 +1,41 @@
-"""The project's checks: ``nox`` runs them all; ``nox -s tests-3.11 -- -k name`` runs one test."""
+"""The project's checks: ``nox`` runs them all; ``nox -s tests -- -k name`` runs one test.
+
+Each session runs on the Python that runs nox; ``nox -P 3.14 -s tests`` takes another.
+"""
 
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
 from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2025.2.9"
-nox.options.sessions = [
-    "lint",
-    "typing",
-    "tests-3.11",
-    "core",
-    "build",
-    "docs",
-    "ray",
-]
+nox.needs_version = ">=2026.10.20"
+nox.options.sessions = ["lint", "typing", "tests", "core", "build", "docs", "ray"]
 nox.options.error_on_external_run = True
-nox.options.error_on_missing_interpreters = False  # CI names the one it has
 # Python compiles modules as they are imported, a small part of those that pip installs, and keeps
 # the result for the many programs that tests start.
 os.environ["PIP_COMPILE"] = "0"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-PROJECT = nox.project.load_toml("pyproject.toml")
-PYTHONS = nox.project.python_versions(PROJECT)
-EXTRAS = ("cli", "duckdb", "otel", "speed")
-IN_PLACE = ("-e", f".[{','.join(EXTRAS)}]")  # for coverage and pyright to see it
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+VERSION_FILE = PROJECT["tool"]["hatch"]["version"]["path"]
+
+
+def locked(file: str) -> dict[str, str]:
+    """An environment in which pip installs the versions of this file, for builds, too."""
+    # pip splits the value at spaces, which a URL has none of.
+    return dict.fromkeys(("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"), (ROOT / file).as_uri())
+
+
+os.environ |= locked("constraints.txt")
+
+# The tests need every extra but Ray, which is large; in place, for coverage and pyright to see it.
+IN_PLACE = ("-e", ".[cli,notebook,otel,speed,tables]")
 PROSE = (  # with docstrings, errors and --help
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "examples"),
     *("modellab_async", "_modellab_async_cli.py", "_modellab_async_pytest.py"),
@@ -49,12 +56,14 @@ def group(*names: str) -> list[str]:
     return list(nox.project.dependency_groups(PROJECT, *names))
 
 
-def lowest_allowed() -> list[str]:
-    """What the package and these extras need, each in the oldest version that they allow."""
-    needed = list(PROJECT["project"]["dependencies"])
-    for extra in EXTRAS:
-        needed += PROJECT["project"]["optional-dependencies"][extra]
-    return [requirement.replace(">=", "==") for requirement in needed]
+def python_of(session: nox.Session) -> tuple[int, ...]:
+    """The version of Python that a session runs on, such as (3, 14)."""
+    return version(str(session.python or platform.python_version()))
+
+
+def version(text: str) -> tuple[int, ...]:
+    """Major and minor number, to compare."""
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
 
 
 @nox.session
@@ -70,38 +79,51 @@ def lint(session: nox.Session) -> None:
 def typing(session: nox.Session) -> None:
     """Types, by mypy and pyright: of the code, every public name, and every documented example."""
     session.install(*IN_PLACE, *group("typing"))
-    session.run("mypy")
+    for system in ("linux", "darwin", "win32"):
+        session.run("mypy", "--platform", system)
     session.run("mypy", "--allow-untyped-defs", "--allow-incomplete-defs", "tests")
     session.run("pyright")
     session.run("pyright", "--verifytypes", "modellab_async", "--ignoreexternal")
     session.run("pytest", "tests/snippets.py")
 
 
-@nox.session(python=PYTHONS)
+@nox.session
 def tests(session: nox.Session) -> None:
-    """All tests; in development mode on the newest Python."""
+    """All tests; on the newest Python in development mode, with warnings of Python as errors."""
     session.install(*IN_PLACE, *group("test"))
-    env = {"PYTHONDEVMODE": "1"} if session.python == PYTHONS[-1] else {}
+    strict = python_of(session) >= version(nox.project.python_versions(PROJECT)[-1])
+    env = {"PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error"} if strict else {}
     session.run("pytest", *PARALLEL, *session.posargs, env=env)
 
 
-@nox.session(python=PYTHONS[0], default=False)
+@nox.session(default=False)
 def coverage(session: nox.Session) -> None:
     """Which lines and branches no test runs. Apart from the tests, which it makes much slower."""
     session.install(*IN_PLACE, *group("test"))
     session.run("pytest", *PARALLEL, "--cov", "--cov-report=term", *session.posargs)
 
 
-@nox.session(python=PYTHONS[0])
+@nox.session(default=False)
 def lowest(session: nox.Session) -> None:
-    """All tests with the oldest versions of everything that the package needs."""
-    session.install(*IN_PLACE, *lowest_allowed(), *group("test"))
+    """All tests with the oldest versions that pyproject.toml allows; made for Python 3.11."""
+    session.env.update(locked("constraints-lowest.txt"))
+    session.install("-e", ".[all]", *group("test"))
     session.run("pytest", *PARALLEL, *session.posargs)
+    session.run("pytest", "tests/cluster.py", *session.posargs)
 
 
-@nox.session(python=PYTHONS[1])
+@nox.session(venv_backend="none", default=False)
+def newest(session: nox.Session) -> None:
+    """All checks with the newest release of everything, instead of the locked ones."""
+    for variable in locked("constraints.txt"):
+        del os.environ[variable]
+    for name in nox.options.sessions or ():
+        session.notify(name)
+
+
+@nox.session
 def core(session: nox.Session) -> None:
-    """Tests that need no extra, with none installed, on a Python between the two.
+    """Tests that need no extra, with none installed.
 
     Without those that start programs: these run the same code as the others do.
     """
@@ -113,7 +135,7 @@ def core(session: nox.Session) -> None:
 def build(session: nox.Session) -> None:
     """What users get: built, looked into, and tried in an environment with nothing else in it."""
     session.install(*group("build"))
-    direct, both = Path(session.create_tmp(), "direct"), Path(session.create_tmp(), "dist")
+    direct, both = Path(session.create_tmp(), "direct"), ROOT / "dist"
     for directory in (direct, both):
         shutil.rmtree(directory, ignore_errors=True)
     session.run("python", "-m", "build", "--wheel", "--outdir", str(direct), silent=True)
@@ -143,6 +165,8 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def ray(session: nox.Session) -> None:
     """Reads by a local Ray cluster of two workers."""
+    if python_of(session) >= (3, 15):
+        session.skip("Ray has no wheels for Python 3.15 yet")
     session.install("-e", ".[ray]", *group("pytest"))
     session.run("pytest", "tests/cluster.py", *session.posargs)
 
@@ -163,7 +187,7 @@ def thorough(session: nox.Session) -> None:
     session.run("pytest", *PARALLEL, *session.posargs, env={"MODELLAB_THOROUGH": "1"})
 
 
-@nox.session(python=PYTHONS[0], default=False)
+@nox.session(default=False)
 def mutation(session: nox.Session) -> None:
     """Which changes to the core, or to modules of it, no test notices, by mutmut."""
     session.install("-e", ".", *group("test", "mutation"))
@@ -185,5 +209,47 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 def soak(session: nox.Session) -> None:
     """What the client survives, at full size; writes a page of figures into docs/."""
-    session.install(".[cli,duckdb,speed]", *group("bench"))
+    session.install(".[cli,speed,tables]", *group("bench"))
     session.run("python", "-m", "benchmarks.soak", *session.posargs)
+
+
+@nox.session(default=False)
+def lock(session: nox.Session) -> None:
+    """Write both files of constraints; ``-- --upgrade`` takes the newest releases."""
+    session.install(*group("lock"))
+    everything = [f"--group={name}" for name in PROJECT["dependency-groups"]]
+    for file, options in {
+        "constraints.txt": everything,
+        "constraints-lowest.txt": ["--group=backend", "--group=test", "--resolution=lowest-direct"],
+    }.items():
+        session.run(
+            *("uv", "pip", "compile", "--universal", "--python-version=3.11", "--no-annotate"),
+            *("--custom-compile-command=nox -s lock", "--no-emit-package=modellab-async"),
+            *("--quiet", "--all-extras", "pyproject.toml", f"--output-file={file}"),
+            *options,
+            *session.posargs,
+        )
+
+
+@nox.session(default=False)
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of all that is locked, by pip-audit."""
+    session.install(*group("audit"))
+    for file in ("constraints.txt", "constraints-lowest.txt"):
+        session.run("pip-audit", "--disable-pip", "--no-deps", "--requirement", file)
+
+
+@nox.session(venv_backend="none", default=False)
+def release_notes(session: nox.Session) -> None:
+    """Write the changelog's part for a tag, such as v0.2.0, which must name this version."""
+    [tag] = session.posargs or ["(none)"]
+    [defined] = re.findall(r'__version__ = "(.+)"', (ROOT / VERSION_FILE).read_text("utf-8"))
+    if tag != f"v{defined}":
+        session.error(f"the tag is {tag}, but {VERSION_FILE} says {defined}")
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    _, _, rest = changelog.partition(f"\n## [{defined}]")
+    if not rest:
+        session.error(f"CHANGELOG.md has no part [{defined}]")
+    notes = ROOT / "build" / "release-notes.md"
+    notes.parent.mkdir(exist_ok=True)
+    notes.write_text(rest.partition("\n")[2].partition("\n## ")[0].strip() + "\n", "utf-8")

@@ -88,7 +88,8 @@ def test_the_sdist_holds_what_a_packager_needs():
     assert {name.partition("/")[0] for name in names} <= {
         *needed,
         *("modellab_async", "tests", "docs", "examples", "benchmarks", ".github", ".gitignore"),
-        *("CONTRIBUTING.md", "SECURITY.md", ".pre-commit-config.yaml", ".python-version"),
+        *("CONTRIBUTING.md", "SECURITY.md", ".pre-commit-config.yaml"),
+        *("constraints.txt", "constraints-lowest.txt"),
     }
 
 
