@@ -25,89 +25,84 @@ Example:
 #   speed                                       uvloop and isal, opt-in
 #   cli, simulator                              on top; the simulator imports nothing of the package
 
-import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-if sys.argv[:1] == ["-m"] and "modellab_async" in sys.orig_argv:  # the command, being imported
-    from _modellab_async_cli import quit_on_ctrl_c
-
-    quit_on_ctrl_c()
-
 from modellab_async._version import __version__
-from modellab_async.bulk import Fetch, Outcome
-from modellab_async.client import ModelLabClient
-from modellab_async.clock import Clock
-from modellab_async.collector import large_results
-from modellab_async.converter import (
-    Converter,
-    configure_converter,
-    from_dict,
-    from_json,
-    make_converter,
-    to_dict,
-    to_json,
-)
-from modellab_async.errors import (
-    AuthenticationError,
-    BadRequestError,
-    BulkError,
-    ClientClosedError,
-    ConfigError,
-    DecodeError,
-    DownloadError,
-    ErrorDetail,
-    ErrorSource,
-    ExportError,
-    InvalidIdError,
-    MissingExtraError,
-    ModelLabError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitedError,
-    RequestTimeoutError,
-    ServerError,
-    StatusError,
-    StoreError,
-    TransportError,
-    WaitTimeoutError,
-)
-from modellab_async.hooks import (
-    AttemptInfo,
-    CallInfo,
-    DoneInfo,
-    Hooks,
-    PauseInfo,
-    RetryInfo,
-    WaitInfo,
-)
-from modellab_async.models import (
-    ROOT_RUNS,
-    FacetKeys,
-    FacetValues,
-    MetricStatRange,
-    MetricSummary,
-    NumericRange,
-    Page,
-    Param,
-    Project,
-    ProjectArtifacts,
-    ProjectFile,
-    ProjectFilter,
-    Run,
-    RunArtifacts,
-    RunFile,
-    RunFilter,
-    RunStatus,
-    Tag,
-)
-from modellab_async.pagination import Pager
-from modellab_async.ratelimit import RateLimit
-from modellab_async.retry import RetryPolicy
-from modellab_async.run_list import RunList
-from modellab_async.stats import Stats
 
 if TYPE_CHECKING:
+    from modellab_async.bulk import Fetch, Outcome
+    from modellab_async.client import ModelLabClient
+    from modellab_async.clock import Clock
+    from modellab_async.collector import large_results
     from modellab_async.comparison import Comparison, compare
+    from modellab_async.converter import (
+        Converter,
+        configure_converter,
+        from_dict,
+        from_json,
+        make_converter,
+        to_dict,
+        to_json,
+    )
+    from modellab_async.errors import (
+        AuthenticationError,
+        BadRequestError,
+        BulkError,
+        ClientClosedError,
+        ConfigError,
+        DecodeError,
+        DownloadError,
+        ErrorDetail,
+        ErrorSource,
+        ExportError,
+        InvalidIdError,
+        MissingExtraError,
+        ModelLabError,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitedError,
+        RequestTimeoutError,
+        ServerError,
+        StatusError,
+        StoreError,
+        TransportError,
+        WaitTimeoutError,
+    )
+    from modellab_async.hooks import (
+        AttemptInfo,
+        CallInfo,
+        DoneInfo,
+        Hooks,
+        PauseInfo,
+        RetryInfo,
+        WaitInfo,
+    )
+    from modellab_async.models import (
+        ROOT_RUNS,
+        FacetKeys,
+        FacetValues,
+        MetricStatRange,
+        MetricSummary,
+        NumericRange,
+        Page,
+        Param,
+        Project,
+        ProjectArtifacts,
+        ProjectFile,
+        ProjectFilter,
+        Run,
+        RunArtifacts,
+        RunFile,
+        RunFilter,
+        RunStatus,
+        Tag,
+    )
+    from modellab_async.pagination import Pager
+    from modellab_async.ratelimit import RateLimit
+    from modellab_async.retry import RetryPolicy
+    from modellab_async.run_list import RunList
+    from modellab_async.stats import Stats
 
 __all__ = [
     "ROOT_RUNS",
@@ -179,11 +174,86 @@ __all__ = [
     "to_json",
 ]
 
+_MODULES = {
+    "bulk": ("Fetch", "Outcome"),
+    "client": ("ModelLabClient",),
+    "clock": ("Clock",),
+    "collector": ("large_results",),
+    "comparison": ("Comparison", "compare"),
+    "converter": (
+        "Converter",
+        "configure_converter",
+        "from_dict",
+        "from_json",
+        "make_converter",
+        "to_dict",
+        "to_json",
+    ),
+    "errors": (
+        "AuthenticationError",
+        "BadRequestError",
+        "BulkError",
+        "ClientClosedError",
+        "ConfigError",
+        "DecodeError",
+        "DownloadError",
+        "ErrorDetail",
+        "ErrorSource",
+        "ExportError",
+        "InvalidIdError",
+        "MissingExtraError",
+        "ModelLabError",
+        "NotFoundError",
+        "PermissionDeniedError",
+        "RateLimitedError",
+        "RequestTimeoutError",
+        "ServerError",
+        "StatusError",
+        "StoreError",
+        "TransportError",
+        "WaitTimeoutError",
+    ),
+    "hooks": ("AttemptInfo", "CallInfo", "DoneInfo", "Hooks", "PauseInfo", "RetryInfo", "WaitInfo"),
+    "models": (
+        "ROOT_RUNS",
+        "FacetKeys",
+        "FacetValues",
+        "MetricStatRange",
+        "MetricSummary",
+        "NumericRange",
+        "Page",
+        "Param",
+        "Project",
+        "ProjectArtifacts",
+        "ProjectFile",
+        "ProjectFilter",
+        "Run",
+        "RunArtifacts",
+        "RunFile",
+        "RunFilter",
+        "RunStatus",
+        "Tag",
+    ),
+    "pagination": ("Pager",),
+    "ratelimit": ("RateLimit",),
+    "retry": ("RetryPolicy",),
+    "run_list": ("RunList",),
+    "stats": ("Stats",),
+}
+"""Where each public name is defined."""
 
-def __getattr__(name: str) -> object:
-    """Import what few programs need only when it is used (PEP 562)."""
-    if name in {"Comparison", "compare"}:
-        from modellab_async import comparison  # noqa: PLC0415 - see above
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-        return getattr(comparison, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take any name for one that this function knows
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first used (PEP 562): all of them take a while."""
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,22 +9,19 @@ import sys
 from importlib.util import find_spec
 from io import TextIOWrapper
 
+from modellab_async._version import __version__
+
 
 def main() -> None:
     """Run the command line, or say in one line what to install for it."""
-    missing = [name for name in ("typer", "rich") if find_spec(name) is None]
-    if missing:
-        sys.exit(_refusal(f"modellab needs {' and '.join(missing)}: {_INSTALL}"))
-    _make_streams_usable()
-    for argument in sys.argv[1:]:
-        if re.search(r"[\ud800-\udfff]", argument):  # how Python shows bytes that are no text
-            sys.exit(_refusal(f"error: {argument!a} is not text in this system's encoding"))
+    _quit_on_ctrl_c()
+    _open_closed_streams()
     try:
-        from modellab_async.cli import app  # noqa: PLC0415 - after the checks above
-
-        if callable(signal.getsignal(signal.SIGINT)):  # it has been another one until here
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        app(prog_name="modellab")
+        if sys.argv[1:] == ["--version"]:  # at once: the rest takes a while to import
+            sys.stdout.write(f"modellab {__version__}\n")
+            sys.stdout.flush()
+            return
+        _run()
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:  # such as standard output on a full disk
@@ -32,6 +29,23 @@ def main() -> None:
         # What is still buffered would fail again at the end, after this exit code.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
+
+
+def _run() -> None:
+    missing = [name for name in ("typer", "rich") if find_spec(name) is None]
+    if missing:
+        sys.exit(_refusal(f"modellab needs {' and '.join(missing)}: {_INSTALL}"))
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what a terminal cannot show is a ``?``
+    for argument in sys.argv[1:]:
+        if re.search(r"[\ud800-\udfff]", argument):  # how Python shows bytes that are no text
+            sys.exit(_refusal(f"error: {argument!a} is not text in this system's encoding"))
+
+    from modellab_async.cli import app  # noqa: PLC0415 - after the checks above
+
+    if callable(signal.getsignal(signal.SIGINT)):  # not if whoever started it has it ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    app(prog_name="modellab")
 
 
 _INSTALL = "pip install '.[cli]' in a clone"
@@ -42,13 +56,26 @@ def _refusal(message: str) -> int:
     return 2
 
 
-def _make_streams_usable() -> None:
-    """Let output that was closed lead nowhere, and show what a terminal cannot as ``?``."""
-    for name in ("stdout", "stderr"):
+def _quit_on_ctrl_c() -> None:
+    """Let Ctrl-C during imports end the process at once, unless its parent ignores Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+
+def _open_closed_streams() -> None:
+    """Open the null device for each standard stream that is closed.
+
+    The next file or socket would get its descriptor otherwise: output would end up in it, and
+    uvloop aborts the process when it closes a standard descriptor.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
+            mode = "w" if descriptor else "r"
+            stream = open(descriptor, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
+import re
 import subprocess
 import sys
 
@@ -80,6 +80,7 @@ EXPORTED = [
     "to_dict",
     "to_json",
 ]
+LIBRARIES = {"aiohttp", "attrs", "cattrs", "msgspec", "tenacity"}
 NOT_IMPORTED = {
     "isal",
     "modellab_async.cli",
@@ -125,11 +126,58 @@ def test_star_import() -> None:
     assert set(names) - {"__builtins__"} == set(EXPORTED)
 
 
+def test_each_name_is_listed_by_dir() -> None:
+    """Completion offers every exported name, whether or not it has been imported yet."""
+    assert set(EXPORTED) <= set(dir(modellab_async))
+
+
+def test_a_name_that_does_not_exist() -> None:
+    """It is an AttributeError, as of any module."""
+    with pytest.raises(AttributeError, match="module 'modellab_async' has no attribute 'Rune'"):
+        _ = modellab_async.Rune  # type: ignore[attr-defined]
+
+
+def imported(*arguments: str) -> set[str]:
+    """The modules that Python imports when started with these arguments."""
+    command = [sys.executable, "-v", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return set(re.findall(r"^import '([\w.]+)' #", done.stderr, re.MULTILINE))
+
+
 @pytest.mark.process
-def test_importing_is_lean() -> None:
-    """Importing the package imports no edge of it, and nothing that is optional."""
-    code = "import modellab_async, sys, json; print(json.dumps(sorted(sys.modules)))"
-    answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
-    )
-    assert NOT_IMPORTED.isdisjoint(json.loads(answer.stdout))
+@pytest.mark.parametrize(
+    "arguments", [["-c", "import modellab_async"], ["-m", "modellab_async", "--version"]]
+)
+def test_little_is_imported_at_first(arguments: list[str]) -> None:
+    """Importing the package, or showing its version, imports no other module of it, no library."""
+    modules = imported(*arguments)
+    assert {name for name in modules if name.startswith("modellab_async")} == {
+        "modellab_async",
+        "modellab_async._version",
+    }
+    assert modules.isdisjoint({*LIBRARIES, *NOT_IMPORTED})
+
+
+@pytest.mark.process
+def test_one_name_imports_what_defines_it() -> None:
+    """A name is imported without those of other modules, such as a client and its libraries."""
+    modules = imported("-c", "from modellab_async import RateLimit")
+    assert "modellab_async.ratelimit" in modules
+    assert modules.isdisjoint({"modellab_async.client", "aiohttp", "tenacity"})
+
+
+@pytest.mark.process
+def test_help_is_shown_without_a_client() -> None:
+    """The command's help imports nothing that only requests need."""
+    pytest.importorskip("typer")
+    modules = imported("-m", "modellab_async", "--help")
+    assert "modellab_async.cli" in modules
+    assert modules.isdisjoint({"modellab_async.client", "aiohttp", "tenacity", "duckdb", "pyarrow"})
+
+
+@pytest.mark.process
+def test_a_client_is_imported_without_the_edges() -> None:
+    """Importing the client imports no edge of the package, and nothing that is optional."""
+    modules = imported("-c", "from modellab_async import ModelLabClient")
+    assert modules >= LIBRARIES
+    assert NOT_IMPORTED.isdisjoint(modules)

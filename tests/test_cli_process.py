@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from shells import COLOUR, CURSOR, Shell, environment, finish, first_line, on_te
 
 from modellab_async import ModelLabClient
 from modellab_async.simulator import Fault, Simulator
+from modellab_async.store import open_store
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
 
@@ -45,15 +47,13 @@ time.sleep(10)
 """
 
 
-@pytest.mark.parametrize(
-    "start", [["-m", "modellab_async"], ["-c", "from _modellab_async_cli import main; main()"]]
-)
-async def test_ctrl_c_during_start_up(shell: Shell, tmp_path: Path, start: list[str]) -> None:
+@pytest.mark.parametrize("imported", ["typer", "aiohttp"])
+async def test_ctrl_c_during_start_up(shell: Shell, tmp_path: Path, imported: str) -> None:
     """While Python imports what the command needs, an interruption ends it quietly with 130."""
-    (tmp_path / "aiohttp.py").write_text(INTERRUPTED_IMPORT)
+    (tmp_path / f"{imported}.py").write_text(INTERRUPTED_IMPORT)
     env = environment()
     env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
-    process = await shell.python(*start, "--version", env=env)
+    process = await shell.modellab("runs", "list", env=env)
     assert await finish(process) == (130, "", "")
 
 
@@ -342,13 +342,34 @@ async def test_a_directory_that_refuses_is_one_line(
     assert len(stderr.splitlines()) == 1
 
 
-async def test_output_that_was_closed_leads_nowhere(shell: Shell, sim: Simulator) -> None:
-    """``>&-`` drops the results; the exit code still tells how it went."""
-    script = 'exec "$0" -m modellab_async runs get "$@" >&-'
-    for run_id, code in ((sim.run_ids[0], 0), (1, 4)):
-        arguments = ["-c", script, sys.executable, run_id]
-        process = await shell.run("/bin/sh", *arguments, env=environment(sim))
-        assert (await finish(process))[:2] == (code, "")
+@pytest.mark.parametrize(
+    "closed", [part for count in (1, 2, 3) for part in combinations(("<&-", ">&-", "2>&-"), count)]
+)
+@pytest.mark.parametrize(
+    ("arguments", "code"), [("--version", 0), ("runs get {run} 1", 1), ("sync {file}", 0)]
+)
+async def test_closed_standard_streams(
+    shell: Shell,
+    sim: Simulator,
+    tmp_path: Path,
+    closed: tuple[str, ...],
+    arguments: str,
+    code: int,
+) -> None:
+    """A command ends as it would otherwise; what it writes to a closed stream is dropped."""
+    file = tmp_path / "runs.duckdb"
+    words = arguments.format(run=sim.run_ids[0], file=file).split()
+    script = f'exec "$0" -m modellab_async "$@" {" ".join(closed)}'
+    process = await shell.run("/bin/sh", "-c", script, sys.executable, *words, env=environment(sim))
+    ended, stdout, stderr = await finish(process)
+
+    assert ended == code
+    assert stdout.count("\n") == (">&-" not in closed)
+    assert stderr.count("error: run 1: 404") == (code == 1 and "2>&-" not in closed)
+    assert stderr.count("\n") == stderr.count("error: ")
+    if words[0] == "sync":
+        with open_store(file, read_only=True) as store:
+            assert len(store.rows("FROM runs")) == len(sim.run_ids)
 
 
 async def test_a_terminal_that_cannot_show_all_shows_the_rest(shell: Shell, sim: Simulator) -> None:

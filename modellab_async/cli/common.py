@@ -20,7 +20,6 @@ from modellab_async import (
     AuthenticationError,
     ConfigError,
     InvalidIdError,
-    ModelLabClient,
     ModelLabError,
     NotFoundError,
     PermissionDeniedError,
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
         Sequence,
     )
 
-    from modellab_async import Outcome, Run
+    from modellab_async import ModelLabClient, Outcome, Run
 
     Work = Callable[..., Awaitable["ExitCode | None"]]
 
@@ -222,7 +221,7 @@ def pairs(texts: Sequence[str] | None, option: str) -> dict[str, str] | None:
     return found or None
 
 
-Lab = Annotated[ModelLabClient, _connection]
+Lab = Annotated["ModelLabClient", _connection]
 Out = Annotated[Output, _output]
 Chosen = Annotated[RunFilter, _run_filter]
 
@@ -269,6 +268,7 @@ def command(group: typer.Typer, *lines: str, name: str | None = None) -> Callabl
                 )
             finish(_call(work, given))
 
+        run.__annotations__ = {option.name: option.annotation for option in options}
         vars(run)["__signature__"] = inspect.Signature(
             [option.replace(kind=option.KEYWORD_ONLY) for option in options]
         )
@@ -286,6 +286,8 @@ async def _call(work: Work, arguments: dict[str, Any]) -> ExitCode | None:
     """Run a command, with a client if it has `Lab` among its parameters."""
     if "lab" not in arguments:
         return await work(**arguments)
+    from modellab_async import ModelLabClient  # noqa: PLC0415 - `--help` needs no aiohttp
+
     hooks = arguments["out"].activity
     async with ModelLabClient(**arguments.pop("lab"), hooks=hooks) as lab:
         return await work(lab, **arguments)
@@ -303,6 +305,8 @@ def finish(work: Coroutine[Any, Any, ExitCode | None]) -> NoReturn:
         code = ExitCode.of(error)
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
+    finally:
+        work.close()  # an interruption may come before it has started
     raise typer.Exit(code)
 
 

@@ -18,7 +18,6 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import aiohttp
 import attrs
 import typer
 from rich.table import Table
@@ -29,13 +28,11 @@ from modellab_async import (
     AuthenticationError,
     ConfigError,
     DecodeError,
-    ModelLabClient,
     ModelLabError,
     NotFoundError,
     PermissionDeniedError,
     RateLimit,
     RateLimitedError,
-    RetryPolicy,
     ServerError,
     StatusError,
     TransportError,
@@ -277,6 +274,10 @@ class Examination:
 
     async def _ask(self) -> AsyncIterator[Finding]:
         """Ask for one project, once; what the response says of keys, clock and quota."""
+        import aiohttp  # noqa: PLC0415 - `--help` does not need it
+
+        from modellab_async import ModelLabClient, RetryPolicy  # noqa: PLC0415
+
         headers: Mapping[str, str] = {}
 
         async def keep_headers(_session: object, _context: object, end: Any) -> None:

@@ -15,7 +15,7 @@ from rich.console import Group
 from rich.padding import Padding
 from rich.table import Table
 
-from modellab_async import ModelLabClient, NotFoundError
+from modellab_async import NotFoundError
 from modellab_async.cli.common import ExitCode, Out, command
 from modellab_async.cli.output import complain, note, show, write_line
 from modellab_async.cli.render import run_table
@@ -169,6 +169,8 @@ async def _fetch_all(
     simulator: Simulator, ids: list[int], out: Output
 ) -> tuple[dict[str, Any], list[Run]]:
     """Fetch runs; returns the figures of that, and some of the runs."""
+    from modellab_async import ModelLabClient  # noqa: PLC0415 - `--help` needs no aiohttp
+
     outcomes = Counter[object]()
     errors = Counter[str]()
     sample: list[Run] = []

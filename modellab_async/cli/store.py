@@ -13,14 +13,7 @@ import attrs
 import typer
 from rich.markup import escape
 
-from modellab_async import (
-    ConfigError,
-    ExportError,
-    InvalidIdError,
-    ModelLabClient,
-    ModelLabError,
-    RunFilter,
-)
+from modellab_async import ConfigError, ExportError, InvalidIdError, ModelLabError, RunFilter
 from modellab_async.cli import runs
 from modellab_async.cli.common import (
     BaseUrl,
@@ -46,6 +39,7 @@ from modellab_async.store import sync as sync_store
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Iterator
 
+    from modellab_async import ModelLabClient
     from modellab_async.cli.output import Output, Show
     from modellab_async.export import Exported, PhaseProgress
     from modellab_async.store import Sync
@@ -211,6 +205,8 @@ async def export(
         with open_store(source, read_only=True) as store, refusals():
             exported = export_store(store, **form)
     else:
+        from modellab_async import ModelLabClient  # noqa: PLC0415 - `--help` needs no aiohttp
+
         part = path.parent / f"{path.name}.part.duckdb"
         async with ModelLabClient(base_url=base_url, site=site, hooks=out.activity) as lab:
             with (
