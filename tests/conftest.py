@@ -8,6 +8,7 @@ import heapq
 import itertools
 import os
 import random
+import sys
 import zlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from shells import Shell
 
 EPOCH = 1_779_000_000.0
+
+posix = pytest.mark.skipif(
+    sys.platform == "win32", reason="signals, shells, terminals, links or modes of POSIX"
+)
 
 THOROUGH = bool(os.environ.get("MODELLAB_THOROUGH"))
 """Whether tests try every case instead of a sample; `nox -s thorough` sets it."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-import pty
 import re
 import struct
 import sys
-import termios
 from asyncio import StreamReader
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import eventually
 
 import modellab_async
@@ -127,8 +125,12 @@ async def on_terminal(
 ) -> tuple[int, str]:
     """Run on a terminal of its own; gives the exit code and all that was drawn.
 
-    Ctrl-C is typed once ``interrupt`` is true.
+    Ctrl-C is typed once ``interrupt`` is true. Windows has no such terminals: the test is skipped.
     """
+    fcntl, pty, termios = (
+        pytest.importorskip(name, reason="terminals of POSIX")
+        for name in ("fcntl", "pty", "termios")
+    )
     ours, theirs = pty.openpty()
     os.write(ours, typed)
     try:

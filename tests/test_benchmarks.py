@@ -25,6 +25,7 @@ RUNS = "/api/v2/model-lab-api/runs"
 @pytest.fixture
 def benchmarks(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The modules of the benchmarks that are tested, which import each other by bare names."""
+    pytest.importorskip("resource", reason="memory is measured as POSIX does")
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     names = ("arms", "sections", "server", "worker")
     return SimpleNamespace(**{name: importlib.import_module(name) for name in names})

@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import eventually
+from conftest import eventually, posix
 from shells import COLOUR, CURSOR, Shell, environment, finish, first_line, on_terminal
 
 from modellab_async import ModelLabClient
 from modellab_async.simulator import Fault, Simulator
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
+pytestmark = posix
 
 
 async def test_importing_the_package_needs_no_command_line(shell: Shell) -> None:
