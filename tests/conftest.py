@@ -10,7 +10,7 @@ import os
 import random
 import sys
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +20,7 @@ import aiohttp
 import attrs
 import cattrs
 import pytest
+import virtual
 from hypothesis import Phase, settings
 from payloads import hooked
 
@@ -72,6 +73,25 @@ collect_ignore_glob = [
 ]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Explain the marker of the next function."""
+    config.addinivalue_line(
+        "markers", "virtual_time: the event loop's time passes only while nothing happens"
+    )
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run tests on virtual time on a loop of that kind, others on the platform's.
+
+    A fake clock is on it too, so that its time passes only after all that happened before.
+    """
+    if item.get_closest_marker("virtual_time") or "fake" in getattr(item, "fixturenames", ()):
+        return {"virtual": virtual.loop_with_sockets}
+    return {"real": asyncio.new_event_loop}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that start programs, which half of the time goes to."""
     for item in items:
@@ -104,8 +124,8 @@ class _Alarm:
 class FakeClock:
     """Time that passes only while someone waits for it, in the order of what is due.
 
-    The event loop gets a moment of real time before each step, so that sockets can settle; no time
-    passes while something is ``busy``, if a test says what.
+    The event loop gets a moment before each step, so that sockets can settle; no time passes while
+    something is ``busy``, if a test says what.
     """
 
     def __init__(self) -> None:

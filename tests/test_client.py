@@ -386,6 +386,7 @@ async def test_a_converter_with_hooks_is_honoured(sim: Simulator):
         assert run.name == sim.resource(sim.run_ids[0])["attributes"]["name"].upper()
 
 
+@pytest.mark.virtual_time
 async def test_a_time_out_is_also_the_builtin_one(sim: Simulator):
     """``except TimeoutError`` catches it."""
     sim.faults.always(Fault.stall())

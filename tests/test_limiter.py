@@ -964,11 +964,14 @@ class TestOverASocket:
         with pytest.raises(ConfigError, match="limiter"):
             ModelLabClient(api_key="a" * 32, app_key="b" * 40, limiter=limiter, max_concurrency=3)
 
+    @pytest.mark.virtual_time
     async def test_a_retry_past_its_deadline_is_not_sent(self, sim: Simulator):
         """Calls that queue for a place while the server stalls all end by their deadline."""
         sim.faults.always(Fault.stall())
         policy = RetryPolicy(deadline=0.5, base=0.01)
-        async with client_for(sim, max_concurrency=2, timeout=0.3, retry=policy) as lab:
+        async with client_for(
+            sim, max_concurrency=2, timeout=0.3, retry=policy, clock=virtual.clock()
+        ) as lab:
             async with asyncio.timeout(10):
                 results = await asyncio.gather(
                     *(lab.runs.get(sim.run_ids[n]) for n in range(6)), return_exceptions=True

@@ -190,6 +190,7 @@ class TestSpans:
         assert call.status.status_code == attempt.status.status_code == StatusCode.ERROR
         assert (call.status.description, attempt.status.description) == (str(caught.value), None)
 
+    @pytest.mark.virtual_time
     async def test_a_time_out(self, sim: Simulator, telemetry: Telemetry):
         """An attempt without an answer has its error's class, and no status code."""
         sim.faults.next(Fault.stall())
