@@ -21,7 +21,8 @@ import attrs
 import cattrs
 import pytest
 import virtual
-from hypothesis import Phase, settings
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from payloads import hooked
 
 from modellab_async import Clock, MetricSummary, ModelLabClient, Run, RunStatus, make_converter
@@ -38,6 +39,9 @@ EPOCH = 1_779_000_000.0
 posix = pytest.mark.skipif(
     sys.platform == "win32", reason="signals, shells, terminals, links or modes of POSIX"
 )
+
+PATIENCE = 300.0
+"""Seconds after which something hangs, also on a machine that is busy with other work."""
 
 THOROUGH = bool(os.environ.get("MODELLAB_THOROUGH"))
 """Whether tests try every case instead of a sample; `nox -s thorough` sets it."""
@@ -99,8 +103,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.process)
 
 
+@given(st.none())
+def _start_hypothesis(_: None) -> None:
+    """Make Hypothesis' random number generator, whose owner it would not find among the frozen."""
+
+
 def pytest_collection_finish() -> None:
     """Leave libraries and test modules out of garbage collections, which would take 0.3 s each."""
+    _start_hypothesis()
     gc.collect()
     gc.freeze()
 
@@ -296,8 +306,8 @@ async def settled(turns: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-async def eventually(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
+async def eventually(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds, such as the server having noticed a closed connection."""
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.005)

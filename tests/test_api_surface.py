@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import PATIENCE
 
 import modellab_async
 
@@ -130,6 +131,6 @@ def test_importing_is_lean() -> None:
     """Importing the package imports no edge of it, and nothing that is optional."""
     code = "import modellab_async, sys, json; print(json.dumps(sorted(sys.modules)))"
     answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert NOT_IMPORTED.isdisjoint(json.loads(answer.stdout))

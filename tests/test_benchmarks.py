@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from conftest import PATIENCE
 
 import modellab_async
 
@@ -39,7 +40,7 @@ def server(benchmarks: SimpleNamespace) -> Iterator[Any]:
 
 
 def ask(server: Any, target: str) -> tuple[int, dict[str, str], Any]:
-    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=5)
+    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=PATIENCE)
     try:
         connection.request("GET", target)
         response = connection.getresponse()

@@ -141,7 +141,7 @@ async def test_a_killed_download_is_resumed_by_another_process(tmp_path):
             )
 
         first = await start()
-        await eventually(lambda: part.exists() and part.stat().st_size > 2 * MB, seconds=15)
+        await eventually(lambda: part.exists() and part.stat().st_size > 2 * MB)
         first.kill()
         assert await first.wait() in {-9, 1}  # SIGKILL, or what Windows has
         size = part.stat().st_size
