@@ -303,10 +303,10 @@ class _File:
         growing = self._beside(".part")
         store.value("SET threads = 1")  # more take three times the memory
         store.value(f"COPY ({query}) TO {sql.quoted(str(growing))} ({options})")
+        with growing.open("r+b") as file:  # Windows flushes only what is open for writing
+            os.fsync(file.fileno())
         if target.exists():
             growing.chmod(stat.S_IMODE(target.stat().st_mode))
-        with growing.open("rb") as file:
-            os.fsync(file.fileno())
         growing.replace(target)
         with suppress(OSError):  # Windows opens no directories
             descriptor = os.open(target.parent, os.O_RDONLY)

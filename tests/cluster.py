@@ -11,11 +11,9 @@ import functools
 import multiprocessing
 import os
 import re
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ import pyarrow as pa
 import pytest
 import ray
 import ray.cloudpickle
-from conftest import FakeClock, client_for
+from conftest import FakeClock, client_for, posix
 
 import modellab_async
 from modellab_async import ModelLabClient, RetryPolicy, RunFilter, frames, raydata
@@ -43,7 +41,7 @@ KEYS = {"DD_API_KEY": "sim-api-key", "DD_APP_KEY": "sim-app-key"}
 # A simulator in another process: it calls the functions that it is sent
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Any) -> None:
     async def serve() -> None:
         loop = asyncio.get_running_loop()
         async with Simulator(runs=RUNS, record=100_000) as sim:
@@ -57,7 +55,7 @@ def _serve(pipe: Connection) -> None:
 
 @attrs.define
 class RemoteSimulator:
-    pipe: Connection
+    pipe: Any
     base_url: str
     ids: list[int]
     earlier: int = 0
@@ -177,6 +175,7 @@ def test_a_listing_under_a_quota(sim: RemoteSimulator, tmp_path: Path) -> None:
     assert len({*tmp_path.iterdir()} - {tmp_path / str(os.getpid())}) >= 2
 
 
+@posix
 def test_killed_workers_lose_nothing(sim: RemoteSimulator, tmp_path: Path) -> None:
     """What two killed workers were reading is read again, once: no run is missing or doubled."""
     sim.begin(RateLimit(limit=50, period=1))
@@ -191,7 +190,7 @@ def test_killed_workers_lose_nothing(sim: RemoteSimulator, tmp_path: Path) -> No
             time.sleep(0.05)
         workers = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
         killed.append(next(path for path in workers if path not in killed))
-        os.kill(int(killed[-1].name), signal.SIGKILL)
+        os.kill(int(killed[-1].name), 9)  # SIGKILL
     reader.join(120)
 
     assert found

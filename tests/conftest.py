@@ -8,8 +8,9 @@ import heapq
 import itertools
 import os
 import random
+import sys
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +20,9 @@ import aiohttp
 import attrs
 import cattrs
 import pytest
-from hypothesis import Phase, settings
+import virtual
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from payloads import hooked
 
 from modellab_async import Clock, MetricSummary, ModelLabClient, Run, RunStatus, make_converter
@@ -32,6 +35,13 @@ if TYPE_CHECKING:
     from shells import Shell
 
 EPOCH = 1_779_000_000.0
+
+posix = pytest.mark.skipif(
+    sys.platform == "win32", reason="signals, shells, terminals, links or modes of POSIX"
+)
+
+PATIENCE = 300.0
+"""Seconds after which something hangs, also on a machine that is busy with other work."""
 
 THOROUGH = bool(os.environ.get("MODELLAB_THOROUGH"))
 """Whether tests try every case instead of a sample; `nox -s thorough` sets it."""
@@ -67,6 +77,25 @@ collect_ignore_glob = [
 ]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Explain the marker of the next function."""
+    config.addinivalue_line(
+        "markers", "virtual_time: the event loop's time passes only while nothing happens"
+    )
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run tests on virtual time on a loop of that kind, others on the platform's.
+
+    A fake clock is on it too, so that its time passes only after all that happened before.
+    """
+    if item.get_closest_marker("virtual_time") or "fake" in getattr(item, "fixturenames", ()):
+        return {"virtual": virtual.loop_with_sockets}
+    return {"real": asyncio.new_event_loop}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that start programs, which half of the time goes to."""
     for item in items:
@@ -74,8 +103,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.process)
 
 
+@given(st.none())
+def _start_hypothesis(_: None) -> None:
+    """Make Hypothesis' random number generator, whose owner it would not find among the frozen."""
+
+
 def pytest_collection_finish() -> None:
     """Leave libraries and test modules out of garbage collections, which would take 0.3 s each."""
+    _start_hypothesis()
     gc.collect()
     gc.freeze()
 
@@ -99,8 +134,8 @@ class _Alarm:
 class FakeClock:
     """Time that passes only while someone waits for it, in the order of what is due.
 
-    The event loop gets a moment of real time before each step, so that sockets can settle; no time
-    passes while something is ``busy``, if a test says what.
+    The event loop gets a moment before each step, so that sockets can settle; no time passes while
+    something is ``busy``, if a test says what.
     """
 
     def __init__(self) -> None:
@@ -271,8 +306,8 @@ async def settled(turns: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-async def eventually(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
+async def eventually(condition: Callable[[], bool]) -> None:
     """Wait until a condition holds, such as the server having noticed a closed connection."""
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(PATIENCE):
         while not condition():
             await asyncio.sleep(0.005)

@@ -96,7 +96,7 @@ class Examples:
             check=False,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             stdin=subprocess.DEVNULL,
         )
         return f"exit {answer.returncode}: {answer.stderr}" if answer.returncode else None

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
-import pty
 import re
 import struct
 import sys
-import termios
 from asyncio import StreamReader
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import eventually
+import pytest
+from conftest import PATIENCE, eventually
 
 import modellab_async
 from modellab_async.simulator import Simulator
@@ -27,8 +25,6 @@ fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 """Makes the terminal one that Ctrl-C interrupts from, and becomes the program."""
-
-_PATIENCE = 60  # seconds for a program on a machine that is busy with other tests
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CURSOR = re.compile(r"\x1b\[\??[0-9;]*[A-KhlJ]")
@@ -104,7 +100,7 @@ class Shell:
 
 async def finish(process: Process, given: bytes = b"") -> tuple[int, str, str]:
     """Exit code, standard output and standard error."""
-    async with asyncio.timeout(_PATIENCE):
+    async with asyncio.timeout(PATIENCE):
         stdout, stderr = await process.communicate(given)
     assert process.returncode is not None
     return process.returncode, (stdout or b"").decode(), stderr.decode()
@@ -113,7 +109,7 @@ async def finish(process: Process, given: bytes = b"") -> tuple[int, str, str]:
 async def first_line(stream: StreamReader | None) -> str:
     """The next line that a process writes."""
     assert stream is not None
-    async with asyncio.timeout(_PATIENCE):
+    async with asyncio.timeout(PATIENCE):
         return (await stream.readline()).decode()
 
 
@@ -127,8 +123,12 @@ async def on_terminal(
 ) -> tuple[int, str]:
     """Run on a terminal of its own; gives the exit code and all that was drawn.
 
-    Ctrl-C is typed once ``interrupt`` is true.
+    Ctrl-C is typed once ``interrupt`` is true. Windows has no such terminals: the test is skipped.
     """
+    fcntl, pty, termios = (
+        pytest.importorskip(name, reason="terminals of POSIX")
+        for name in ("fcntl", "pty", "termios")
+    )
     ours, theirs = pty.openpty()
     os.write(ours, typed)
     try:
@@ -148,7 +148,7 @@ async def on_terminal(
         return drawn
 
     try:
-        async with asyncio.timeout(_PATIENCE), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
             reading = group.create_task(asyncio.to_thread(read))
             if interrupt is not None:
                 await eventually(interrupt)

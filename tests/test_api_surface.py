@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import PATIENCE
 
 import modellab_async
 
@@ -140,7 +141,7 @@ def test_a_name_that_does_not_exist() -> None:
 def imported(*arguments: str) -> set[str]:
     """The modules that Python imports when started with these arguments."""
     command = [sys.executable, "-v", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
     return set(re.findall(r"^import '([\w.]+)' #", done.stderr, re.MULTILINE))
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from conftest import client_for
+from conftest import PATIENCE, client_for
 
 from modellab_async import (
     BadRequestError,
@@ -84,7 +84,7 @@ async def test_a_lone_id_is_asked_for_by_itself(sim: Simulator, lab: ModelLabCli
     assert (await lab.runs.get_many([sim.run_ids[0]]))[0].id == sim.run_ids[0]
     assert seen(sim) == {"get_run": 1}
     given.append(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         outcomes = [o async for o in lab.runs.fetch(slowly())]
     assert all(o.ok for o in outcomes)
     assert seen(sim) == {"get_run": 4}

@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from conftest import PATIENCE
 
 import modellab_async
 
@@ -25,6 +26,7 @@ RUNS = "/api/v2/model-lab-api/runs"
 @pytest.fixture
 def benchmarks(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The modules of the benchmarks that are tested, which import each other by bare names."""
+    pytest.importorskip("resource", reason="memory is measured as POSIX does")
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     names = ("arms", "sections", "server", "worker")
     return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
@@ -38,7 +40,7 @@ def server(benchmarks: SimpleNamespace) -> Iterator[Any]:
 
 
 def ask(server: Any, target: str) -> tuple[int, dict[str, str], Any]:
-    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=5)
+    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=PATIENCE)
     try:
         connection.request("GET", target)
         response = connection.getresponse()

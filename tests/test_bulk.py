@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from conftest import FakeClock, client_for, eventually, settled
+from conftest import PATIENCE, FakeClock, client_for, eventually, settled
 
 from modellab_async import (
     AuthenticationError,
@@ -354,7 +354,7 @@ async def test_two_tasks_may_share_one_fetch(sim: Simulator, lab: ModelLabClient
     async def consume() -> int:
         return len([o async for o in outcomes])
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         assert sum(await asyncio.gather(consume(), consume())) == 50
 
 
@@ -469,7 +469,7 @@ async def consume_into_a_list(lab: ModelLabClient, ids: Any) -> None:
 
 async def consume_in_time(lab: ModelLabClient, ids: Any) -> None:
     outcomes = lab.runs.fetch(ids, route="single")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         async for _ in outcomes:
             pass
 

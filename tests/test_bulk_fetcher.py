@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from conftest import make_run, settled
+from conftest import PATIENCE, make_run, settled
 from faultserver import listing
 from payloads import resource
 
@@ -311,7 +311,7 @@ async def test_a_call_that_is_retried_again_and_again_is_replaced_once():
     lab.retried = {1}
     async with lab.fetch(range(1, 100), 1, route="single", skip_slow_start=True) as outcomes:
         first = asyncio.create_task(anext(outcomes))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             while len(lab.calls) < 2:
                 await asyncio.sleep(0)
         lab.go.clear()  # the first call is past this, and is retried meanwhile

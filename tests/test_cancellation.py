@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import virtual
 from conftest import TASK_FACTORIES, THOROUGH, FakeClock, client_for, eventually, settled
 
 from modellab_async import ModelLabClient, RetryPolicy
@@ -304,13 +305,16 @@ def test_an_iterator_that_outlives_its_loop_is_dropped_in_silence(kind: str) -> 
 # Many at once
 
 
+@pytest.mark.virtual_time
 async def test_waiting_in_the_clients_own_line_is_no_time_out() -> None:
     """Many more calls than places: none fails though the line outlasts time-out and deadline."""
-    patience = COROUTINES / 2_000  # the loop is held up, too, while all of them begin
+    patience = COROUTINES / 2_000
     policy = RetryPolicy(attempts=1, deadline=patience)
     # Each of the 20 places serves a 20th of the calls, which takes 1.2 times as long.
     async with Simulator(runs=2_000, latency=0.012, size="small") as sim:
-        async with client_for(sim, retry=policy, timeout=patience, max_concurrency=20) as lab:
+        async with client_for(
+            sim, retry=policy, timeout=patience, max_concurrency=20, clock=virtual.clock()
+        ) as lab:
             ids = [sim.run_ids[number % 2_000] for number in range(COROUTINES)]
             runs = await asyncio.gather(*(lab.runs.get(run_id) for run_id in ids))
             assert [run.id for run in runs] == ids

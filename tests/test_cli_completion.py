@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+from conftest import posix
 from shells import Shell, finish, with_command
 from test_cli import invoke
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="shells of POSIX")
+pytestmark = posix
 
 SHELLS = ("bash", "zsh", "fish")
 

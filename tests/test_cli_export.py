@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 import signal
-import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import eventually
+from conftest import eventually, posix
 from shells import COLOUR, Shell, environment, finish, on_terminal
 from test_cli import invoke, settings
 from test_export import names_in
@@ -18,8 +17,6 @@ from test_export import names_in
 from modellab_async import Run, frames, from_dict
 from modellab_async.simulator import Fault, Simulator
 from modellab_async.store import open_store
-
-posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
 
 
 def part_of(path: Path) -> Path:
@@ -154,7 +151,7 @@ async def test_a_killed_export_is_resumed(
 
     process = await shell.modellab(*command, env=environment(sim))
     await eventually(lambda: begun(path))
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     await process.wait()
 
     kept = fetched(path)

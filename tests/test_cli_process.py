@@ -12,14 +12,14 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from conftest import eventually
+from conftest import PATIENCE, eventually, posix
 from shells import COLOUR, CURSOR, Shell, environment, finish, first_line, on_terminal
 
 from modellab_async import ModelLabClient
 from modellab_async.simulator import Fault, Simulator
 from modellab_async.store import open_store
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
+pytestmark = posix
 
 
 async def test_importing_the_package_needs_no_command_line(shell: Shell) -> None:
@@ -146,7 +146,7 @@ async def test_an_interruption_is_130(shell: Shell, sim: Simulator, ids: str) ->
     await eventually(lambda: sim.counts.in_flight > 0)
 
     process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await process.wait()
 
     assert await finish(process) == (130, "", "")
@@ -161,7 +161,7 @@ async def test_a_reader_that_leaves_early_causes_no_trace(shell: Shell, sim: Sim
     assert process.stdin is not None
     process.stdin.write(ids)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             first = await asyncio.to_thread(os.read, ours, 100)
     finally:
         os.close(ours)

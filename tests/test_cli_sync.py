@@ -7,24 +7,20 @@ import importlib
 import json
 import random
 import re
-import resource
 import shutil
 import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import eventually
+from conftest import eventually, posix
 from shells import COLOUR, Shell, environment, finish, on_terminal
 from test_cli import invoke, settings
 from test_export import names_in
 
 from modellab_async.simulator import Simulator
 from modellab_async.store import open_store
-
-posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
 
 TABLES = ("runs", "params", "tags", "metrics", "failures")
 
@@ -145,7 +141,7 @@ async def test_killed_syncs_lose_and_double_nothing(shell: Shell, tmp_path: Path
             )
             await asyncio.sleep(chance.random() / 10)
             if process.returncode is None:
-                process.send_signal(signal.SIGKILL)
+                process.kill()
             await process.wait()
         code, *_ = await finish(await shell.modellab("sync", path, env=environment(sim)))
     assert code == 1
@@ -187,6 +183,7 @@ async def test_an_interrupted_sync_resumes(shell: Shell, tmp_path: Path) -> None
 @posix
 async def test_a_full_disk(shell: Shell, tmp_path: Path) -> None:
     """A write that fails is one line, and the same command resumes once there is room."""
+    resource = pytest.importorskip("resource", reason="limits of POSIX")
     path = tmp_path / "runs.duckdb"
     limited = (
         "import resource, sys\n"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from conftest import posix
 from shells import COLOUR, CURSOR, Shell, environment, on_terminal
 
 from modellab_async.simulator import Fault, Simulator
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="terminals of POSIX")
+pytestmark = posix
 
 
 @pytest.mark.parametrize(

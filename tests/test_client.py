@@ -12,7 +12,7 @@ import aiohttp
 import cattrs
 import pytest
 from aiohttp import web
-from conftest import client_for, eventually
+from conftest import PATIENCE, client_for, eventually
 
 from modellab_async import (
     AuthenticationError,
@@ -386,6 +386,7 @@ async def test_a_converter_with_hooks_is_honoured(sim: Simulator):
         assert run.name == sim.resource(sim.run_ids[0])["attributes"]["name"].upper()
 
 
+@pytest.mark.virtual_time
 async def test_a_time_out_is_also_the_builtin_one(sim: Simulator):
     """``except TimeoutError`` catches it."""
     sim.faults.always(Fault.stall())
@@ -412,7 +413,7 @@ async def test_closing_ends_a_call_that_backs_off(sim: Simulator):
     call = asyncio.create_task(lab.runs.get(sim.run_ids[0]))
     await eventually(lambda: lab.stats.backoff_wait_s > 0)
     await lab.aclose()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(ClientClosedError):
             await call
 

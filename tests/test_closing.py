@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import virtual
 from faultserver import FaultServer, send
 
 from modellab_async import (
@@ -17,6 +18,8 @@ from modellab_async import (
     NotFoundError,
     RetryPolicy,
 )
+
+pytestmark = pytest.mark.virtual_time
 
 KEYS: dict[str, Any] = {"api_key": "a" * 32, "app_key": "b" * 40}
 STALLED = send(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello", "stall")
@@ -177,6 +180,7 @@ async def test_a_retry_in_line_ends_at_its_deadline_with_its_own_error() -> None
             **KEYS,
             max_concurrency=1,
             timeout=5,
+            clock=virtual.clock(),
             retry=RetryPolicy(deadline=0.4, base=0.1),
         ) as lab,
     ):

@@ -199,6 +199,7 @@ async def test_an_unreachable_host_is_1() -> None:
         (Fault.stall(), 1, "answer", "no complete response"),
     ],
 )
+@pytest.mark.virtual_time
 async def test_what_the_server_does_wrong(
     sim: Simulator, fault: Fault, code: int, failing: str, said: str
 ) -> None:

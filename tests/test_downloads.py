@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from conftest import FakeClock, client_for, eventually, settled
+from conftest import PATIENCE, FakeClock, client_for, eventually, settled
 from downloading import BIG, CONTENT, MB, everything, listing, odd_server, ranges_asked, simulator
 
 from modellab_async import (
@@ -237,7 +237,7 @@ async def test_a_body_that_never_ends(fake, tmp_path):
     async with odd_server(answer) as odd:
         perform = listing(RunFile("f", file_size=1_000_000), content=odd.perform)
         downloads = Downloads(perform, RetryPolicy(), fake.clock())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             with pytest.raises(DownloadError, match="more than 1000000 bytes"):
                 await downloads.run(42, tmp_path, None)
     assert everything(tmp_path) == {}
@@ -310,7 +310,7 @@ async def test_one_request_at_a_time_is_enough(sim, tmp_path):
     """A client that may have one request in flight downloads a run, breaks included."""
     async with client_for(sim, max_concurrency=1, retry=RetryPolicy(base=0.001)) as lab:
         sim.faults.matching(CONTENT, *[Fault.cut()] * 5)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert len(await lab.artifacts.download_run(42, tmp_path)) == 4
 
 

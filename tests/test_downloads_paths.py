@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FakeClock, client_for
+from conftest import FakeClock, client_for, posix
 from downloading import BIG, CONTENT, MB, RUN, content, everything, listing, ranges_asked, simulator
 
 from modellab_async import DownloadError, ModelLabClient, RetryPolicy, RunArtifacts, RunFile
@@ -101,6 +101,7 @@ async def test_a_name_from_the_server_is_checked_for_a_lone_file_too(lab, tmp_pa
         await lab.artifacts.download(5, "run-42/artifacts/..", tmp_path)
 
 
+@posix
 @pytest.mark.parametrize("link", ["model", "model/big.bin", "model/big.bin.part"])
 @pytest.mark.parametrize("dangling", [True, False])
 async def test_symbolic_links_already_there(lab, tmp_path, link, dangling):
@@ -118,6 +119,7 @@ async def test_symbolic_links_already_there(lab, tmp_path, link, dangling):
     assert outside.exists() is not dangling
 
 
+@posix
 async def test_a_link_in_place_of_the_version_is_not_written_through(lab, tmp_path):
     """It is replaced, like a version that an earlier download left."""
     precious = tmp_path / "precious"
@@ -127,6 +129,7 @@ async def test_a_link_in_place_of_the_version_is_not_written_through(lab, tmp_pa
     assert precious.read_bytes() == b"precious"
 
 
+@posix
 async def test_the_directory_itself_may_be_a_link(lab, tmp_path):
     """It is the caller's, not the server's."""
     (tmp_path / "real").mkdir()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -142,9 +141,9 @@ async def test_a_killed_download_is_resumed_by_another_process(tmp_path):
             )
 
         first = await start()
-        await eventually(lambda: part.exists() and part.stat().st_size > 2 * MB, seconds=15)
+        await eventually(lambda: part.exists() and part.stat().st_size > 2 * MB)
         first.kill()
-        assert await first.wait() == -signal.SIGKILL
+        assert await first.wait() in {-9, 1}  # SIGKILL, or what Windows has
         size = part.stat().st_size
         assert not target.exists()
         assert 2 * MB < size < 128 * MB

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from conftest import eventually
+from conftest import PATIENCE, eventually
 
 from modellab_async import RetryPolicy
 from modellab_async.simulator import Fault, RateLimit, Simulator
@@ -248,7 +248,7 @@ async def test_the_service_starts_and_stops(sim: Simulator) -> None:
     process = await start_example("serve_runs", sim=sim, PORT=str(port), PYTHONDEVMODE="1")
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(20), aiohttp.ClientSession() as session:
+        async with asyncio.timeout(PATIENCE), aiohttp.ClientSession() as session:
             await process.stdout.readuntil(b"Running on")
             async with session.get(f"http://127.0.0.1:{port}/runs/{sim.run_ids[0]}") as answer:
                 assert answer.status == 200

@@ -19,7 +19,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import client_for
+from conftest import client_for, posix
 
 from modellab_async import (
     ConfigError,
@@ -345,6 +345,7 @@ async def test_a_filter_chooses_runs(sim: Simulator, tmp_path: Path):
 # Targets
 
 
+@posix
 async def test_a_replaced_file_keeps_its_mode(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
     """Who could read the earlier file can read the new one, and nobody else."""
     path = tmp_path / "runs.csv"
@@ -355,12 +356,14 @@ async def test_a_replaced_file_keeps_its_mode(sim: Simulator, lab: ModelLabClien
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+@posix
 async def test_only_a_regular_file_is_replaced(lab: ModelLabClient, tmp_path: Path):
     """A symbolic link, a pipe and a directory are refused before any request."""
     (tmp_path / "real.csv").write_text("data")
     (tmp_path / "link.csv").symlink_to("real.csv")
     (tmp_path / "directory.csv").mkdir()
-    os.mkfifo(tmp_path / "pipe.csv")
+    if sys.platform != "win32":
+        os.mkfifo(tmp_path / "pipe.csv")
     for name in ("link.csv", "pipe.csv", "directory.csv"):
         with pytest.raises(ExportError, match="not a regular file"):
             await export_runs(lab, [1], path=tmp_path / name)

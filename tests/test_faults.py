@@ -37,6 +37,8 @@ from modellab_async import (
 )
 from modellab_async.limiter import AdaptiveLimiter
 
+pytestmark = pytest.mark.virtual_time
+
 GOOD = http(run_body(7))
 PACKED = gzip.compress(run_body(7))
 CHUNKED = "Transfer-Encoding: chunked"

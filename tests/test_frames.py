@@ -14,7 +14,7 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 import pytest
-from conftest import THOROUGH
+from conftest import PATIENCE, THOROUGH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -338,7 +338,7 @@ def test_without_a_library_the_error_names_the_extra(missing: str):
         "except MissingExtraError as error: print(isinstance(error, ImportError), error)"
     )
     answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert answer.stdout == (
         f"True modellab_async.frames needs {missing}: pip install '.[duckdb]' in a clone\n"
@@ -353,7 +353,7 @@ def test_importing_what_makes_tables_imports_neither_pyarrow_nor_duckdb():
         "print({'pyarrow', 'duckdb'} & sys.modules.keys())"
     )
     answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert answer.stdout == "set()\n"
 

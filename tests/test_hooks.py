@@ -137,6 +137,7 @@ class TestWhatIsTold:
         assert told(record.of("attempt")) == [(1, None, asyncio.CancelledError)]
         assert isinstance(record.of("done")[0].error, asyncio.CancelledError)
 
+    @pytest.mark.virtual_time
     async def test_an_attempt_without_an_answer_has_no_status(self, sim: Simulator, record: Record):
         """Not that of the attempt before it, either."""
         sim.faults.next(Fault.status(503), Fault.stall())

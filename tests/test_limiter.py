@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import virtual
-from conftest import THOROUGH, FakeClock, client_for, settled
+from conftest import PATIENCE, THOROUGH, FakeClock, client_for, settled
 from hypothesis import given
 from hypothesis import strategies as st
 from virtual import Limit
@@ -564,7 +564,7 @@ class TestLimiter:
         held = await permitted(limiter)
         held.update(429, said(0, 0.5))
         held.release()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             (await permitted(limiter)).release()
         assert 0.5 <= fake.now < 0.6
 
@@ -891,7 +891,7 @@ class TestOverASocket:
                     await anext(body)
                     return (await lab.runs.get(5)).id
 
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 assert await asyncio.gather(*(one() for _ in range(6))) == [5] * 6
 
     async def test_bulk_work_waits_out_a_pause_longer_than_the_deadline(
@@ -964,12 +964,15 @@ class TestOverASocket:
         with pytest.raises(ConfigError, match="limiter"):
             ModelLabClient(api_key="a" * 32, app_key="b" * 40, limiter=limiter, max_concurrency=3)
 
+    @pytest.mark.virtual_time
     async def test_a_retry_past_its_deadline_is_not_sent(self, sim: Simulator):
         """Calls that queue for a place while the server stalls all end by their deadline."""
         sim.faults.always(Fault.stall())
         policy = RetryPolicy(deadline=0.5, base=0.01)
-        async with client_for(sim, max_concurrency=2, timeout=0.3, retry=policy) as lab:
-            async with asyncio.timeout(10):
+        async with client_for(
+            sim, max_concurrency=2, timeout=0.3, retry=policy, clock=virtual.clock()
+        ) as lab:
+            async with asyncio.timeout(PATIENCE):
                 results = await asyncio.gather(
                     *(lab.runs.get(sim.run_ids[n]) for n in range(6)), return_exceptions=True
                 )

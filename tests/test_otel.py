@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 import pytest
-from conftest import EPOCH, FakeClock, client_for, eventually
+from conftest import EPOCH, PATIENCE, FakeClock, client_for, eventually
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -190,6 +190,7 @@ class TestSpans:
         assert call.status.status_code == attempt.status.status_code == StatusCode.ERROR
         assert (call.status.description, attempt.status.description) == (str(caught.value), None)
 
+    @pytest.mark.virtual_time
     async def test_a_time_out(self, sim: Simulator, telemetry: Telemetry):
         """An attempt without an answer has its error's class, and no status code."""
         sim.faults.next(Fault.stall())
@@ -383,7 +384,7 @@ def test_a_missing_extra_is_named() -> None:
         "except modellab_async.MissingExtraError as error: print(error)"
     )
     answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert "pip install '.[otel]' in a clone" in answer.stdout
 

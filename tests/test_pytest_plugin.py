@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from conftest import PATIENCE
 
 pytest_plugins = ["pytester"]
 
@@ -122,4 +123,4 @@ def test_it_costs_those_nothing_who_do_not_use_it(installed: pytest.Pytester) ->
 def test_it_needs_no_pytest_asyncio() -> None:
     """It can be loaded where that is not installed."""
     code = "import sys; sys.modules['pytest_asyncio'] = None; import _modellab_async_pytest"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE, cwd=ROOT)

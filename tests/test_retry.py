@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import attrs
 import pytest
+import virtual
 from conftest import FakeClock, client_for
 
 from modellab_async import (
@@ -195,6 +196,7 @@ async def test_a_passing_fault_is_overcome(sim: Simulator, fake: FakeClock, faul
         assert lab.stats.attempts == 3 == sim.counts.requests
 
 
+@pytest.mark.virtual_time
 async def test_a_stall_is_cut_off_and_repeated(sim: Simulator):
     """An attempt that gets no answer in time is given up, and the next one succeeds."""
     sim.faults.next(Fault.stall())
@@ -203,6 +205,7 @@ async def test_a_stall_is_cut_off_and_repeated(sim: Simulator):
         assert lab.stats.attempts == 2
 
 
+@pytest.mark.virtual_time
 async def test_a_slow_drip_does_not_outlast_the_timeout(sim: Simulator):
     """The time-out covers the whole answer, not the silence between two of its bytes."""
     sim.faults.always(Fault.drip(0.01))
@@ -297,11 +300,12 @@ async def test_the_deadline_covers_all_attempts(sim: Simulator, fake: FakeClock)
         assert fake.slept == pytest.approx([0.99, 1.98, 3.96])  # the next would end at 14.85
 
 
+@pytest.mark.virtual_time
 async def test_the_deadline_cuts_an_attempt_short(sim: Simulator):
     """An attempt may not take longer than what is left of the deadline."""
     sim.faults.always(Fault.stall())
     policy = RetryPolicy(deadline=0.2)
-    async with client_for(sim, timeout=30, retry=policy) as lab:
+    async with client_for(sim, timeout=30, retry=policy, clock=virtual.clock()) as lab:
         with pytest.raises(RequestTimeoutError, match=r"within 0\.2 s"):
             await lab.runs.get(sim.run_ids[0])
 

@@ -190,7 +190,7 @@ async def test_a_fetch_outwaits_an_outage_that_empties_the_budget(sim: Simulator
     policy = RetryPolicy(attempts=30)
     async with client_for(sim, fake=fake, retry=policy) as lab:
         fetching = asyncio.create_task(lab.runs.get_many(ids, route="single"))
-        await eventually(lambda: fake.now > 40, seconds=15)
+        await eventually(lambda: fake.now > 40)
         assert sim.counts.requests <= 16 + BUDGET_CAPACITY + fake.now / SILENCE
         sim.faults.clear()
         assert [run.id for run in await fetching] == list(ids)

@@ -213,6 +213,7 @@ async def test_no_good_status_makes_a_secret_show(
 
 
 @pytest.mark.parametrize("kind", GIVEN)
+@pytest.mark.virtual_time
 async def test_no_time_out_of_the_users_shows_a_secret(own: Simulator, kind: str) -> None:
     """Its cause was thrown through all frames that a request has, aiohttp's among them."""
     own.faults.always(Fault.stall())

@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from conftest import PATIENCE
 from simulator_client import PREFIX, asking
 
 from modellab_async.simulator import (
@@ -108,7 +109,7 @@ async def raw_answer(fault: Fault) -> tuple[str, bytes]:
     simulator = Simulator(runs=1)
     simulator.faults.next(fault)
     lines = [f"GET {PREFIX}/runs HTTP/1.1", "Host: x", "Authorization: Bearer sim-bearer-token"]
-    async with simulator, asyncio.timeout(5):
+    async with simulator, asyncio.timeout(PATIENCE):
         port = int(simulator.base_url.rpartition(":")[2])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write("\r\n".join([*lines, "", ""]).encode())

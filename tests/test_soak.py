@@ -21,6 +21,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 @pytest.fixture
 def endurance(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The rows themselves, over sockets."""
+    pytest.importorskip("resource", reason="memory is measured as POSIX does")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module("endurance")
 

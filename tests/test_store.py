@@ -13,7 +13,7 @@ from typing import get_type_hints
 import cattrs
 import duckdb
 import pytest
-from conftest import client_for
+from conftest import PATIENCE, client_for
 from shells import environment
 
 from modellab_async import (
@@ -513,7 +513,7 @@ def test_a_second_process(store: Store):
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
         assert answer.stdout == f"StoreError {store.path}: another process has it open\n"
 

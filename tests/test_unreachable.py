@@ -18,6 +18,8 @@ from faultserver import Act, FaultServer, http, run_body, send
 
 from modellab_async import ModelLabClient, RequestTimeoutError, RetryPolicy, TransportError
 
+pytestmark = pytest.mark.virtual_time
+
 KEYS: dict[str, Any] = {"api_key": "an-api-key", "app_key": "an-app-key"}
 API = "https://api.modellab.invalid"
 TUNNEL = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -49,7 +51,7 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
 
 
 async def failure(base_url: str, attempts: int = 2, **options: Any) -> TransportError:
-    """How a call to an address fails, on real time but without back-off."""
+    """How a call to an address fails, without back-off."""
     options.setdefault("retry", RetryPolicy(attempts=2, base=0))
     options.setdefault("timeout", 5.0)
     async with ModelLabClient(base_url=base_url, **KEYS, **options) as lab:

@@ -34,7 +34,7 @@ from modellab_async.limiter import AdaptiveLimiter
 from modellab_async.simulator import ABSENT, Fault, Simulator
 from modellab_async.waiting import Poller
 
-pytestmark = pytest.mark.usefixtures("task_factory")
+pytestmark = [pytest.mark.usefixtures("task_factory"), pytest.mark.virtual_time]
 
 GET = ("GET", "/runs/{run_id}")
 LIST = ("GET", "/runs")

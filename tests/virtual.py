@@ -1,7 +1,7 @@
-"""Time that jumps: an event loop that never waits, and a server that is only a function.
+"""Time that jumps: event loops that do not wait, and a server that is only a function.
 
-The client is the real one, on a double of the aiohttp session, so that minutes of retries and
-quotas take as long as computing them does.
+With that server, the client is the real one, on a double of the aiohttp session, so that minutes
+of retries and quotas take as long as computing them does.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import random
 import selectors
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping
+from concurrent.futures import Executor
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -34,24 +35,55 @@ _PROTOCOL: Any = mock.NonCallableMock(_reading_paused=False)
 
 
 class _Selector(selectors.SelectSelector):
-    """Lets time pass instead of waiting."""
+    """Lets time pass instead of waiting, if nothing happens for ``settle`` seconds of real time."""
 
-    now = 0.0
+    def __init__(self, settle: float) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.settle = settle
+        self.threads = 0
 
     def select(self, timeout: float | None = None) -> Any:
-        self.now += timeout or 0.0
-        return super().select(0)
+        if timeout is None or self.threads:
+            return super().select(timeout)  # a thread wakes the loop up when it is done
+        ready = super().select(min(timeout, self.settle))
+        if not ready:
+            self.now += timeout
+        return ready
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop on which waiting takes no time."""
+    """An event loop on which waiting takes no time: its time passes only while nothing happens.
 
-    def __init__(self) -> None:
-        self._virtual = _Selector()
+    A server on the same loop has answered before a timeout expires, however busy the machine is,
+    unless it waits itself. Time stands still while a thread works.
+
+    Args:
+        settle: seconds of real time without any event after which time passes; for sockets.
+    """
+
+    def __init__(self, settle: float = 0.0) -> None:
+        self._virtual = _Selector(settle)
         super().__init__(self._virtual)
 
     def time(self) -> float:
         return self._virtual.now
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
+        work = super().run_in_executor(executor, func, *args)
+        self._virtual.threads += 1
+        work.add_done_callback(self._thread_is_done)
+        return work
+
+    def _thread_is_done(self, _work: object) -> None:
+        self._virtual.threads -= 1
+
+
+def loop_with_sockets() -> VirtualLoop:
+    """A loop that servers and clients share; see the marker ``virtual_time``."""
+    return VirtualLoop(settle=0.002)
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
@@ -62,6 +94,11 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 def now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def clock() -> Clock:
+    """The loop's own time, for a client."""
+    return Clock(monotonic=now, time=lambda: EPOCH + now())
 
 
 @attrs.define

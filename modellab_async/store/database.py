@@ -311,7 +311,9 @@ def _create(path: Path) -> None:
         with suppress(FileExistsError):  # another process was faster
             try:
                 os.link(new, path)
-            except PermissionError:  # not every file system has links
+            except FileExistsError:
+                raise
+            except OSError:  # not every file system has links
                 new.rename(path)
     finally:
         shutil.rmtree(directory)
