@@ -14,7 +14,9 @@ def main() -> None:
     """Run the command line, or say in one line what to install for it."""
     missing = [name for name in ("typer", "rich") if find_spec(name) is None]
     if missing:
-        sys.exit(_refusal(f"modellab needs {' and '.join(missing)}: {_INSTALL}"))
+        from modellab_async.extras import missing_extra  # noqa: PLC0415 - it imports all models
+
+        sys.exit(_refusal(str(missing_extra("modellab", "cli", *missing))))
     _make_streams_usable()
     for argument in sys.argv[1:]:
         if re.search(r"[\ud800-\udfff]", argument):  # how Python shows bytes that are no text
@@ -32,9 +34,6 @@ def main() -> None:
         # What is still buffered would fail again at the end, after this exit code.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
-
-
-_INSTALL = "pip install '.[cli]' in a clone"
 
 
 def _refusal(message: str) -> int:

@@ -58,6 +58,26 @@ def test_the_workflow_runs_what_nox_runs():
     assert jobs == sessions | {"lowest", "coverage"}
 
 
+def test_the_extra_all_installs_every_other():
+    """It requires what the other extras do; a requirement may have a marker of its own."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+        "optional-dependencies"
+    ]
+
+    def required(extra: str) -> Iterator[str]:
+        for requirement in extras[extra]:
+            own = re.fullmatch(r"modellab_async\[([\w,]+)\]", requirement)
+            if own:
+                for other in own[1].split(","):
+                    yield from required(other)
+            else:
+                yield requirement.partition(";")[0]
+
+    assert set(required("all")) == {
+        requirement for extra in extras if extra != "all" for requirement in required(extra)
+    }
+
+
 def test_hooks_run_the_linters_of_the_lint_session():
     """The pre-commit hooks pin the versions that pyproject.toml pins."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
