@@ -247,7 +247,9 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 if not TYPE_CHECKING:  # a type checker would take any name for one that this function knows
 
     def __getattr__(name: str) -> object:
-        """Import a public name when it is first used (PEP 562): all of them take a while."""
+        """Import a public name or module at its first use (PEP 562): all take a while."""
+        if name in _MODULES or name in {"endpoints", "limiter"}:
+            return import_module(f"{__name__}.{name}")
         if name not in _MODULE_OF:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -34,7 +34,9 @@ def main() -> None:
 def _run() -> None:
     missing = [name for name in ("typer", "rich") if find_spec(name) is None]
     if missing:
-        sys.exit(_refusal(f"modellab needs {' and '.join(missing)}: {_INSTALL}"))
+        from modellab_async.extras import missing_extra  # noqa: PLC0415 - it imports all models
+
+        sys.exit(_refusal(str(missing_extra("modellab", "cli", *missing))))
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # what a terminal cannot show is a ``?``
     for argument in sys.argv[1:]:
@@ -46,9 +48,6 @@ def _run() -> None:
     if callable(signal.getsignal(signal.SIGINT)):  # not if whoever started it has it ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
     app(prog_name="modellab")
-
-
-_INSTALL = "pip install '.[cli]' in a clone"
 
 
 def _refusal(message: str) -> int:

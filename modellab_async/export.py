@@ -1,6 +1,6 @@
 """Runs to JSON lines, CSV or Parquet: a sync into a database, and one ``COPY`` out of it.
 
-Needs the extra ``duckdb``.
+Needs the extra ``tables``.
 
 Example:
     ```python

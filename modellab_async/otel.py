@@ -18,15 +18,14 @@ import attrs
 
 from modellab_async._version import __version__
 from modellab_async.config import API_PREFIX
-from modellab_async.errors import MissingExtraError, StatusError
+from modellab_async.errors import StatusError
+from modellab_async.extras import missing_extra
 from modellab_async.hooks import Hooks
 
 try:
     from opentelemetry import metrics, trace
 except ImportError as _missing:
-    raise MissingExtraError(
-        f"{__name__} needs opentelemetry-api: pip install '.[otel]' in a clone"
-    ) from _missing
+    raise missing_extra(__name__, "otel", "opentelemetry-api") from _missing
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -1,8 +1,8 @@
 """An event loop and a gzip decoder that are faster than the standard library's.
 
-The extra ``speed`` installs both: ``pip install '.[speed]'`` in a clone. The ``modellab`` command
-uses them if they are installed; an application calls :func:`run` instead of `asyncio.run`. Nothing
-else in the package imports them. The performance page says what they save.
+The extra ``speed`` installs both. The ``modellab`` command uses them if they are installed; an
+application calls :func:`run` instead of `asyncio.run`. Nothing else in the package imports them.
+The performance page says what they save.
 """
 
 from __future__ import annotations

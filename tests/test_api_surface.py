@@ -132,6 +132,16 @@ def test_each_name_is_listed_by_dir() -> None:
     assert set(EXPORTED) <= set(dir(modellab_async))
 
 
+@pytest.mark.process
+@pytest.mark.parametrize("module", ["errors", "models", "endpoints", "limiter"])
+def test_modules_need_no_import_of_their_own(module: str) -> None:
+    """``import modellab_async`` is enough to use a documented module by its full name."""
+    code = f"import modellab_async; print(modellab_async.{module}.__name__)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE)
+    assert done.stdout == f"modellab_async.{module}\n"
+
+
 def test_a_name_that_does_not_exist() -> None:
     """It is an AttributeError, as of any module."""
     with pytest.raises(AttributeError, match="module 'modellab_async' has no attribute 'Rune'"):

@@ -214,5 +214,6 @@ async def test_without_duckdb(shell: Shell, sim: Simulator, tmp_path: Path) -> N
         process = await shell.python("-c", hidden, *command, env=environment(sim))
         code, stdout, stderr = await finish(process)
         assert (code, stdout) == (2, "")
-        assert stderr.endswith(" needs duckdb: pip install '.[duckdb]' in a clone\n")
+        expected = " needs duckdb: python -m pip install 'modellab_async[tables]'\n"
+        assert stderr.endswith(expected)
     assert sim.counts.requests == 0

@@ -36,7 +36,7 @@ async def test_a_missing_extra_is_named(shell: Shell, missing: str) -> None:
     run = "from modellab_async.__main__ import main; main()"
     process = await shell.python("-c", f"import sys; sys.modules[{missing!r}] = None; {run}")
 
-    expected = f"modellab needs {missing}: pip install '.[cli]' in a clone\n"
+    expected = f"modellab needs {missing}: python -m pip install 'modellab_async[cli]'\n"
     assert await finish(process) == (2, "", expected)
 
 

@@ -24,19 +24,19 @@ async def test_exports_name_their_extra(
     sim: Simulator, lab: ModelLabClient, tmp_path: Path, suffix: str
 ):
     """Without DuckDB, an export is refused before any request, by the name of the extra."""
-    with pytest.raises(MissingExtraError, match=r"\[duckdb\]"):
+    with pytest.raises(MissingExtraError, match=r"\[tables\]"):
         await export_runs(lab, sim.run_ids[:3], path=tmp_path / f"runs.{suffix}")
     assert sim.counts.requests == 0
 
 
 def test_databases_name_their_extra(tmp_path: Path):
     """Without DuckDB, a database is refused by the name of the extra, and not created."""
-    with pytest.raises(MissingExtraError, match=r"\[duckdb\]"):
+    with pytest.raises(MissingExtraError, match=r"\[tables\]"):
         open_store(tmp_path / "runs.duckdb")
     assert not (tmp_path / "runs.duckdb").exists()
 
 
 def test_tables_name_their_extra():
     """Without DuckDB, a table is refused by the name of the extra."""
-    with pytest.raises(MissingExtraError, match=r"\[duckdb\]"):
+    with pytest.raises(MissingExtraError, match=r"\[tables\]"):
         frames.to_table([])

@@ -341,7 +341,8 @@ def test_without_a_library_the_error_names_the_extra(missing: str):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
     assert answer.stdout == (
-        f"True modellab_async.frames needs {missing}: pip install '.[duckdb]' in a clone\n"
+        f"True modellab_async.frames needs {missing}:"
+        " python -m pip install 'modellab_async[tables]'\n"
     )
 
 

@@ -386,7 +386,7 @@ def test_a_missing_extra_is_named() -> None:
     answer = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE
     )
-    assert "pip install '.[otel]' in a clone" in answer.stdout
+    assert "needs opentelemetry-api: python -m pip install 'modellab_async[otel]'" in answer.stdout
 
 
 def test_the_page_on_tracing() -> None:

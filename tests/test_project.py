@@ -125,6 +125,24 @@ def release(version: str) -> list[int]:
     return numbers
 
 
+def test_the_extra_all_installs_every_other():
+    """It requires what the other extras do; a requirement may have a marker of its own."""
+    extras = PYPROJECT["project"]["optional-dependencies"]
+
+    def required(extra: str) -> Iterator[str]:
+        for requirement in extras[extra]:
+            own = re.fullmatch(r"modellab_async\[([\w,]+)\]", requirement)
+            if own:
+                for other in own[1].split(","):
+                    yield from required(other)
+            else:
+                yield requirement.partition(";")[0]
+
+    assert set(required("all")) == {
+        requirement for extra in extras if extra != "all" for requirement in required(extra)
+    }
+
+
 def test_hooks_run_the_linters_of_the_lint_session():
     """The pre-commit hooks have the versions of the constraints."""
     hooks = (ROOT / ".pre-commit-config.yaml").read_text("utf-8")

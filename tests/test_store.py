@@ -139,6 +139,39 @@ async def test_the_schema_of_version_1(store: Store):
     }
 
 
+def storage_version(path: Path) -> int:
+    """Which versions of DuckDB can open a file: 1.0 and later for 64, 1.5 and later for 68."""
+    header = path.read_bytes()[:20]
+    assert header[8:12] == b"DUCK"
+    return int.from_bytes(header[12:], "little")
+
+
+async def test_a_new_database_has_the_storage_format_of_duckdb_1(
+    lab: ModelLabClient, tmp_path: Path
+):
+    """Whichever DuckDB creates and fills a database, version 1.5 can open it."""
+    with open_store(tmp_path / "runs.duckdb") as store:
+        await sync(lab, store)
+    assert storage_version(store.path) == 64
+
+
+async def test_a_database_keeps_its_storage_format(
+    sim: Simulator, lab: ModelLabClient, empty_database: Path, tmp_path: Path
+):
+    """A database in the newest format that DuckDB has can be updated, and stays in that format."""
+    path = tmp_path / "newest.duckdb"
+    with duckdb.connect() as connection:
+        connection.execute(f"ATTACH '{empty_database}' AS old (READ_ONLY)")
+        connection.execute(f"ATTACH '{path}' AS newest (STORAGE_VERSION 'latest')")
+        connection.execute("COPY FROM DATABASE old TO newest")
+    newest = storage_version(path)
+    assert newest > 64
+    with open_store(path) as store:
+        await sync(lab, store)
+        assert stored(store) == served(sim)
+    assert storage_version(path) == newest
+
+
 async def test_nothing_is_downloaded(store: Store):
     """DuckDB neither installs nor loads an extension that it does not bring along."""
     for setting in ("autoinstall_known_extensions", "autoload_known_extensions"):

@@ -1,4 +1,4 @@
-"""Runs as Arrow tables, and from there as polars', pandas' or DuckDB's. Needs the extra ``arrow``.
+"""Runs as Arrow tables, and from there as polars', pandas' or DuckDB's. Needs the extra ``tables``.
 
 Example:
     ```python

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from modellab_async.errors import MissingExtraError
+from modellab_async.extras import missing_extra
 from modellab_async.frames.columns import ANY, LISTS, STATISTICS
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def needed_by(user: str) -> Any:
     Raises:
         MissingExtraError: without one of them; it names ``user`` and the extra.
     """
-    for name in ("pyarrow", "duckdb"):
-        if find_spec(name) is None:
-            raise MissingExtraError(f"{user} needs {name}: pip install '.[duckdb]' in a clone")
+    missing = [name for name in ("pyarrow", "duckdb") if find_spec(name) is None]
+    if missing:
+        raise missing_extra(user, "tables", *missing)
     return import_module("duckdb")
 
 

@@ -9,7 +9,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from modellab_async.errors import MissingExtraError, ModelLabError
+from modellab_async.errors import ModelLabError
+from modellab_async.extras import missing_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,8 +76,9 @@ def read_runs(
             worker's client cannot have: ``session``, ``clock``, ``converter`` and ``limiter``.
         ValueError: for an unknown column, other ``failures``, and ids together with a filter.
     """
-    if find_spec("ray") is None or find_spec("pyarrow") is None:
-        raise MissingExtraError(f"{__name__} needs ray: pip install '.[ray]' in a clone")
+    missing = [name for name in ("ray", "pyarrow") if find_spec(name) is None]
+    if missing:
+        raise missing_extra(__name__, "ray", *missing)
     datasource = import_module(f"{__name__}._datasource").RunsDatasource(
         run_ids,
         filter=filter,

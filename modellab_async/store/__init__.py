@@ -1,6 +1,6 @@
 """Runs in a DuckDB database of your own: one file, brought up to date by `sync`, read in SQL.
 
-Needs the extra ``duckdb``.
+Needs the extra ``tables``.
 
 Example:
     ```python

@@ -28,6 +28,9 @@ SCHEMA_VERSION: Final = 1
 IDS_STAY_FRESH: Final = timedelta(days=1)
 """How old an interrupted sync by ids may be to be resumed; what it fetched is not fetched again."""
 
+# What DuckDB 1.x writes by default; 1.x cannot open what 2.0 writes by default. A file keeps the
+# version that it was created with, whichever DuckDB writes to it.
+_STORAGE_VERSION: Final = "v1.0.0"
 
 _TIME: Final = "TIMESTAMP WITH TIME ZONE"
 
@@ -272,10 +275,10 @@ def open_store(path: str | os.PathLike[str], *, read_only: bool = False) -> Stor
     return Store(path, connection)
 
 
-def _connect(path: Path, *, read_only: bool) -> DuckDBPyConnection:
-    # With more threads, writing takes hundreds of megabytes.
-    threads = {} if read_only else {"threads": 1, "memory_limit": "256MB"}
-    connection: DuckDBPyConnection = sql.connect(__name__, path, read_only=read_only, **threads)
+def _connect(path: Path, *, read_only: bool, **settings: Any) -> DuckDBPyConnection:
+    if not read_only:  # with more threads, writing takes hundreds of megabytes
+        settings |= {"threads": 1, "memory_limit": "256MB"}
+    connection: DuckDBPyConnection = sql.connect(__name__, path, read_only=read_only, **settings)
     return connection
 
 
@@ -301,7 +304,9 @@ def _create(path: Path) -> None:
     directory = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}-", dir=path.parent))
     try:
         new = directory / "new"
-        with _connect(new, read_only=False) as connection:
+        with _connect(
+            new, read_only=False, storage_compatibility_version=_STORAGE_VERSION
+        ) as connection:
             for name, model in (("runs", Run), ("failures", Failure), ("syncs", Sync)):
                 connection.register("empty", schema_of(model).empty_table())
                 connection.execute(f"CREATE TABLE {name} AS FROM empty")
