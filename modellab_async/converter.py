@@ -376,7 +376,8 @@ def _attributes_decoder(attributes: Any) -> Callable[[Any], Any]:
 
 @functools.cache
 def _resource_decoder(attributes: Any) -> Callable[[Any], Any]:
-    return msgspec.json.Decoder(Resource[attributes]).decode
+    kind: Any = Resource[attributes]
+    return msgspec.json.Decoder(kind).decode
 
 
 def _aware(kind: Any) -> Any:
@@ -488,12 +489,14 @@ class Listing(msgspec.Struct, Generic[T], gc=False):
 
 @functools.cache
 def _document_decoder(attributes: Any) -> Callable[[bytes], Any]:
-    return msgspec.json.Decoder(Document[Resource[attributes]]).decode
+    kind: Any = Document[Resource[attributes]]
+    return msgspec.json.Decoder(kind).decode
 
 
 @functools.cache
 def _listing_decoder(attributes: Any) -> Callable[[bytes], Any]:
-    return msgspec.json.Decoder(Listing[Resource[attributes]]).decode
+    kind: Any = Listing[Resource[attributes]]
+    return msgspec.json.Decoder(kind).decode
 
 
 # Whole resources stay JSON, or are dicts if there is a NaN.
