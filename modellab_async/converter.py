@@ -612,26 +612,20 @@ def _decode_document(body: bytes, attributes: Any) -> Any:
     return parse(body, _decode_raw_document, _convert_document).data
 
 
-def parse_page(
-    body: bytes, model: type[M], converter: cattrs.Converter, *, decode_attributes: bool = False
-) -> LazyPage[M]:
+def parse_page(body: bytes, model: type[M], converter: cattrs.Converter) -> LazyPage[M]:
     """Parse a response with a page of resources, whose items are structured later.
 
     Args:
         body: the response.
         model: the model of its items.
         converter: structures them.
-        decode_attributes: whether to decode the items' attributes with the page, which is faster if
-            all are structured at once. Otherwise they stay JSON, which takes less memory.
 
     Raises:
         DecodeError: if the body is not a listing, or all its items are of another type.
     """
     hook = converter.get_structure_hook(model)
-    attributes: Any = None
-    if isinstance(hook, ResourceHook) and hook.attributes is not None:
-        attributes = hook.attributes if decode_attributes else msgspec.Raw
-    listing = _decode_listing(body, attributes)
+    to_msgspec = isinstance(hook, ResourceHook) and hook.attributes is not None
+    listing = _decode_listing(body, msgspec.Raw if to_msgspec else None)
     items, meta = listing.data, listing.meta or Meta()
     if isinstance(hook, ResourceHook) and items:
         types = [found for _, found in map(_identity_of, items)]
@@ -655,7 +649,7 @@ async def decode_page(body: bytes, model: type[Any], converter: cattrs.Converter
     Raises:
         DecodeError: as `parse_page`.
     """
-    page = parse_page(body, model, converter, decode_attributes=True)
+    page = parse_page(body, model, converter)
     batch = 1 + int(YIELD_EVERY_BYTES / page.item_size)
     items: list[Any] = []
     for index in range(len(page)):
