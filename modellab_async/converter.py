@@ -43,7 +43,16 @@ from modellab_async.models import (
     RunStatus,
     Tag,
 )
-from modellab_async.parsing import PARSE_ERRORS, decode_error, loads, parse, split_items, split_path
+from modellab_async.parsing import (
+    MAX_DEPTH,
+    PARSE_ERRORS,
+    check_depth,
+    decode_error,
+    loads,
+    parse,
+    split_items,
+    split_path,
+)
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -297,6 +306,7 @@ class ResourceHook(Generic[M]):
         attributes, path = resource.attributes, "$.attributes"
         try:
             if isinstance(attributes, msgspec.Raw):
+                check_depth(bytes(attributes))
                 attributes = _attributes_decoder(self.attributes)(attributes)
             fields = msgspec.structs.asdict(attributes)
             for name in self._with_default:
@@ -606,6 +616,7 @@ def _decode_document(body: bytes, attributes: Any) -> Any:
     """A `Resource` with such attributes, or else a resource as JSON or a dict."""
     if attributes is not None:
         try:
+            check_depth(body)
             return _document_decoder(attributes)(body).data
         except PARSE_ERRORS:
             pass  # structuring the resource individually tells what is wrong
@@ -666,9 +677,14 @@ def _decode_listing(body: bytes, attributes: Any) -> Any:
     """A page, with each item as a `Resource` with such attributes, or else as JSON or a dict."""
     if attributes is not None:
         try:
-            return _listing_decoder(attributes)(body)
+            listing = _listing_decoder(attributes)(body)
+            inner = sum(memoryview(item.attributes).nbytes for item in listing.data)
+            if len(body) - inner > 2 * MAX_DEPTH:  # attributes are checked as they are structured
+                check_depth(body)
         except PARSE_ERRORS:
             pass  # perhaps because of one item: each is structured individually
+        else:
+            return listing
     try:
         return parse(body, _decode_raw_listing, _convert_listing)
     except DecodeError as error:
@@ -677,6 +693,7 @@ def _decode_listing(body: bytes, attributes: Any) -> Any:
     if not failure.cut_short and len(body) <= MAX_SPLIT_BYTES:
         outline, items = split_items(body)
         try:
+            check_depth(outline)
             listing = _decode_raw_listing(outline)
         except PARSE_ERRORS:
             raise failure from None
