@@ -43,7 +43,16 @@ from modellab_async.models import (
     RunStatus,
     Tag,
 )
-from modellab_async.parsing import PARSE_ERRORS, decode_error, loads, parse, split_items, split_path
+from modellab_async.parsing import (
+    MAX_DEPTH,
+    PARSE_ERRORS,
+    check_depth,
+    decode_error,
+    loads,
+    parse,
+    split_items,
+    split_path,
+)
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -297,6 +306,7 @@ class ResourceHook(Generic[M]):
         attributes, path = resource.attributes, "$.attributes"
         try:
             if isinstance(attributes, msgspec.Raw):
+                check_depth(bytes(attributes))
                 attributes = _attributes_decoder(self.attributes)(attributes)
             fields = msgspec.structs.asdict(attributes)
             for name in self._with_default:
@@ -376,7 +386,8 @@ def _attributes_decoder(attributes: Any) -> Callable[[Any], Any]:
 
 @functools.cache
 def _resource_decoder(attributes: Any) -> Callable[[Any], Any]:
-    return msgspec.json.Decoder(Resource[attributes]).decode
+    kind: Any = Resource[attributes]
+    return msgspec.json.Decoder(kind).decode
 
 
 def _aware(kind: Any) -> Any:
@@ -488,12 +499,14 @@ class Listing(msgspec.Struct, Generic[T], gc=False):
 
 @functools.cache
 def _document_decoder(attributes: Any) -> Callable[[bytes], Any]:
-    return msgspec.json.Decoder(Document[Resource[attributes]]).decode
+    kind: Any = Document[Resource[attributes]]
+    return msgspec.json.Decoder(kind).decode
 
 
 @functools.cache
 def _listing_decoder(attributes: Any) -> Callable[[bytes], Any]:
-    return msgspec.json.Decoder(Listing[Resource[attributes]]).decode
+    kind: Any = Listing[Resource[attributes]]
+    return msgspec.json.Decoder(kind).decode
 
 
 # Whole resources stay JSON, or are dicts if there is a NaN.
@@ -603,32 +616,27 @@ def _decode_document(body: bytes, attributes: Any) -> Any:
     """A `Resource` with such attributes, or else a resource as JSON or a dict."""
     if attributes is not None:
         try:
+            check_depth(body)
             return _document_decoder(attributes)(body).data
         except PARSE_ERRORS:
             pass  # structuring the resource individually tells what is wrong
     return parse(body, _decode_raw_document, _convert_document).data
 
 
-def parse_page(
-    body: bytes, model: type[M], converter: cattrs.Converter, *, decode_attributes: bool = False
-) -> LazyPage[M]:
+def parse_page(body: bytes, model: type[M], converter: cattrs.Converter) -> LazyPage[M]:
     """Parse a response with a page of resources, whose items are structured later.
 
     Args:
         body: the response.
         model: the model of its items.
         converter: structures them.
-        decode_attributes: whether to decode the items' attributes with the page, which is faster if
-            all are structured at once. Otherwise they stay JSON, which takes less memory.
 
     Raises:
         DecodeError: if the body is not a listing, or all its items are of another type.
     """
     hook = converter.get_structure_hook(model)
-    attributes: Any = None
-    if isinstance(hook, ResourceHook) and hook.attributes is not None:
-        attributes = hook.attributes if decode_attributes else msgspec.Raw
-    listing = _decode_listing(body, attributes)
+    to_msgspec = isinstance(hook, ResourceHook) and hook.attributes is not None
+    listing = _decode_listing(body, msgspec.Raw if to_msgspec else None)
     items, meta = listing.data, listing.meta or Meta()
     if isinstance(hook, ResourceHook) and items:
         types = [found for _, found in map(_identity_of, items)]
@@ -652,7 +660,7 @@ async def decode_page(body: bytes, model: type[Any], converter: cattrs.Converter
     Raises:
         DecodeError: as `parse_page`.
     """
-    page = parse_page(body, model, converter, decode_attributes=True)
+    page = parse_page(body, model, converter)
     batch = 1 + int(YIELD_EVERY_BYTES / page.item_size)
     items: list[Any] = []
     for index in range(len(page)):
@@ -669,9 +677,14 @@ def _decode_listing(body: bytes, attributes: Any) -> Any:
     """A page, with each item as a `Resource` with such attributes, or else as JSON or a dict."""
     if attributes is not None:
         try:
-            return _listing_decoder(attributes)(body)
+            listing = _listing_decoder(attributes)(body)
+            inner = sum(memoryview(item.attributes).nbytes for item in listing.data)
+            if len(body) - inner > 2 * MAX_DEPTH:  # attributes are checked as they are structured
+                check_depth(body)
         except PARSE_ERRORS:
             pass  # perhaps because of one item: each is structured individually
+        else:
+            return listing
     try:
         return parse(body, _decode_raw_listing, _convert_listing)
     except DecodeError as error:
@@ -680,6 +693,7 @@ def _decode_listing(body: bytes, attributes: Any) -> Any:
     if not failure.cut_short and len(body) <= MAX_SPLIT_BYTES:
         outline, items = split_items(body)
         try:
+            check_depth(outline)
             listing = _decode_raw_listing(outline)
         except PARSE_ERRORS:
             raise failure from None

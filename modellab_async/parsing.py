@@ -18,6 +18,13 @@ T = TypeVar("T")
 PARSE_ERRORS: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 """What msgspec raises; RecursionError for JSON that is nested too deeply."""
 
+MAX_DEPTH: Final = 10_000
+"""Levels of arrays and objects that JSON may have, whatever the version of Python.
+
+CPython has a limit of its own, of 1,000 to 10,000 levels before 3.14; from then on, it is the size
+of the C stack.
+"""
+
 
 def parse(body: bytes, decode: Callable[[bytes], T], convert: Callable[[Any], T]) -> T:
     """Decode JSON; with ``NaN`` or ``Infinity`` in it, by the standard library's parser.
@@ -31,6 +38,7 @@ def parse(body: bytes, decode: Callable[[bytes], T], convert: Callable[[Any], T]
         DecodeError: if the body is not what ``decode`` takes.
     """
     try:
+        check_depth(body)
         return decode(body)
     except PARSE_ERRORS as error:
         failure: Exception = error
@@ -50,6 +58,7 @@ def loads(body: bytes) -> Any:
         DecodeError: if it is not JSON, or has half a surrogate pair, which is not Unicode.
     """
     try:
+        check_depth(body)
         value = json.loads(body.decode())  # given bytes, it would take UTF-16 and surrogates too
         if b"\\ud" in body or b"\\uD" in body:
             json.dumps(value, ensure_ascii=False).encode()
@@ -60,6 +69,27 @@ def loads(body: bytes) -> Any:
 
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 """A string, whole or not, or a bracket; matching takes linear time, whatever the text."""
+
+
+_STEPS: Final = {b"[": 1, b"{": 1, b"]": -1, b"}": -1}
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def check_depth(body: bytes) -> None:
+    """Refuse JSON that is nested more than `MAX_DEPTH` levels deep.
+
+    Costs nothing for a run of ordinary size, since each level takes two brackets.
+
+    Raises:
+        RecursionError: as parsers do.
+    """
+    if len(body) <= 2 * MAX_DEPTH or len(body.translate(None, _NOT_BRACKETS)) <= 2 * MAX_DEPTH:
+        return
+    depth = 0
+    for token in _TOKEN.finditer(body):
+        depth += _STEPS.get(token[0], 0)
+        if depth > MAX_DEPTH:
+            raise RecursionError(f"nested more than {MAX_DEPTH:,} levels deep")
 
 
 def split_items(body: bytes) -> tuple[bytes, list[bytes]]:

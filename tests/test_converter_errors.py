@@ -18,6 +18,7 @@ from modellab_async import make_converter
 from modellab_async.converter import Converter, decode, from_dict, from_json
 from modellab_async.errors import DecodeError
 from modellab_async.models import Run
+from modellab_async.parsing import MAX_DEPTH
 
 CONVERTERS = (make_converter(), hooked())
 text = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -134,6 +135,33 @@ def test_what_the_api_never_promised(converter: Converter, raw: bytes) -> None:
         error = failure(action)
         assert error.path.startswith("$")
         assert len(str(error)) < 400
+
+
+def nested(depth: int) -> bytes:
+    """JSON of that many levels, half of them objects, with brackets in its strings."""
+    return b'["]",{"}":' * (depth // 2) + b"0" + b"}]" * (depth // 2)
+
+
+@pytest.mark.parametrize("place", ["attributes", "resource", "document"])
+@pytest.mark.parametrize(("depth", "decodes"), [(400, True), (MAX_DEPTH + 2, False)])
+def test_depth_of_what_is_new(converter: Converter, place: str, depth: int, decodes: bool) -> None:
+    """Fields that this version does not know may be nested, up to a limit; all strings are text."""
+    data: dict[str, Any] = resource("7", params=[{"key": "[", "value": "{[" * 11_000}] * 2)
+    one, page = {"data": data}, {"data": [data]}
+    for part in {"attributes": [data["attributes"]], "resource": [data]}.get(place, [one, page]):
+        part["new"] = "_"
+    for document, read in ((one, partial(decode, model=Run)), (page, open_page)):
+        raw = json.dumps(document).encode().replace(b'"_"', nested(depth))
+        result = attempt(partial(read, raw, converter=converter))
+        if read is open_page and place != "document":
+            [result] = result.items
+        assert isinstance(result, DecodeError | None) is not decodes
+
+
+def test_many_shallow_brackets(converter: Converter) -> None:
+    """Breadth is no depth."""
+    pairs = [{"key": "lr", "value": '"]}'}] * (MAX_DEPTH + 1)
+    assert len(decode(body(params=pairs), Run, converter).params) == MAX_DEPTH + 1
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_an_ill_encoded_run_of_a_page_stands_alone() -> None:
     items[1] = items[1].replace(b"_name_", b"\xff\xfe")
     first, bad, last = open_page(b'{"data":[%s]}' % b",".join(items), make_converter()).items
     assert (first.id, last.id) == (0, 2)
-    assert (bad.resource_id, bad.path, bad.cut_short) == (1, "$.data[1]", False)
+    assert (bad.resource_id, bad.path, bad.cut_short) == (1, "$.data[1].attributes", False)
 
 
 def test_a_page(converter: Converter) -> None:
