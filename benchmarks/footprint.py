@@ -59,8 +59,7 @@ def decode(settings: Settings) -> Section:
     )
     return Section(
         "Decoding",
-        "From the bytes of a run: to plain dicts by `json.loads`, and to models by the others.\n"
-        "Equal params and tags become one object.",
+        "From the bytes of a run: to plain dicts by `json.loads`, and to models by the others.",
         ["KB", "decoder", "CPU µs/run", "CPU gain"],
         rows,
         {"decode": plot},

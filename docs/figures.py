@@ -83,7 +83,7 @@ def architecture() -> str:
         arrow((310, 234), (310, 264)),
         text(310, 282, "the API"),
         arrow((737, 234), (737, 260)),
-        box(648, 262, 178, "pure", "converter.py", "JSON to a Run"),
+        box(648, 262, 178, "pure", "documents.py", "JSON to a Run"),
         arrow((737, 312), (737, 372)),
         text(737, 390, "a frozen Run"),
         arrow((545, 328), (545, 362), kind="again"),

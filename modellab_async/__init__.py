@@ -15,7 +15,7 @@ Example:
 #   clock, closing, collector, stats, idset     helpers that all layers share
 #   comparison, frames, run_list                pure: runs side by side, as tables, and in a list
 #   ratelimit, config, endpoints, responses     pure: settings, HTTP, the operations
-#   parsing, converter                          pure: JSON to models and back
+#   parsing, converter, documents               pure: JSON to models and back
 #   hooks                                       events of calls, for observers
 #   limiter, retry, transport                   one request: admission, repeats, HTTP
 #   bulk, pagination, waiting, downloads        many requests as one piece of work

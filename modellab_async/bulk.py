@@ -26,7 +26,7 @@ import attrs
 
 from modellab_async import endpoints
 from modellab_async.closing import BackgroundIterator
-from modellab_async.converter import YIELD_EVERY_BYTES, LazyPage
+from modellab_async.documents import YIELD_EVERY_BYTES, LazyPage
 from modellab_async.endpoints import MAX_PAGE_SIZE, Call, parse_id
 from modellab_async.errors import (
     AuthenticationError,

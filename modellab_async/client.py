@@ -30,13 +30,8 @@ from modellab_async.config import (
     resolve_base_url,
     resolve_site,
 )
-from modellab_async.converter import (
-    checked_converter,
-    decode,
-    decode_page,
-    make_converter,
-    parse_page,
-)
+from modellab_async.converter import checked_converter, make_converter
+from modellab_async.documents import decode, decode_page, parse_page
 from modellab_async.endpoints import Call
 from modellab_async.errors import (
     ClientClosedError,

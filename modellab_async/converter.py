@@ -10,7 +10,6 @@ generates, and these call the user's hooks.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import math
@@ -32,7 +31,6 @@ from modellab_async.models import (
     MetricStatRange,
     MetricSummary,
     NumericRange,
-    Page,
     Param,
     Project,
     ProjectArtifacts,
@@ -44,18 +42,16 @@ from modellab_async.models import (
     Tag,
 )
 from modellab_async.parsing import (
-    MAX_DEPTH,
-    PARSE_ERRORS,
-    check_depth,
-    decode_error,
+    Resource,
+    decode_resource,
+    int_id,
     loads,
     parse,
-    split_items,
     split_path,
+    text_id,
 )
 
 M = TypeVar("M")
-T = TypeVar("T")
 
 RESOURCE_TYPES: Final[dict[type[Any], str]] = {
     Run: "runs",
@@ -69,18 +65,6 @@ RESOURCE_TYPES: Final[dict[type[Any], str]] = {
 
 _RESOURCES: Final = tuple(RESOURCE_TYPES)
 _PARTS: Final = (Param, Tag, MetricSummary, RunFile, ProjectFile, NumericRange, MetricStatRange)
-
-YIELD_EVERY_BYTES: Final = 250_000
-"""Structuring a page lets other tasks run after this many bytes of it."""
-
-MAX_SPLIT_BYTES: Final = 4 * 1024 * 1024
-"""A malformed page longer than this, four times a large one, is not split into its items."""
-
-INTERNED: Final = 4_096
-"""How many params, and how many tags, are remembered so that equal ones are one object."""
-
-MAX_INTERNED_BYTES: Final = 192
-"""Params and tags longer than this, in bytes of JSON, hardly repeat and are not remembered."""
 
 _AwareDatetime: Any = Annotated[datetime, msgspec.Meta(tz=True)]
 """A time with its zone, as the API promises; a naive one could not be compared with others."""
@@ -228,46 +212,22 @@ def _field_types() -> set[Any]:
     return {hint for own in hints for hint in own}
 
 
-class Resource(msgspec.Struct, Generic[T], gc=False):
-    """A resource in JSON; its attributes are an `_attributes_struct`, or JSON themselves."""
-
-    attributes: T
-    id: Any = None
-    type: Any = None
-
-
-class _Identity(msgspec.Struct, gc=False):
-    id: Any = None
-    type: Any = None
-
-
-_decode_identity: Final = msgspec.json.Decoder(_Identity).decode
-
-
 class ResourceHook(Generic[M]):
     """The structure hook of a model that is a resource.
 
     Attributes:
-        attributes: the struct that a resource's attributes are decoded to; None if that is left to
-            cattrs and to user's hooks.
         type: the JSON:API ``type`` of the resources.
     """
 
     def __init__(self, model: type[M], converter: cattrs.Converter) -> None:
-        self.attributes: Any = (
-            None
-            if _has_user_hook_within(model, converter)
-            else _attributes_struct(cast("Any", model))
-        )
-        self._model = model
-        self._converter = converter
         self.type: str = _resource_type(model)
+        self._model: Any = model
+        self._converter = converter
+        left_to_msgspec = not _has_user_hook_within(model, converter)
+        self._decode = _attributes_decoder(cast("Any", model)) if left_to_msgspec else loads
         hints = typing.get_type_hints(model)
-        self._parse_id = _int_id if hints["id"] is int else _text_id
+        self._parse_id = int_id if hints["id"] is int else text_id
         self._arrays = {name for name, hint in hints.items() if typing.get_origin(hint) is tuple}
-        self._interners = [
-            (name, _interners[hint]) for name, hint in hints.items() if hint in _interners
-        ]
         self._with_default = [
             field.name
             for field in attrs.fields(cast("Any", model))
@@ -278,63 +238,54 @@ class ResourceHook(Generic[M]):
         """The model of a resource.
 
         Args:
-            value: a dict, JSON as bytes, or a `Resource`.
+            value: a `Resource`, a dict, or JSON as bytes.
 
         Raises:
             DecodeError: with a path from the resource's root.
         """
-        if isinstance(value, Resource):
-            if self.attributes is not None:
-                return self._from_struct(value)
-            value = _as_dict(value)  # it was parsed before the user registered a hook
         if isinstance(value, bytes | msgspec.Raw):
-            value = self._parse(bytes(value))
-        return self._from_struct(value) if isinstance(value, Resource) else self._from_dict(value)
+            value = parse(bytes(value), decode_resource, lambda data: data)
+        if isinstance(value, Resource):
+            return self._from_resource(value)
+        if isinstance(value, dict):
+            self.check_type(value.get("type"))
+            return self._from_data(value.get("attributes"), value.get("id"))
+        raise DecodeError("Expected `object`")
 
-    def _parse(self, body: bytes) -> Any:
-        if self.attributes is None:
-            return loads(body)
-        try:
-            return parse(body, _resource_decoder(self.attributes), lambda value: value)
-        except DecodeError:
-            _, found = _identity_of(msgspec.Raw(body))
-            self._check_type(found)  # a wrong type explains all the rest
-            raise
+    def check_type(self, found: object) -> None:
+        """Raise a DecodeError for the ``type`` of another kind of resource; it may be absent."""
+        if found is not None and found != self.type:
+            message = f"Expected the type {self.type!r}, got {found!r:.60}"
+            raise DecodeError(message, path="$.type", mismatched=True)
 
-    def _from_struct(self, resource: Resource[Any]) -> M:
-        self._check_type(resource.type)
-        attributes, path = resource.attributes, "$.attributes"
+    def _from_resource(self, resource: Resource) -> M:
+        self.check_type(resource.type)
         try:
-            if isinstance(attributes, msgspec.Raw):
-                check_depth(bytes(attributes))
-                attributes = _attributes_decoder(self.attributes)(attributes)
+            attributes = parse(bytes(resource.attributes), self._decode, lambda data: data)
+        except DecodeError as error:
+            failure = error
+        else:
+            if self._decode is loads:
+                return self._from_data(attributes, resource.id)
             fields = msgspec.structs.asdict(attributes)
             for name in self._with_default:
                 if fields[name] is None:
                     del fields[name]
-            for name, interner in self._interners:
-                if name in fields:
-                    path = f"$.attributes.{name}"
-                    fields[name] = interner.decode(fields[name])
-        except PARSE_ERRORS as error:
-            wrong = decode_error(error)
-        else:
-            fields["id"] = self._parse_id(resource.id)
-            return self._model(**fields)
-        wrong.path = path + wrong.path.removeprefix("$")
-        raise wrong
+            model: M = self._model(id=self._parse_id(resource.id), **fields)
+            return model
+        failure.path = "$.attributes" + failure.path.removeprefix("$")
+        raise failure
 
-    def _from_dict(self, resource: Any) -> M:
-        attributes = resource.get("attributes") if isinstance(resource, dict) else None
+    def _from_data(self, attributes: Any, resource_id: object) -> M:
+        """The model of attributes that are already parsed, by the user's hooks if there are any."""
         if not isinstance(attributes, dict):
             raise DecodeError("Expected `object`", path="$.attributes")
-        self._check_type(resource.get("type"))
         fields = {
             name: value
             for name, value in attributes.items()
             if value is not None or name not in self._with_default
         }
-        fields["id"] = self._parse_id(resource.get("id"))
+        fields["id"] = self._parse_id(resource_id)
         for name in self._arrays & fields.keys():
             if not isinstance(fields[name], list | tuple):
                 # cattrs takes anything that can be iterated.
@@ -342,96 +293,40 @@ class ResourceHook(Generic[M]):
         try:
             return self._generated(fields, self._model)
         except Exception as error:  # a user's hook may raise anything
-            [said, *_] = cattrs.transform_error(error, "$.attributes", format_exception=_message_of)
-            said, _, path = said.rpartition(" @ ")
-            said, below = split_path(said)
-            raise DecodeError(said, path=path + below.removeprefix("$")) from error
+            [text, *_] = cattrs.transform_error(error, "$.attributes", format_exception=_message_of)
+            text, _, path = text.rpartition(" @ ")
+            message, below = split_path(text)
+            raise DecodeError(message, path=path + below.removeprefix("$")) from error
 
     @functools.cached_property
     def _generated(self) -> Callable[[Any, Any], M]:
         return _generate_structure(self._model, self._converter)
 
-    def _check_type(self, found: object) -> None:
-        if found is not None and found != self.type:
-            said = f"Expected the type {self.type!r}, got {found!r:.60}"
-            raise DecodeError(said, path="$.type", mismatched=True)
-
 
 @functools.cache
-def _attributes_struct(model: type[Any]) -> Any:
-    """A msgspec struct with a model's fields, for the ``attributes`` of its JSON.
+def _attributes_decoder(model: Any) -> Callable[[bytes], Any]:
+    """Decodes the ``attributes`` of a model's JSON to a struct with the model's fields.
 
-    A field with a default may be null, too. Params and tags stay JSON, since an `Interner` finds
-    most of them without decoding.
+    A field with a default may be null, too.
     """
     hints = typing.get_type_hints(model)
     fields: list[Any] = []
     for field in attrs.fields(model):
-        hint = hints[field.name]
+        hint = _aware(hints[field.name])
         if field.name == "id":
             continue
-        if hint in _interners:
-            fields.append((field.name, msgspec.Raw, None))
-        elif field.default is attrs.NOTHING:
-            fields.append((field.name, _aware(hint)))
+        if field.default is attrs.NOTHING:
+            fields.append((field.name, hint))
         else:
-            fields.append((field.name, _aware(hint) | None, field.default))
-    return msgspec.defstruct(f"{model.__name__}Attributes", fields, kw_only=True, gc=False)
-
-
-@functools.cache
-def _attributes_decoder(attributes: Any) -> Callable[[Any], Any]:
-    return msgspec.json.Decoder(attributes).decode
-
-
-@functools.cache
-def _resource_decoder(attributes: Any) -> Callable[[Any], Any]:
-    kind: Any = Resource[attributes]
-    return msgspec.json.Decoder(kind).decode
+            fields.append((field.name, hint | None, field.default))
+    struct: Any = msgspec.defstruct(f"{model.__name__}Attributes", fields, kw_only=True, gc=False)
+    return msgspec.json.Decoder(struct).decode
 
 
 def _aware(kind: Any) -> Any:
     if kind is datetime:
         return _AwareDatetime
     return _AwareDatetime | None if kind == datetime | None else kind
-
-
-class Interner(dict[bytes, Any]):
-    """A bounded table of params or tags, by their JSON without its first brace.
-
-    With it, equal ones are one object if they are written alike, which a server's are.
-    """
-
-    def __init__(self, model: type[Param | Tag]) -> None:
-        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(model).decode
-        array: Any = tuple[model, ...] | None  # type: ignore[valid-type]
-        self._decode_array: Callable[[bytes], Any] = msgspec.json.Decoder(array).decode
-
-    def __missing__(self, text: bytes) -> Any:
-        model = self._decode(b"{" + text)
-        if len(text) <= MAX_INTERNED_BYTES:
-            if len(self) >= INTERNED:
-                self.clear()
-            self[text] = model
-        return model
-
-    def decode(self, array: msgspec.Raw) -> tuple[Any, ...]:
-        """The models in an array; raises `PARSE_ERRORS`."""
-        text = bytes(array)
-        if text[:2] == b"[{":
-            try:
-                # If each piece is an object in JSON, these are the items of the array.
-                return tuple(map(self.__getitem__, text[2:-1].split(b",{")))
-            except PARSE_ERRORS:
-                pass  # there is white space, or a string that holds ",{", or an error
-        models = self._decode_array(text) or ()
-        return tuple([self[msgspec.json.encode(model)[1:]] for model in models])
-
-
-_interners: Final[dict[Any, Interner]] = {
-    tuple[Param, ...]: Interner(Param),
-    tuple[Tag, ...]: Interner(Tag),
-}
 
 
 def _resource_type(model: type[Any]) -> str:
@@ -447,339 +342,25 @@ def _resource_type(model: type[Any]) -> str:
     raise TypeError(f"only {known} are resources; this is {model.__name__}")
 
 
-def _int_id(value: object) -> int:
-    """A resource's ``id``; documented as a string of digits, an integer is taken too."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        return int(value)
-    if isinstance(value, int) and value >= 0 and not isinstance(value, bool):
-        return value
-    raise DecodeError(f"Expected an id, got `{type(value).__name__}`", path="$.id")
-
-
-def _text_id(value: object) -> str:
-    """The id of a directory or of a list of facets, which no request uses."""
-    if value is None or isinstance(value, str | int):
-        return "" if value is None else str(value)
-    raise DecodeError(f"Expected an id, got `{type(value).__name__}`", path="$.id")
-
-
-# Responses
-
-
-class PageNumbers(msgspec.Struct, gc=False):
-    """The position of a page in its listing; see `Page`."""
-
-    number: int | None = None
-    size: int | None = None
-    total: int | None = None
-    first_number: int | None = None
-    prev_number: int | None = None
-    next_number: int | None = None
-    last_number: int | None = None
-
-
-class Meta(msgspec.Struct, gc=False):
-    """What a listing says about itself."""
-
-    page: PageNumbers | None = None
-
-
-class Document(msgspec.Struct, Generic[T], gc=False):
-    """A response with one resource."""
-
-    data: T
-
-
-class Listing(msgspec.Struct, Generic[T], gc=False):
-    """A response with a page of resources."""
-
-    data: list[T]
-    meta: Meta | None = None
-
-
-@functools.cache
-def _document_decoder(attributes: Any) -> Callable[[bytes], Any]:
-    kind: Any = Document[Resource[attributes]]
-    return msgspec.json.Decoder(kind).decode
-
-
-@functools.cache
-def _listing_decoder(attributes: Any) -> Callable[[bytes], Any]:
-    kind: Any = Listing[Resource[attributes]]
-    return msgspec.json.Decoder(kind).decode
-
-
-# Whole resources stay JSON, or are dicts if there is a NaN.
-_decode_raw_document: Final = msgspec.json.Decoder(Document[msgspec.Raw]).decode
-_convert_document: Final = functools.partial(msgspec.convert, type=Document[Any])
-_decode_raw_listing: Final = msgspec.json.Decoder(Listing[msgspec.Raw]).decode
-_convert_listing: Final = functools.partial(msgspec.convert, type=Listing[Any])
-
-
-@attrs.frozen(kw_only=True)
-class LazyPage(Generic[M]):
-    """A page of a listing, whose items are structured one by one, when they are needed.
-
-    Attributes:
-        items: the items: a `Resource`, JSON or a dict each.
-        numbers: the position of the page in its listing.
-        item_size: bytes of JSON per item, on average.
-        model: the model of the items.
-        converter: structures them.
-    """
-
-    items: list[Any] = attrs.field(repr=False)
-    numbers: PageNumbers
-    item_size: float
-    model: type[M]
-    converter: cattrs.Converter
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def ids(self) -> list[int | None]:
-        """The id of each item; None if it has none that can be read."""
-        return list(map(_id_of, self.items))
-
-    def structure(self, index: int) -> M:
-        """The model of an item.
-
-        Raises:
-            DecodeError: if the item is not what the API promises.
-        """
-        item = self.items[index]
-        try:
-            result = _structure(item, self.model, self.converter)
-            if not isinstance(item, Resource) and (expected := _id_of(item)) is not None:
-                _check_id(result, expected)  # only a user's hook may have changed it
-        except DecodeError as error:
-            wrong = _located(error, f"$.data[{index}]", _id_of(item))
-        else:
-            return result
-        raise wrong from wrong.__cause__
-
-
-@attrs.frozen
-class DecodedPage:
-    """A page of a listing, item by item.
-
-    Attributes:
-        items: the model of each item, or the `DecodeError` that it led to.
-        numbers: the position of the page in its listing.
-    """
-
-    items: list[Any]
-    numbers: PageNumbers
-
-    def page(self) -> Page[Any]:
-        """The page as its model.
-
-        Raises:
-            DecodeError: of the first item that is not what the API promises.
-        """
-        for item in self.items:
-            if isinstance(item, DecodeError):
-                raise item
-        return Page(items=tuple(self.items), **msgspec.structs.asdict(self.numbers))
-
-
-def decode(
-    body: bytes, model: type[M], converter: cattrs.Converter, *, expects: int | None = None
-) -> M:
-    """The model in a response with one resource.
+def structure(hook: Callable[[Any, Any], Any], resource: Any, model: Any) -> Any:
+    """Structure a resource by the hook that a converter has for its model.
 
     Args:
-        body: ``{"data": resource}`` as JSON.
-        model: the resource's model.
-        converter: structures it.
-        expects: the id that the resource must have.
-
-    Raises:
-        DecodeError: if the body is not what the API promises, or has another id or type.
-    """
-    path = "$"
-    try:
-        attributes = getattr(converter.get_structure_hook(model), "attributes", None)
-        resource = _decode_document(body, attributes)
-        path = "$.data"
-        result = _structure(resource, model, converter)
-        if expects is not None:
-            _check_id(result, expects)
-    except DecodeError as error:
-        wrong = _located(error, path, expects)
-    else:
-        return result
-    raise wrong from wrong.__cause__
-
-
-def _decode_document(body: bytes, attributes: Any) -> Any:
-    """A `Resource` with such attributes, or else a resource as JSON or a dict."""
-    if attributes is not None:
-        try:
-            check_depth(body)
-            return _document_decoder(attributes)(body).data
-        except PARSE_ERRORS:
-            pass  # structuring the resource individually tells what is wrong
-    return parse(body, _decode_raw_document, _convert_document).data
-
-
-def parse_page(body: bytes, model: type[M], converter: cattrs.Converter) -> LazyPage[M]:
-    """Parse a response with a page of resources, whose items are structured later.
-
-    Args:
-        body: the response.
-        model: the model of its items.
-        converter: structures them.
-
-    Raises:
-        DecodeError: if the body is not a listing, or all its items are of another type.
-    """
-    hook = converter.get_structure_hook(model)
-    to_msgspec = isinstance(hook, ResourceHook) and hook.attributes is not None
-    listing = _decode_listing(body, msgspec.Raw if to_msgspec else None)
-    items, meta = listing.data, listing.meta or Meta()
-    if isinstance(hook, ResourceHook) and items:
-        types = [found for _, found in map(_identity_of, items)]
-        if not any(found in (None, hook.type) for found in types):
-            said = f"Expected the type {hook.type!r} in a page of others"
-            raise DecodeError(said, path="$.data", mismatched=True)
-    return LazyPage(
-        numbers=meta.page or PageNumbers(),
-        item_size=len(body) / max(1, len(items)),
-        items=items,
-        model=model,
-        converter=converter,
-    )
-
-
-async def decode_page(body: bytes, model: type[Any], converter: cattrs.Converter) -> DecodedPage:
-    """The items of a response with a page of resources; one that is wrong spoils no other.
-
-    Lets other tasks run every `YIELD_EVERY_BYTES`.
-
-    Raises:
-        DecodeError: as `parse_page`.
-    """
-    page = parse_page(body, model, converter)
-    batch = 1 + int(YIELD_EVERY_BYTES / page.item_size)
-    items: list[Any] = []
-    for index in range(len(page)):
-        if index and index % batch == 0:
-            await asyncio.sleep(0)
-        try:
-            items.append(page.structure(index))
-        except DecodeError as error:
-            items.append(error)
-    return DecodedPage(items, page.numbers)
-
-
-def _decode_listing(body: bytes, attributes: Any) -> Any:
-    """A page, with each item as a `Resource` with such attributes, or else as JSON or a dict."""
-    if attributes is not None:
-        try:
-            listing = _listing_decoder(attributes)(body)
-            inner = sum(memoryview(item.attributes).nbytes for item in listing.data)
-            if len(body) - inner > 2 * MAX_DEPTH:  # attributes are checked as they are structured
-                check_depth(body)
-        except PARSE_ERRORS:
-            pass  # perhaps because of one item: each is structured individually
-        else:
-            return listing
-    try:
-        return parse(body, _decode_raw_listing, _convert_listing)
-    except DecodeError as error:
-        failure = _located(error, "$", None)
-    # What was cut short is better requested again.
-    if not failure.cut_short and len(body) <= MAX_SPLIT_BYTES:
-        outline, items = split_items(body)
-        try:
-            check_depth(outline)
-            listing = _decode_raw_listing(outline)
-        except PARSE_ERRORS:
-            raise failure from None
-        if len(items) == len(listing.data):
-            listing.data = [msgspec.Raw(item) for item in items]
-            return listing
-    raise failure
-
-
-def _structure(resource: Any, model: type[M], converter: cattrs.Converter) -> M:
-    """The model of a `Resource`, JSON or a dict.
+        hook: a `ResourceHook`, or a user's hook for the whole model, which takes a dict.
+        resource: a dict, JSON, or for a `ResourceHook` a `Resource`.
+        model: its model.
 
     Raises:
         DecodeError: with a path from the resource's root.
     """
-    if isinstance(resource, Resource):
-        try:
-            return converter.structure(resource, model)
-        except DecodeError:
-            raise
-        except Exception:  # noqa: BLE001
-            # A hook for the whole model takes a dict; it was registered after a page was parsed.
-            resource = _as_dict(resource)
-    elif isinstance(converter.get_structure_hook(model), ResourceHook):
-        return converter.structure(resource, model)
-    elif isinstance(resource, bytes | msgspec.Raw):
+    if isinstance(hook, ResourceHook):
+        return hook(resource)
+    if isinstance(resource, bytes | msgspec.Raw):
         resource = loads(bytes(resource))
     try:
-        return converter.structure(resource, model)
+        return hook(resource, model)
     except Exception as error:  # such a hook may raise anything
         raise DecodeError(_message_of(error)) from error
-
-
-def _as_dict(resource: Resource[Any]) -> dict[str, Any]:
-    return cast("dict[str, Any]", msgspec.json.decode(msgspec.json.encode(resource)))
-
-
-def _check_id(result: object, expected: int) -> None:
-    """Make sure that a model has the id expected; what a user's hook returns may have none."""
-    if (found := getattr(result, "id", expected)) != expected:
-        said = f"Expected id {expected}, got {found}"
-        raise DecodeError(said, path="$.id", mismatched=True)
-
-
-def _identity_of(item: object) -> tuple[object, object]:
-    """The id and the type of an item of a page, which may be anything; None if it has none."""
-    if isinstance(item, msgspec.Raw):
-        text = bytes(item)
-        try:
-            item = _decode_identity(text)
-        except PARSE_ERRORS:  # msgspec takes no NaN, and no half of a surrogate pair
-            try:
-                item = json.loads(text.decode(errors="replace"))
-            except (ValueError, RecursionError):
-                return None, None
-    if isinstance(item, Resource | _Identity):
-        return item.id, item.type
-    return (item.get("id"), item.get("type")) if isinstance(item, dict) else (None, None)
-
-
-def _id_of(item: object) -> int | None:
-    resource_id, _ = _identity_of(item)
-    try:
-        return _int_id(resource_id)
-    except DecodeError:
-        return None
-
-
-def _located(error: DecodeError, prefix: str, resource_id: int | None) -> DecodeError:
-    """The same error with a path from the response's root, and the id that was requested.
-
-    Raise it outside the handler of the first error, or ``from`` its own cause: an error that is
-    kept must not keep frames.
-    """
-    path = prefix + error.path.removeprefix("$")
-    about = "" if resource_id is None else f"in the response for id {resource_id}: "
-    located = DecodeError(
-        f"{about}{error.args[0]}, at {path}",
-        path=path,
-        resource_id=resource_id,
-        cut_short=error.cut_short and prefix == "$",  # what is around a resource was whole
-        mismatched=error.mismatched,
-    )
-    if error.__cause__ is not None:  # what a user's hook raised; errors are kept, its frames not
-        located.__cause__ = error.__cause__.with_traceback(None)
-    return located
 
 
 def _message_of(error: BaseException, kind: type[Any] | None = None) -> str:
@@ -799,7 +380,7 @@ def _raised_by_cattrs(error: BaseException) -> bool:
     return "cattrs" in frame.f_code.co_filename
 
 
-# Single resources
+# From and to models
 
 
 def to_dict(model: Any, *, converter: cattrs.Converter | None = None) -> dict[str, Any]:
@@ -832,8 +413,8 @@ def from_dict(resource: Any, model: type[M], *, converter: cattrs.Converter | No
         TypeError: if the model is not a resource, such as a single `Param`.
     """
     _resource_type(model)
-    converter = converter or _default_converter()
-    return _structure(resource, model, converter)
+    hook = (converter or _default_converter()).get_structure_hook(model)
+    return cast("M", structure(hook, resource, model))
 
 
 def from_json(text: str | bytes, model: type[M], *, converter: cattrs.Converter | None = None) -> M:

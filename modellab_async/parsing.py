@@ -1,4 +1,7 @@
-"""JSON from outside, which may be cut short, malformed, or hold ``NaN``; it knows no models."""
+"""JSON from outside, which may be cut short, malformed, or hold ``NaN``, and resources in it.
+
+It knows no models.
+"""
 
 from __future__ import annotations
 
@@ -152,3 +155,30 @@ def split_path(said: str) -> tuple[str, str]:
     """The reason in a message of msgspec's, and the path."""
     at = _PATH.search(said)
     return (said[: at.start()], at.group(1)) if at else (said, "$")
+
+
+class Resource(msgspec.Struct, gc=False):
+    """A resource in JSON whose attributes are still JSON."""
+
+    attributes: msgspec.Raw = msgspec.Raw(b"null")
+    id: Any = None
+    type: Any = None
+
+
+decode_resource: Final = msgspec.json.Decoder(Resource).decode
+
+
+def int_id(value: object) -> int:
+    """A resource's ``id``; documented as a string of digits, an integer is taken too."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    if isinstance(value, int) and value >= 0 and not isinstance(value, bool):
+        return value
+    raise DecodeError(f"Expected an id, got `{type(value).__name__}`", path="$.id")
+
+
+def text_id(value: object) -> str:
+    """The id of a directory or of a list of facets, which no request uses."""
+    if value is None or isinstance(value, str | int):
+        return "" if value is None else str(value)
+    raise DecodeError(f"Expected an id, got `{type(value).__name__}`", path="$.id")

@@ -18,7 +18,7 @@ from faultserver import listing, resource, run_body
 from payloads import hooked
 
 from modellab_async import DecodeError, StatusError, make_converter
-from modellab_async.converter import decode, decode_page
+from modellab_async.documents import decode, decode_page
 from modellab_async.endpoints import Call
 from modellab_async.models import (
     FacetKeys,

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from modellab_async import DecodeError, Run, make_converter
-from modellab_async.converter import DecodedPage, decode_page
+from modellab_async.documents import DecodedPage, decode_page
 
 REQUIRED: dict[str, Any] = {
     "name": "resnet",

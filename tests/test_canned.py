@@ -186,7 +186,7 @@ async def test_no_content_where_there_must_be_some(canned: aioresponses):
             '{"data": {"id": "7", "type": "runs", "attributes": {"name": 3}}}',
             "$.data.attributes.name",
         ),
-        ('{"data": {"id": "8", "type": "runs", "attributes": {}}}', "$.data.attributes"),
+        ('{"data": {"id": "8", "type": "runs", "attributes": {}}}', "$.data.id"),
         ("<html></html>", "$"),
     ],
     ids=["no object", "wrong type", "another run", "html"],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import math
 import pickle
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,12 +21,13 @@ from modellab_async import models
 from modellab_async.converter import (
     RESOURCE_TYPES,
     Converter,
-    decode,
     from_dict,
     from_json,
+    make_converter,
     to_dict,
     to_json,
 )
+from modellab_async.documents import decode
 from modellab_async.models import MetricSummary, Param, Project, Run, RunStatus, Tag
 
 NOON = datetime(2026, 5, 15, 12, tzinfo=UTC)
@@ -148,6 +151,20 @@ def test_text_of_any_kind(converter: Converter) -> None:
     assert from_json(to_json(run), Run) == run
 
 
+@pytest.mark.parametrize(
+    "value", ["adamw", "a },{ b", ',{"key":"x"', "},{", "[{", "é", "</", "a\0b"]
+)
+def test_params_however_they_are_written(converter: Converter, value: str) -> None:
+    """Params and tags are the same with white space between them or none, whatever they hold."""
+    pairs = [{"key": f"k{n}", "value": value} for n in range(3)]
+    spaced = body(params=pairs, tags=pairs)
+    compact = json.dumps(json.loads(spaced), separators=(",", ":"), ensure_ascii=False).encode()
+    for raw in (compact, spaced):
+        run = decode(raw, Run, converter)
+        assert run.params == tuple(Param(**pair) for pair in pairs)
+        assert run.tags == tuple(Tag(**pair) for pair in pairs)
+
+
 @pytest.mark.parametrize("value", ["7", 7, "007"])
 def test_own_ids(converter: Converter, value: object) -> None:
     """A resource's id is digits in a string, and a plain number is taken too."""
@@ -211,6 +228,38 @@ def test_only_resources_are_written() -> None:
         from_dict({}, Param)
     with pytest.raises(TypeError, match="this is dict"):
         to_json({})
+
+
+def test_memory_of_kept_runs() -> None:
+    """A kept run of production size, whose values all differ, takes four times its JSON."""
+    converter, count = make_converter(), 100
+    bodies = [production_run(number) for number in range(count)]
+    assert 7_500 < len(bodies[0]) < 11_000
+    decode(production_run(count), Run, converter)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        objects, (size, _) = len(gc.get_objects()), tracemalloc.get_traced_memory()
+        kept = [decode(raw, Run, converter) for raw in bodies]
+        gc.collect()
+        objects_after, (size_after, _) = len(gc.get_objects()), tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(kept) == count
+    assert (size_after - size) / count < 35_000
+    assert (objects_after - objects) / count < 145
+
+
+def production_run(number: int) -> bytes:
+    """A run of 113 params and 22 metrics."""
+    params = [{"key": f"model.p{n}", "value": f"value-{number:05}-{n}"} for n in range(113)]
+    numbers = ("latest", "max", "mean", "min")
+    metrics: list[dict[str, Any]] = [
+        {"key": f"metric_{n}", "count": 10_000, "first_step": 0, "last_step": 9_999 + number}
+        | dict.fromkeys(numbers, number + n + 0.123)
+        for n in range(22)
+    ]
+    return body(str(number), params=params, metric_summaries=metrics)
 
 
 text = st.text(st.characters(codec="utf-8"), max_size=20)

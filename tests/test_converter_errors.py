@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from payloads import REQUIRED, body, failure, hooked, open_page, resource
 
 from modellab_async import make_converter
-from modellab_async.converter import Converter, decode, from_dict, from_json
+from modellab_async.converter import Converter, from_dict, from_json
+from modellab_async.documents import decode
 from modellab_async.errors import DecodeError
 from modellab_async.models import Run
 from modellab_async.parsing import MAX_DEPTH
@@ -89,6 +90,7 @@ def test_a_resource_without_a_type(converter: Converter) -> None:
         ({"created_at": "2026-05-15T02:57:03"}, "created_at"),
         ({"params": {}}, "params"),
         ({"params": "ab"}, "params"),
+        ({"params": 7}, "params"),
         ({"tags": 7}, "tags"),
         ({"params": [{"key": "a", "value": "b"}, {"key": "a", "value": 1}]}, "params[1].value"),
         ({"tags": [{"key": None, "value": "b"}]}, "tags[0].key"),

@@ -25,7 +25,7 @@ from modellab_async import (
     models,
     to_dict,
 )
-from modellab_async.converter import decode
+from modellab_async.documents import decode
 from modellab_async.models import MetricSummary, Param, Run, RunStatus, Tag
 
 NOON = datetime(2026, 5, 15, 12, tzinfo=UTC)

@@ -13,14 +13,8 @@ from faultserver import listing
 from payloads import open_page, resource
 
 from modellab_async import models
-from modellab_async.converter import (
-    MAX_SPLIT_BYTES,
-    Converter,
-    decode,
-    decode_page,
-    make_converter,
-    parse_page,
-)
+from modellab_async.converter import Converter, make_converter
+from modellab_async.documents import MAX_SPLIT_BYTES, decode, decode_page, parse_page
 from modellab_async.errors import DecodeError
 from modellab_async.models import Run
 

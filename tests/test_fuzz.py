@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modellab_async import DecodeError, make_converter
-from modellab_async.converter import decode
+from modellab_async.documents import decode
 from modellab_async.ratelimit import RateLimit
 
 JSON = st.recursive(

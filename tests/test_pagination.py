@@ -22,7 +22,8 @@ from modellab_async import (
     RunStatus,
     ServerError,
 )
-from modellab_async.converter import decode_page, make_converter
+from modellab_async.converter import make_converter
+from modellab_async.documents import decode_page
 from modellab_async.endpoints import Call
 from modellab_async.limiter import AdaptiveLimiter
 from modellab_async.pagination import PAGES_AHEAD, Pager

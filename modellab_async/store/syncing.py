@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from modellab_async.bulk import Progress
     from modellab_async.client import ModelLabClient
-    from modellab_async.converter import DecodedPage
+    from modellab_async.documents import DecodedPage
     from modellab_async.models import RunFilter
 
     RunIds = Iterable[int | str] | AsyncIterable[int | str]
