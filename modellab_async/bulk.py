@@ -433,11 +433,13 @@ class BulkFetcher:
     async def _get(self, asked: Asked, on_retry: Callable[[], object] | None = None) -> None:
         position, given = asked
         try:
-            run = await self._send(endpoints.get_run(given, wait_for_quota=True), on_retry)
+            call = endpoints.get_run(given, wait_for_quota=True, unstructured=True)
+            page: LazyPage[Run] = await self._send(call, on_retry)
         except _ID_ERRORS as error:
             self._fail([asked], error)
         else:
-            self._deliver([(position, Outcome(given, run))])
+            pending = PendingOutcome(given, page, 0)
+            self._deliver([(position, pending.outcome() if self._keep_all else pending)])
 
     async def _list(
         self, asked: Sequence[Asked], *, on_retry: Callable[[], object]

@@ -31,7 +31,7 @@ from modellab_async.config import (
     resolve_site,
 )
 from modellab_async.converter import checked_converter, make_converter
-from modellab_async.documents import decode, decode_page, parse_page
+from modellab_async.documents import decode, decode_page, parse_document, parse_page
 from modellab_async.endpoints import Call
 from modellab_async.errors import (
     ClientClosedError,
@@ -270,8 +270,9 @@ class ModelLabClient(Closing):
 
         Returns:
             The model of the response; a `DecodedPage` if the call is ``paged``, and a `LazyPage` if
-            it is ``unstructured`` as well; ``bytes`` or a `Stream` of content; None if there is
-            none, or if a repeated DELETE finds that the first one has done its work.
+            it is ``unstructured``, with one item unless ``paged``; ``bytes`` or a `Stream` of
+            content; None if there is none, or if a repeated DELETE finds that the first one has
+            done its work.
 
         Raises:
             ModelLabError: one of this package's errors.
@@ -396,7 +397,11 @@ class ModelLabClient(Closing):
             raise DecodeError(said, resource_id=call.expects)
         try:
             if call.unstructured:
-                return parse_page(response.body, call.returns, self._converter)
+                if call.paged:
+                    return parse_page(response.body, call.returns, self._converter)
+                return parse_document(
+                    response.body, call.returns, self._converter, expects=call.expects
+                )
             if call.paged:
                 result: Any = await decode_page(response.body, call.returns, self._converter)
             else:

@@ -57,8 +57,8 @@ class Call:
         query: the query, percent-encoded, without ``?``.
         returns: the model of the response (of its items if ``paged``), or None for no content.
         paged: whether the response is a page of a listing.
-        unstructured: whether the items of a page are left as JSON, to be structured when needed;
-            ``one_of`` is not checked then.
+        unstructured: whether the resources of the response are left as JSON, to be structured when
+            needed; ``one_of`` is not checked then.
         idempotency: whether it may be repeated: see ``retry.RETRY_RULES``.
         expects: the id that the response must carry.
         one_of: the values that attributes of the response can have. A listing in which no item
@@ -140,7 +140,7 @@ def _shorten(text: str, length: int = 80) -> str:
     return text if len(text) <= length else text[:length] + "…"
 
 
-def get_run(run_id: object, *, wait_for_quota: bool = False) -> Call:
+def get_run(run_id: object, *, wait_for_quota: bool = False, unstructured: bool = False) -> Call:
     """``GET /runs/{run_id}``."""
     number = parse_id(run_id)
     return Call(
@@ -148,6 +148,7 @@ def get_run(run_id: object, *, wait_for_quota: bool = False) -> Call:
         "GET",
         f"/runs/{number}",
         returns=Run,
+        unstructured=unstructured,
         expects=number,
         wait_for_quota=wait_for_quota,
     )

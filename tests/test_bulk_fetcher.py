@@ -45,7 +45,7 @@ class Lab:
     """
 
     def __init__(self, answer: Answer | None = None) -> None:
-        self.answer = answer or (lambda ids, listed: runs(ids) if listed else make_run(id=ids[0]))
+        self.answer = answer or (lambda ids, listed: runs(ids))
         self.calls: list[Call] = []
         self.listed: list[list[int]] = []
         self.single: list[int] = []
@@ -80,7 +80,7 @@ class Lab:
 
 
 def runs(ids: Iterable[int], following: int | None = None) -> LazyPage[Run]:
-    """A page of a listing."""
+    """A response with these runs."""
     return page(*(resource(run_id) for run_id in ids), next_number=following)
 
 
@@ -188,7 +188,7 @@ async def test_after_which_errors_of_a_listing_single_requests_are_made(
     def answer(ids: list[int], listing: bool) -> Any:
         if listing:
             raise error
-        return make_run(id=ids[0])
+        return runs(ids)
 
     lab = Lab(answer)
     outcomes = [outcome async for outcome in lab.fetch([1, 2, 3])]
@@ -202,7 +202,7 @@ async def test_after_which_errors_of_a_listing_single_requests_are_made(
 @pytest.mark.parametrize("following", [0, 1])
 async def test_a_listing_whose_pages_do_not_advance_is_left(following: int):
     """The ids that it did not list are asked for individually."""
-    lab = Lab(lambda ids, listing: runs([1], following) if listing else make_run(id=ids[0]))
+    lab = Lab(lambda ids, listing: runs([1], following) if listing else runs(ids))
     outcomes = [outcome async for outcome in lab.fetch([1, 2, 3])]
     assert sorted(outcome.unwrap().id for outcome in outcomes) == [1, 2, 3]
     assert len(lab.listed) == 2
@@ -232,7 +232,7 @@ async def test_a_success_after_fifteen_refusals_keeps_the_credentials():
     def answer(ids: list[int], listing: bool) -> Any:
         if ids[0] < FIRST_REQUESTS:
             raise PermissionDeniedError("no", status=403, method="GET", url="https://lab.example")
-        return make_run(id=ids[0])
+        return runs(ids)
 
     outcomes = [o async for o in Lab(answer).fetch(range(1, 101), 1, route="single")]
     assert [o.run_id for o in outcomes if not o.ok] == [*range(1, FIRST_REQUESTS)]
@@ -267,7 +267,7 @@ async def test_a_listing_that_is_refused_is_not_asked_for_again():
     def answer(ids: list[int], listing: bool) -> Any:
         if listing:
             raise refusal(404)
-        return make_run(id=ids[0])
+        return runs(ids)
 
     lab = Lab(answer)
     outcomes = [outcome async for outcome in lab.fetch(range(1, 351), 1)]
@@ -279,7 +279,7 @@ async def test_a_listing_that_is_refused_is_not_asked_for_again():
 @pytest.mark.parametrize(("route", "listings"), [("auto", 1), ("batch", 3)])
 async def test_after_a_listing_of_other_runs_auto_asks_individually(route: Any, listings: int):
     """Batch asks again for what follows, and individually for what was not listed."""
-    lab = Lab(lambda ids, listing: runs([1_000]) if listing else make_run(id=ids[0]))
+    lab = Lab(lambda ids, listing: runs([1_000]) if listing else runs(ids))
     outcomes = [outcome async for outcome in lab.fetch(range(1, 251), 1, route=route)]
     assert sorted(outcome.unwrap().id for outcome in outcomes) == [*range(1, 251)]
     assert len(lab.listed) == listings
@@ -342,7 +342,7 @@ async def test_items_that_cannot_be_decoded_or_told_apart_are_asked_for_individu
     def answer(ids: list[int], listing: bool) -> Any:
         if listing:
             return page(resource(1), resource(2, duration="no number"), resource("no id"), 7)
-        return make_run(id=ids[0])
+        return runs(ids)
 
     lab = Lab(answer)
     outcomes = {outcome.run_id: outcome async for outcome in lab.fetch([1, 2, 2, 3], ordered=True)}
@@ -359,7 +359,7 @@ async def test_an_error_that_is_about_no_id_ends_the_fetch():
     def answer(ids: list[int], listing: bool) -> Any:
         if ids == [7]:
             raise RuntimeError("a bug")
-        return make_run(id=ids[0])
+        return runs(ids)
 
     lab = Lab(answer)
     lab.retried = {1, 2, 3}
@@ -427,6 +427,22 @@ async def test_a_hook_that_is_registered_while_outcomes_wait(kind: Any, hook: An
     assert names == ["otter"] * 3
     again = [outcome async for outcome in lab.fetch([1, 2, 3])]
     assert {outcome.unwrap().name for outcome in again} == {"OTTER"}
+
+
+@pytest.mark.parametrize("route", ["single", "batch"])
+async def test_runs_are_structured_when_their_outcomes_are_taken(route: Any):
+    """Until then they are JSON, however they were requested."""
+    structured: list[int] = []
+    converter = make_converter()
+    converter.register_structure_hook(Run, lambda value, _: structured.append(value["id"]))
+    lab = Lab(
+        lambda ids, listed: parse_page(listing(*[resource(each) for each in ids]), Run, converter)
+    )
+    async with lab.fetch([1, 2, 3], route=route, ordered=True) as outcomes:
+        await anext(outcomes)
+        await settled()
+        assert structured == [1]
+    assert lab.calls[0].unstructured
 
 
 async def test_a_hook_that_makes_another_run_of_a_page_is_an_error():

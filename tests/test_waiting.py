@@ -6,13 +6,13 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from itertools import accumulate, pairwise
 from typing import Any
 
 import attrs
 import pytest
 from conftest import FakeClock, client_for, eventually, settled
+from payloads import body
 
 from modellab_async import (
     AuthenticationError,
@@ -27,8 +27,10 @@ from modellab_async import (
     RunStatus,
     ServerError,
     WaitTimeoutError,
+    make_converter,
     waiting,
 )
+from modellab_async.documents import LazyPage, parse_document
 from modellab_async.endpoints import Call
 from modellab_async.limiter import AdaptiveLimiter
 from modellab_async.simulator import ABSENT, Fault, Simulator
@@ -369,19 +371,17 @@ async def test_a_shared_request_ends_with_the_last_who_needs_it(fake: FakeClock)
 
 async def test_a_slow_answer_after_the_deadline_is_the_last(fake: FakeClock):
     """There is no further look once time is up."""
-    answer = Run(
-        id=1, name="r", project_id=1, status=RunStatus.RUNNING, created_at=datetime.now(UTC)
-    )
+    page = parse_document(body("1", status="running"), Run, make_converter(), expects=1)
     asked: list[Call] = []
 
-    async def perform(call: Call, **_: Any) -> Run:
+    async def perform(call: Call, **_: Any) -> LazyPage[Run]:
         asked.append(call)
         fake.now += 5.0
-        return answer
+        return page
 
     with pytest.raises(WaitTimeoutError) as caught:
         await Poller(perform, 10, fake.clock()).wait(1, 3.0)
-    assert caught.value.run is answer
+    assert caught.value.run == page.structure(0)
     assert len(asked) == 1
 
 
