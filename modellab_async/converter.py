@@ -25,7 +25,7 @@ import cattrs
 import msgspec
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from modellab_async.errors import ConfigError, DecodeError
+from modellab_async.errors import ConfigError, DecodeError, detached
 from modellab_async.models import (
     FacetKeys,
     FacetValues,
@@ -354,7 +354,7 @@ class ResourceHook(Generic[M]):
     def _check_type(self, found: object) -> None:
         if found is not None and found != self.type:
             said = f"Expected the type {self.type!r}, got {found!r:.60}"
-            raise DecodeError(said, path="$.type", mismatched=True)
+            raise DecodeError(said, path="$.type", kind="mismatched")
 
 
 @functools.cache
@@ -642,7 +642,7 @@ def parse_page(body: bytes, model: type[M], converter: cattrs.Converter) -> Lazy
         types = [found for _, found in map(_identity_of, items)]
         if not any(found in (None, hook.type) for found in types):
             said = f"Expected the type {hook.type!r} in a page of others"
-            raise DecodeError(said, path="$.data", mismatched=True)
+            raise DecodeError(said, path="$.data", kind="mismatched")
     return LazyPage(
         numbers=meta.page or PageNumbers(),
         item_size=len(body) / max(1, len(items)),
@@ -690,7 +690,7 @@ def _decode_listing(body: bytes, attributes: Any) -> Any:
     except DecodeError as error:
         failure = _located(error, "$", None)
     # What was cut short is better requested again.
-    if not failure.cut_short and len(body) <= MAX_SPLIT_BYTES:
+    if failure.kind != "unreadable" and len(body) <= MAX_SPLIT_BYTES:
         outline, items = split_items(body)
         try:
             check_depth(outline)
@@ -735,7 +735,7 @@ def _check_id(result: object, expected: int) -> None:
     """Make sure that a model has the id expected; what a user's hook returns may have none."""
     if (found := getattr(result, "id", expected)) != expected:
         said = f"Expected id {expected}, got {found}"
-        raise DecodeError(said, path="$.id", mismatched=True)
+        raise DecodeError(said, path="$.id", kind="mismatched")
 
 
 def _identity_of(item: object) -> tuple[object, object]:
@@ -774,11 +774,11 @@ def _located(error: DecodeError, prefix: str, resource_id: int | None) -> Decode
         f"{about}{error.args[0]}, at {path}",
         path=path,
         resource_id=resource_id,
-        cut_short=error.cut_short and prefix == "$",  # what is around a resource was whole
-        mismatched=error.mismatched,
+        # What is around a resource was whole.
+        kind="final" if error.kind == "unreadable" and prefix != "$" else error.kind,
     )
     if error.__cause__ is not None:  # what a user's hook raised; errors are kept, its frames not
-        located.__cause__ = error.__cause__.with_traceback(None)
+        located.__cause__ = detached(error.__cause__)
     return located
 
 

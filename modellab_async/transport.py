@@ -26,11 +26,13 @@ from modellab_async.errors import (
     ClientClosedError,
     ConfigError,
     DecodeError,
+    FailureKind,
     ModelLabError,
     RequestTimeoutError,
     TransportError,
+    detached,
 )
-from modellab_async.responses import Response
+from modellab_async.responses import Response, shorten_ids
 from modellab_async.stats import Counters
 
 USER_AGENT: Final = (
@@ -90,8 +92,9 @@ class Transport:
 
     Attributes:
         origin: scheme, host and port of the base URL.
-        root: what the URL of every call begins with.
         host: the base URL's host, and the proxy, for the messages of errors.
+        redact: removes secrets from a text.
+        credentials_kind: what the credentials are, such as ``key pair``.
     """
 
     def __init__(
@@ -105,14 +108,16 @@ class Transport:
         ssl: SSLContext | aiohttp.Fingerprint | bool | None,
         max_body_bytes: int,
     ) -> None:
-        self.root: str = str(base_url).rstrip("/") + API_PREFIX
+        self._root = str(base_url).rstrip("/") + API_PREFIX
         self.origin: str = str(base_url.origin())
         self._base = base_url
         self._prefix = base_url.raw_path.rstrip("/") + API_PREFIX
         through = f" through the proxy {proxy.host_port_subcomponent}" if proxy else ""
         self.host: str = f"{base_url.host_port_subcomponent}{through}"
+        self.redact: Callable[[str], str] = credentials.redact
+        self.credentials_kind: str = credentials.kind
         self._credentials = credentials
-        self._asks_for_token = credentials.changes
+        self._has_token_function = credentials.changes
         self._counters = counters
         self._session = session
         self._owned = session is None
@@ -135,9 +140,9 @@ class Transport:
         }
         self._headers_sent = None if self._shares_headers else self._headers
 
-    def url(self, call: Call) -> str:
-        """The URL that a call is sent to."""
-        return f"{self.root}{call.path}?{call.query}" if call.query else self.root + call.path
+    def shown_url(self, call: Call) -> str:
+        """The URL of a call for people to read: without secrets, and with few of many ids."""
+        return self._root + self.redact(shorten_ids(_target(call)))
 
     def check_usable(self) -> None:
         """Make sure that requests can be sent from here and now.
@@ -162,9 +167,9 @@ class Transport:
         """Make one attempt; read the whole response, unless it is a success of a streamed call.
 
         Args:
-            call: what to ask.
+            call: the call.
             timeout: seconds for connecting, headers and body together, unless it is streamed.
-            silence: seconds without data after which a streamed body is given up.
+            silence: seconds without data after which reading a streamed body fails.
 
         Raises:
             RequestTimeoutError: if that was not enough.
@@ -180,7 +185,7 @@ class Transport:
             async with limit:
                 self._timeouts.add(limit)
                 headers = self._headers_sent
-                if self._asks_for_token:
+                if self._has_token_function:
                     headers = {**(headers or {}), **await self._token()}
                     self.check_usable()
                 if call.headers:
@@ -193,20 +198,23 @@ class Transport:
                     self._streams.add(stream)
                     return Response(response.status, response.headers, b""), stream
                 body = await self._read(response)
-                if _asks_for_identity(call) and (
-                    coded := _Decompressor.of(response.headers, self.host)
+                if _requests_identity(call) and (
+                    decompressor := _Decompressor.of(response.headers, self.host)
                 ):
-                    body = b"".join(coded.feed(body, self._max_body_bytes))
-                    coded.check_end()
+                    body = b"".join(decompressor.feed(body, self._max_body_bytes))
+                    decompressor.check_end()
             return Response(response.status, response.headers, body), None
+        # Our own errors first: `RequestTimeoutError` is an OSError, too. Then aiohttp's and the
+        # socket's, among which is the TimeoutError of `limit`. aiohttp says by a RuntimeError that
+        # its session is closed. A DecodeError or ConfigError, from this module, passes as it is.
         except TransportError as error:
-            failure = error.with_traceback(None)  # from _send_once, through aiohttp's frames
+            failure = detached(error)  # from _send_once, through aiohttp's frames
         except (aiohttp.ClientError, OSError) as error:
             failure = self.translate(error, timeout)
             if not sent:
                 failure = RequestTimeoutError(
                     f"the function given as bearer_token returned no token within {timeout:.3g} s",
-                    answer_lost=False,
+                    kind="not_sent",
                 )
         except RuntimeError:
             if self._session is None or not self._session.closed:
@@ -216,7 +224,7 @@ class Transport:
             self._timeouts.discard(limit)
             if response is not None and stream is None:
                 response.release()
-        if self._closed and self._owned:
+        if self._closed and self._owned:  # closing ends attempts by an error of whichever kind
             failure = ClientClosedError("this client was closed while the call was under way")
         raise failure  # outside the handler: aiohttp's errors hold the request's headers
 
@@ -231,7 +239,7 @@ class Transport:
             protocol.close()
 
     def forget(self, stream: Stream) -> None:
-        """A stream was closed."""
+        """Forget a stream that was closed."""
         self._streams.discard(stream)
 
     def received(self, size: int) -> None:
@@ -250,14 +258,14 @@ class Transport:
             if self._session is not None:
                 await self._session.close()
 
-    def _address(self, call: Call) -> URL:
-        """As :meth:`url`, for aiohttp; a path on a known root is ten times cheaper than a parse."""
+    def _url(self, call: Call) -> URL:
+        """The URL of a call; to replace a path is ten times cheaper than to parse a URL."""
         if call.query:
-            return URL(self.url(call), encoded=True)
+            return URL(self._root + _target(call), encoded=True)
         return self._base.with_path(self._prefix + call.path, encoded=True)
 
     async def _token(self) -> dict[str, str]:
-        """Ask the user's function for a token."""
+        """Get a token from the user's function."""
         task = asyncio.current_task()
         try:
             return await self._credentials.current_headers()
@@ -286,14 +294,14 @@ class Transport:
             )
         return self._session.request(
             call.method,
-            self._address(call),
+            self._url(call),
             headers=headers,
             timeout=_NO_TIMEOUT,
             proxy=self._proxy,
             ssl=self._ssl,
             middlewares=self._middlewares,
             raise_for_status=False,
-            auto_decompress=not _asks_for_identity(call),
+            auto_decompress=not _requests_identity(call),
             allow_redirects=False,  # a redirect could carry the keys to another host
         )
 
@@ -334,23 +342,23 @@ class Transport:
 
     def translate(self, error: Exception, timeout: float) -> TransportError:
         """An error of aiohttp's as ours, naming host and cause."""
-        said = f"{type(error).__name__}: {error}".removesuffix(": ")
-        cause = _USERINFO.sub("://***@", self._credentials.redact(said))[:300]
+        original = f"{type(error).__name__}: {error}".removesuffix(": ")
+        cause = _USERINFO.sub("://***@", self.redact(original))[:300]
         host = self.host
-        message, kind = f"the connection to {host} was lost", TransportError
-        never_sent = permanent = unresolved = False
+        message, error_type = f"the connection to {host} was lost", TransportError
+        kind: FailureKind = "lost"
         match error:
             case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-                message, never_sent, permanent = f"no trusted connection to {host}", True, True
+                message, kind = f"no trusted connection to {host}", "final"
             case aiohttp.ClientConnectorDNSError():
-                message, never_sent, unresolved = f"no connection to {host}", True, True
+                message, kind = f"no connection to {host}", "unresolved"
             case aiohttp.ClientConnectorError():
-                message, never_sent = f"no connection to {host}", True
+                message, kind = f"no connection to {host}", "not_sent"
             case aiohttp.ClientHttpProxyError(status=status):
-                message, never_sent = f"the proxy did not connect to {host}", True
-                permanent = status in {401, 403, 407}
+                message = f"the proxy did not connect to {host}"
+                kind = "final" if status in {401, 403, 407} else "not_sent"
             case TimeoutError():
-                kind = RequestTimeoutError
+                error_type = RequestTimeoutError
                 message = f"no complete response from {host} within {timeout:.3g} s"
             case aiohttp.ClientPayloadError():
                 message = f"the response from {host} was cut short"
@@ -358,40 +366,39 @@ class Transport:
                 message = f"the response from {host} is not HTTP"
             case _:
                 pass
-        return kind(
-            f"{message} ({cause})",
-            answer_lost=not never_sent,
-            permanent=permanent,
-            unresolved=unresolved,
-        )
+        return error_type(f"{message} ({cause})", kind=kind)
 
 
-def _asks_for_identity(call: Call) -> bool:
+def _target(call: Call) -> str:
+    return f"{call.path}?{call.query}" if call.query else call.path
+
+
+def _requests_identity(call: Call) -> bool:
     return call.headers is not None and hdrs.ACCEPT_ENCODING in call.headers
 
 
 class _Decompressor:
-    """Decompresses a body that arrives compressed although it was asked for as it is stored.
+    """Decompresses a body that arrives compressed although it was requested as it is stored.
 
     aiohttp would do so as well, but would not notice that compressed data is cut short.
     """
 
     def __init__(self, coding: str, host: str) -> None:
         if coding not in _WINDOW_BITS:
-            said = f"the response from {host} has the content coding {coding[:20]!r}"
-            raise TransportError(said, permanent=True)
+            message = f"the response from {host} has the content coding {coding[:20]!r}"
+            raise TransportError(message, kind="final")
         self._host = host
         self._window_bits = _WINDOW_BITS[coding]
         self._decompress = zlib.decompressobj(self._window_bits)
 
     @classmethod
     def of(cls, headers: Mapping[str, str], host: str) -> Self | None:
-        """The one that a response needs, if any."""
+        """The decompressor that a response needs, if any."""
         coding = headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
         return None if coding in {"", "identity"} else cls(coding, host)
 
     def feed(self, data: bytes, limit: float = math.inf) -> Iterator[bytes]:
-        """What some more data decompresses to, about a megabyte at a time."""
+        """Decompress some more data, about a megabyte at a time."""
         size = 0
         while data:
             if self._decompress.eof:  # gzip data can have several members (RFC 1952, section 2.2)
@@ -412,7 +419,7 @@ class _Decompressor:
             data = self._decompress.unconsumed_tail or self._decompress.unused_data
 
     def check_end(self) -> None:
-        """Make sure that the data has come to its end."""
+        """Make sure that the data is complete."""
         if not self._decompress.eof:
             raise TransportError(
                 f"the response from {self._host} was cut short: its compressed data ends early"
