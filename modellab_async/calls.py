@@ -42,6 +42,7 @@ class Perform(Protocol):
         self, call: Call, /, *, on_retry: Callable[[], object] | None = None
     ) -> Awaitable[Any]:
         """Send a call; see `Caller.perform`."""
+        ...
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -92,8 +93,8 @@ class Caller:
     async def _send(self, state: CallState) -> Any:
         """Make attempts until one succeeds or its failure is final.
 
-        The first attempt is made outside tenacity, which would take a third more CPU for each call
-        (``tenacity`` in benchmarks/footprint.py). If it fails, that is tenacity's first outcome.
+        The first attempt is made outside tenacity, inside which a call costs a third more CPU
+        (benchmarks/first_attempt.py). If it fails, that is tenacity's first outcome.
         """
         __tracebackhide__ = True  # in pytest and IPython
         self.counters.calls += 1

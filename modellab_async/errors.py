@@ -201,8 +201,8 @@ class BulkError(ModelLabError):
     """Some of many items failed; nothing that was fetched is thrown away.
 
     Attributes:
-        runs: every run fetched, by the id as it was given.
-        errors: every failure, by the id as it was given.
+        runs: every run fetched, by the id as it was passed.
+        errors: every failure, by the id as it was passed.
     """
 
     def __init__(
@@ -255,7 +255,7 @@ class StatusError(CallError):
         method: the request's method.
         url: the request's address, without secrets; a long list of ids is shortened.
         body: the first 2 KB of the response's body, as text.
-        retry_after: seconds that the server asked to wait before the next attempt, or None.
+        retry_after: seconds to wait before the next attempt, by the server, or None.
     """
 
     def __init__(
@@ -305,7 +305,7 @@ class RateLimitedError(StatusError):
     used up for longer than the call may wait: its ``stopped_by`` is then ``quota``.
 
     Attributes:
-        rate_limit: what the server said about the limit, or None.
+        rate_limit: the limit as the server described it, or None.
     """
 
     rate_limit: RateLimit | None = None

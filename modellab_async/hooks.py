@@ -109,8 +109,8 @@ class WaitInfo(_Event):
         seconds: how long it waited.
         for_quota: whether the server's quota was used up meanwhile; else it waited for a slot
             within ``max_concurrency``.
-        rate_limit: what the server last said about that quota; None if it said nothing, or if the
-            wait was not for quota.
+        rate_limit: that quota as the server last described it; None if it did not, or if the wait
+            was not for quota.
     """
 
     started: float
@@ -125,7 +125,7 @@ class PauseInfo:
 
     Attributes:
         operation: the operation that waits, such as ``runs.list``.
-        rate_limit: what the server last said about the limit; None if it said nothing.
+        rate_limit: the limit as the server last described it; None if it did not.
         seconds: how long the pause lasts.
         until: its end, in seconds since the epoch.
     """

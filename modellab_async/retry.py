@@ -32,7 +32,7 @@ from modellab_async.errors import (
 from modellab_async.hooks import CallObserver
 
 LOOKUP_ATTEMPTS: Final = 3
-"""Attempts, at most, for a host name that does not resolve."""
+"""The maximum of attempts for a host name that does not resolve."""
 
 
 # --- The policy
@@ -142,7 +142,7 @@ class RetryBudget:
     """What all calls of one client may still repeat, so that an outage is not multiplied.
 
     Back-off spreads the repeats of one call; the budget bounds those of all calls together. While
-    the server answers, successes fund the repeats. While it answers nothing, only what has
+    the server answers, successes fund the repeats. While it does not respond, only what has
     accumulated is spent, then about one repeat a second, and the server sees hardly more requests
     than calls. docs/explanation/retries-and-limits.md says where the constants come from.
 

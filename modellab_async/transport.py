@@ -59,7 +59,7 @@ _connection: ContextVar[ResponseHandler | None] = ContextVar("_connection", defa
 class _Connector(aiohttp.TCPConnector):
     """Discards kept connections on which data arrived while no response was due.
 
-    aiohttp would take an unsolicited response on an idle connection for the answer to the next
+    aiohttp would take an unsolicited response on an idle connection for the one to the next
     request.
     """
 
@@ -82,7 +82,7 @@ class Transport:
     """Sends calls to one base URL, with one set of credentials.
 
     Args:
-        base_url: scheme, host and perhaps a path that the API's own is below.
+        base_url: scheme, host and perhaps a path, below which the API's is.
         credentials: the keys or the token.
         counters: where attempts and bytes are counted.
         session: the user's; if None, one is made when first needed, and closed at the end.

@@ -1,7 +1,8 @@
 """Waiting until runs end: they are polled at growing intervals, shared by all waits of a client.
 
-A poll that is due includes the runs of every other one that is at least half-way there, so that any
-number of waits costs one listing call per 100 runs, and waits that began together stay in step.
+A poll that is due includes the runs of every other one whose pause is at least half over. Any
+number of waits thus costs one listing call per 100 runs, and waits that began together stay in
+step.
 """
 
 from __future__ import annotations
