@@ -86,7 +86,7 @@ class Caller:
             call,
             transport.shown_url(call),
             clock=self.clock,
-            redact=transport.redact,
+            redact=transport.credentials.redact,
         )
         return self._send_observed(state, state.observer)
 
@@ -214,7 +214,11 @@ class Caller:
         except QuotaExhaustedError as error:
             transport = self.transport
             refusal: CallError = quota_error(
-                call, transport.shown_url(call), error.rate_limit, error.seconds, transport.redact
+                call,
+                transport.shown_url(call),
+                error.rate_limit,
+                error.seconds,
+                transport.credentials.redact,
             )
         except TimeoutError:
             assert failure is not None  # only a retry can be late
@@ -248,7 +252,7 @@ class Caller:
             transport.shown_url(call),
             response,
             rate_limit,
-            transport.redact,
+            transport.credentials.redact,
             now=self.clock.time,
         )
         self.counters.rate_limited += error.kind == "rate_limited"

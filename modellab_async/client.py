@@ -250,7 +250,7 @@ class ModelLabClient(Closing):
         if "_caller" not in vars(self):  # as seen in the traceback of a ConfigError
             return "<ModelLabClient (not set up)>"
         transport = self._caller.transport
-        return f"<ModelLabClient {transport.origin} ({transport.credentials_kind})>"
+        return f"<ModelLabClient {transport.address.base.origin()} ({transport.credentials.kind})>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client is not pickled; make one in the process that uses it")

@@ -15,6 +15,7 @@ from ssl import SSLContext
 from typing import Final, Self
 
 import aiohttp
+import attrs
 from aiohttp import hdrs
 from aiohttp.client_proto import ResponseHandler
 from yarl import URL
@@ -78,6 +79,40 @@ class _Connector(aiohttp.TCPConnector):
             connection.close()
 
 
+@attrs.frozen(repr=False)  # a path may hold what should not be shown
+class Address:
+    """Where the API is.
+
+    Attributes:
+        base: the base URL.
+        root: what the URL of every call begins with.
+        path: the path of ``root``.
+        host: the host of the base URL, and the proxy, for the messages of errors.
+    """
+
+    base: URL
+    root: str
+    path: str
+    host: str
+
+    @classmethod
+    def of(cls, base: URL, proxy: URL | None) -> Self:
+        """The address below a base URL."""
+        through = f" through the proxy {proxy.host_port_subcomponent}" if proxy else ""
+        return cls(
+            base,
+            str(base).rstrip("/") + API_PREFIX,
+            base.raw_path.rstrip("/") + API_PREFIX,
+            f"{base.host_port_subcomponent}{through}",
+        )
+
+    def url(self, call: Call) -> URL:
+        """The URL of a call; to replace a path is ten times cheaper than to parse a URL."""
+        if call.query:
+            return URL(self.root + _target(call), encoded=True)
+        return self.base.with_path(self.path + call.path, encoded=True)
+
+
 class Transport:
     """Sends calls to one base URL, with one set of credentials.
 
@@ -91,10 +126,8 @@ class Transport:
         max_body_bytes: the largest response that is read into memory, decompressed.
 
     Attributes:
-        origin: scheme, host and port of the base URL.
-        host: the base URL's host, and the proxy, for the messages of errors.
-        redact: removes secrets from a text.
-        credentials_kind: what the credentials are, such as ``key pair``.
+        address: where the API is.
+        credentials: the keys or the token.
     """
 
     def __init__(
@@ -108,22 +141,14 @@ class Transport:
         ssl: SSLContext | aiohttp.Fingerprint | bool | None,
         max_body_bytes: int,
     ) -> None:
-        self._root = str(base_url).rstrip("/") + API_PREFIX
-        self.origin: str = str(base_url.origin())
-        self._base = base_url
-        self._prefix = base_url.raw_path.rstrip("/") + API_PREFIX
-        through = f" through the proxy {proxy.host_port_subcomponent}" if proxy else ""
-        self.host: str = f"{base_url.host_port_subcomponent}{through}"
-        self.redact: Callable[[str], str] = credentials.redact
-        self.credentials_kind: str = credentials.kind
-        self._credentials = credentials
-        self._has_token_function = credentials.changes
+        self.address: Address = Address.of(base_url, proxy)
+        self.credentials: Credentials = credentials
         self._counters = counters
         self._session = session
         self._owned = session is None
         # A session's own headers need no merging, which is not free; but aiohttp shows them to a
         # proxy too, which must not see the keys.
-        self._shares_headers = session is None and proxy is None
+        shares_headers = session is None and proxy is None
         self._max_body_bytes = max_body_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -138,11 +163,11 @@ class Transport:
             hdrs.USER_AGENT: USER_AGENT,
             **credentials.headers(),
         }
-        self._headers_sent = None if self._shares_headers else self._headers
+        self._headers_sent = None if shares_headers else self._headers
 
     def shown_url(self, call: Call) -> str:
         """The URL of a call for people to read: without secrets, and with few of many ids."""
-        return self._root + self.redact(shorten_ids(_target(call)))
+        return self.address.root + self.credentials.redact(shorten_ids(_target(call)))
 
     def check_usable(self) -> None:
         """Make sure that requests can be sent from here and now.
@@ -185,7 +210,7 @@ class Transport:
             async with limit:
                 self._timeouts.add(limit)
                 headers = self._headers_sent
-                if self._has_token_function:
+                if self.credentials.changes:
                     headers = {**(headers or {}), **await self._token()}
                     self.check_usable()
                 if call.headers:
@@ -199,7 +224,7 @@ class Transport:
                     return Response(response.status, response.headers, b""), stream
                 body = await self._read(response)
                 if _requests_identity(call) and (
-                    decompressor := _Decompressor.of(response.headers, self.host)
+                    decompressor := _Decompressor.of(response.headers, self.address.host)
                 ):
                     body = b"".join(decompressor.feed(body, self._max_body_bytes))
                     decompressor.check_end()
@@ -258,17 +283,11 @@ class Transport:
             if self._session is not None:
                 await self._session.close()
 
-    def _url(self, call: Call) -> URL:
-        """The URL of a call; to replace a path is ten times cheaper than to parse a URL."""
-        if call.query:
-            return URL(self._root + _target(call), encoded=True)
-        return self._base.with_path(self._prefix + call.path, encoded=True)
-
     async def _token(self) -> dict[str, str]:
         """Get a token from the user's function."""
         task = asyncio.current_task()
         try:
-            return await self._credentials.current_headers()
+            return await self.credentials.current_headers()
         except (ConfigError, TimeoutError):
             raise
         except asyncio.CancelledError as error:
@@ -290,11 +309,11 @@ class Transport:
                 # The limiter bounds what is in flight; a second queue would only hide it.
                 connector=_Connector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers if self._shares_headers else None,
+                headers=self._headers if self._headers_sent is None else None,
             )
         return self._session.request(
             call.method,
-            self._url(call),
+            self.address.url(call),
             headers=headers,
             timeout=_NO_TIMEOUT,
             proxy=self._proxy,
@@ -334,8 +353,9 @@ class Transport:
                 if response.status >= 300:
                     break  # what an error says is in its beginning
                 raise DecodeError(
-                    f"the response from {self.host} is larger than {self._max_body_bytes} bytes;"
-                    " raise max_body_bytes if that is right, or stream it"
+                    f"the response from {self.address.host} is larger than"
+                    f" {self._max_body_bytes} bytes; raise max_body_bytes if that is right,"
+                    " or stream it"
                 )
         self.received(size)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -343,8 +363,8 @@ class Transport:
     def translate(self, error: Exception, timeout: float) -> TransportError:
         """An error of aiohttp's as ours, naming host and cause."""
         original = f"{type(error).__name__}: {error}".removesuffix(": ")
-        cause = _USERINFO.sub("://***@", self.redact(original))[:300]
-        host = self.host
+        cause = _USERINFO.sub("://***@", self.credentials.redact(original))[:300]
+        host = self.address.host
         message, error_type = f"the connection to {host} was lost", TransportError
         kind: FailureKind = "lost"
         match error:
@@ -446,7 +466,7 @@ class Stream:
         self._timeout = timeout
         self._on_close: list[Callable[[Exception | None], None]] = []
         self._aborted: Exception | None = None
-        self._decompressor = _Decompressor.of(response.headers, transport.host)
+        self._decompressor = _Decompressor.of(response.headers, transport.address.host)
         self._parts: Iterator[bytes] = iter(())
 
     def on_close(self, callback: Callable[[Exception | None], None]) -> None:

@@ -295,7 +295,7 @@ async def test_downloads_of_one_client_share_the_limit_of_streams(tmp_path):
         response = web.StreamResponse(headers={"Content-Length": "2"})
         await response.prepare(request)
         await response.write(b"a")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
         await response.write(b"b")
         open_now -= 1
         return response
