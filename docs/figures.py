@@ -69,7 +69,7 @@ def architecture() -> str:
         arrow((180, 89), (228, 89)),
         box(230, 64, 170, "pure", "endpoints.py", "builds a Call"),
         arrow((400, 89), (448, 89)),
-        box(450, 64, 190, "client", "client.py", "perform(call)"),
+        box(450, 64, 190, "call", "calls.py", "Caller.perform(call)"),
         '<rect x="20" y="150" width="820" height="178" rx="6" class="frame"/>',
         text(760, 170, "one attempt", "small"),
         arrow((545, 114), (545, 134), (108, 134), (108, 182)),

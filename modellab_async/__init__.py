@@ -9,22 +9,6 @@ Example:
     ```
 """
 
-# The modules by layer, lowest first; a module imports only from its own layer and lower ones:
-#   display, notebook, pydantic_schema          how values are shown, and their pydantic schemas
-#   models, errors                              the API's resources and failures
-#   clock, closing, collector, stats, idset     helpers that all layers share
-#   comparison, frames, run_list                pure: runs side by side, as tables, and in a list
-#   ratelimit, config, endpoints, responses     pure: settings, HTTP, the operations
-#   parsing, converter, documents               pure: JSON to models and back
-#   hooks                                       events of calls, for observers
-#   limiter, retry, transport                   one request: admission, repeats, HTTP
-#   bulk, pagination, waiting, downloads        many requests as one piece of work
-#   resources, client                           the public API
-#   store, export, raydata                      runs as databases, files and datasets
-#   otel                                        calls as spans and metrics
-#   speed                                       uvloop and isal, opt-in
-#   cli, simulator                              on top; the simulator imports nothing of the package
-
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -49,6 +33,7 @@ if TYPE_CHECKING:
         AuthenticationError,
         BadRequestError,
         BulkError,
+        CallError,
         ClientClosedError,
         ConfigError,
         DecodeError,
@@ -110,6 +95,7 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "BulkError",
+    "CallError",
     "CallInfo",
     "ClientClosedError",
     "Clock",
@@ -193,6 +179,7 @@ _MODULES = {
         "AuthenticationError",
         "BadRequestError",
         "BulkError",
+        "CallError",
         "ClientClosedError",
         "ConfigError",
         "DecodeError",

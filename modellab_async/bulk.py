@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
-    Awaitable,
     Callable,
     Coroutine,
     Iterable,
@@ -25,6 +24,7 @@ from typing import Any, Final, Literal
 import attrs
 
 from modellab_async import endpoints
+from modellab_async.calls import Perform
 from modellab_async.closing import BackgroundIterator
 from modellab_async.documents import YIELD_EVERY_BYTES, LazyPage
 from modellab_async.endpoints import MAX_PAGE_SIZE, Call, parse_id
@@ -39,14 +39,12 @@ from modellab_async.errors import (
     PermissionDeniedError,
     StatusError,
     TransportError,
+    detached,
 )
 from modellab_async.models import Run, RunFilter
 from modellab_async.notebook import render
 from modellab_async.pydantic_schema import PydanticModel
 from modellab_async.run_list import RunList
-
-Perform = Callable[..., Awaitable[Any]]
-"""Sends a call: `ModelLabClient.perform`, or a test double."""
 
 Progress = Callable[[int, int | None], object]
 Route = Literal["auto", "batch", "single"]
@@ -129,9 +127,8 @@ class PendingOutcome:
         try:
             return Outcome(self.run_id, self.page.structure(self.index))
         except DecodeError as error:
-            # The frames of whoever takes the outcome, which may handle an error meanwhile.
-            for kept in filter(None, (error, error.__cause__)):
-                kept.__traceback__ = kept.__context__ = None
+            for part in filter(None, (error, error.__cause__)):
+                detached(part).__context__ = None  # what the taker of the outcome was handling
             return Outcome(self.run_id, error=error)
 
 
@@ -564,7 +561,7 @@ class BulkFetcher:
 
     def _fail(self, asked: Iterable[Asked], error: ModelLabError) -> None:
         """Deliver an error as the outcome of ids."""
-        error.__traceback__ = None  # a million kept errors must not keep a million frames
+        error = detached(error)
         self._deliver([(position, Outcome(given, error=error)) for position, given in asked])
 
     def _deliver(self, outcomes: Sequence[tuple[int, Outcome | PendingOutcome]]) -> None:

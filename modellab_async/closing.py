@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from modellab_async.errors import ModelLabError
+from modellab_async.errors import ModelLabError, detached
 
 T = TypeVar("T")
 
@@ -68,8 +68,7 @@ class BackgroundIterator(Closing, AsyncIterator[T]):
         try:
             return await self._take()
         except ModelLabError as error:
-            # Without the frames below this one: the message says what failed.
-            raise error.with_traceback(None)  # noqa: B904  # it is the same error
+            raise detached(error)  # noqa: B904  # it is the same error
         except asyncio.CancelledError:
             # The traceback holds this frame, and those of the caller that may hold the iterator;
             # a cancelled task holds the traceback. Neither must keep the work running.

@@ -256,7 +256,7 @@ class ResourceHook(Generic[M]):
         """Raise a DecodeError for the ``type`` of another kind of resource; it may be absent."""
         if found is not None and found != self.type:
             message = f"Expected the type {self.type!r}, got {found!r:.60}"
-            raise DecodeError(message, path="$.type", mismatched=True)
+            raise DecodeError(message, path="$.type", kind="mismatched")
 
     def _from_resource(self, resource: Resource) -> M:
         self.check_type(resource.type)

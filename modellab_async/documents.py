@@ -18,7 +18,7 @@ import cattrs
 import msgspec
 
 from modellab_async.converter import ResourceHook, structure
-from modellab_async.errors import DecodeError
+from modellab_async.errors import DecodeError, detached
 from modellab_async.models import Page
 from modellab_async.parsing import (
     MAX_DEPTH,
@@ -240,7 +240,7 @@ def parse_page(body: bytes, model: type[M], converter: cattrs.Converter) -> Lazy
         types = (resource_type for _, resource_type in map(_identity_of, items))
         if not any(each in (None, hook.type) for each in types):
             message = f"Expected the type {hook.type!r} in a page of others"
-            raise DecodeError(message, path="$.data", mismatched=True)
+            raise DecodeError(message, path="$.data", kind="mismatched")
     return LazyPage(
         items=items,
         numbers=meta.page or PageNumbers(),
@@ -277,7 +277,7 @@ def _parse_listing(body: bytes, hook: object) -> Any:
     except DecodeError as error:
         failure = _located(error, "$", None)
     # What was cut short is better requested again.
-    if not failure.cut_short and len(body) <= MAX_SPLIT_BYTES:
+    if failure.kind != "unreadable" and len(body) <= MAX_SPLIT_BYTES:
         outline, items = split_items(body)
         try:
             check_depth(outline)
@@ -317,7 +317,7 @@ def _check_id(resource_id: object, expected: int | None) -> None:
     """Raise a DecodeError if both ids are known and differ."""
     if resource_id is not None and expected is not None and resource_id != expected:
         message = f"Expected id {expected}, got {resource_id}"
-        raise DecodeError(message, path="$.id", mismatched=True)
+        raise DecodeError(message, path="$.id", kind="mismatched")
 
 
 def _located(error: DecodeError, prefix: str, resource_id: int | None) -> DecodeError:
@@ -332,9 +332,9 @@ def _located(error: DecodeError, prefix: str, resource_id: int | None) -> Decode
         f"{about}{error.args[0]}, at {path}",
         path=path,
         resource_id=resource_id,
-        cut_short=error.cut_short and prefix == "$",  # what is around a resource was whole
-        mismatched=error.mismatched,
+        # What is around a resource was whole.
+        kind="final" if error.kind == "unreadable" and prefix != "$" else error.kind,
     )
     if error.__cause__ is not None:  # what a user's hook raised; errors are kept, its frames not
-        located.__cause__ = error.__cause__.with_traceback(None)
+        located.__cause__ = detached(error.__cause__)
     return located

@@ -37,14 +37,6 @@ FACET_TYPES: Final = ("parameter", "attribute", "tag", "metric")
 _MAX_ID: Final = 2**63 - 1
 
 
-Idempotency = Literal["safe", "idempotent", "delete", "none"]
-"""What sending a call twice does (RFC 9110, section 9.2).
-
-``safe`` changes nothing, ``idempotent`` sets a state that setting it again does not change,
-``delete`` removes something, so that a repeat may find it gone, ``none`` is none of these.
-"""
-
-
 @attrs.frozen
 class Call:
     """One operation of the API, ready to be sent.
@@ -59,7 +51,10 @@ class Call:
         paged: whether the response is a page of a listing.
         unstructured: whether the resources of the response are left as JSON, to be structured when
             needed; ``one_of`` is not checked then.
-        idempotency: whether it may be repeated: see ``retry.RETRY_RULES``.
+        idempotent: whether sending it twice does no more than sending it once (RFC 9110, section
+            9.2.2). If not, it is repeated only if the server certainly did not act on it.
+        deletes: whether it removes something. A 404 is then a success if the response to an
+            earlier attempt was lost: that attempt has most likely done the work.
         expects: the id that the response must carry.
         one_of: the values that attributes of the response can have. A listing in which no item
             has them was the response to another request.
@@ -76,7 +71,8 @@ class Call:
     returns: type[Any] | None = None
     paged: bool = False
     unstructured: bool = False
-    idempotency: Idempotency = "safe"
+    idempotent: bool = True
+    deletes: bool = False
     expects: int | None = None
     one_of: Mapping[str, Sequence[object]] | None = attrs.field(default=None, hash=False)
     headers: Mapping[str, str] | None = attrs.field(default=None, hash=False)
@@ -87,19 +83,19 @@ class Call:
         """Make sure that a decoded response can be the one to this call.
 
         Raises:
-            DecodeError: if ``one_of`` tells that it cannot; it is ``mismatched`` then.
+            DecodeError: ``mismatched``, if ``one_of`` tells that it cannot.
         """
         if self.one_of is None:
             return
         items = result.items if self.paged else [result]
-        if items and not any(self._may_hold(item, self.one_of) for item in items):
-            said = f"the response to {self.operation} holds nothing that was asked for"
-            raise DecodeError(said, mismatched=True)
+        if items and not any(self._may_match(item, self.one_of) for item in items):
+            message = f"the response to {self.operation} holds nothing that was requested"
+            raise DecodeError(message, kind="mismatched")
 
     @staticmethod
-    def _may_hold(item: Any, one_of: Mapping[str, Sequence[object]]) -> bool:
+    def _may_match(item: Any, one_of: Mapping[str, Sequence[object]]) -> bool:
         if isinstance(item, DecodeError):
-            return not item.mismatched
+            return item.kind != "mismatched"
         return all(
             # An attribute that is absent may have any value.
             (getattr(item, name, None) or values[0]) in values
@@ -166,29 +162,29 @@ def list_runs(
     wait_for_quota: bool = False,
 ) -> Call:
     """``GET /runs``."""
-    wanted = run_filter or RunFilter()
-    parent = wanted.parent_run_id
-    ids = None if wanted.ids is None else [parse_id(run_id) for run_id in wanted.ids]
+    run_filter = run_filter or RunFilter()
+    parent = run_filter.parent_run_id
+    ids = None if run_filter.ids is None else [parse_id(run_id) for run_id in run_filter.ids]
     one_of: dict[str, Sequence[object]] = {}
     if not (include_pinned or include_descendant_matches):  # with these, others are listed as well
         if ids is not None:
             one_of["id"] = ids
-        if wanted.project_id is not None:
-            one_of["project_id"] = [parse_id(wanted.project_id, "project id")]
-        if wanted.status is not None:
-            one_of["status"] = [wanted.status]
+        if run_filter.project_id is not None:
+            one_of["project_id"] = [parse_id(run_filter.project_id, "project id")]
+        if run_filter.status is not None:
+            one_of["status"] = [run_filter.status]
     return Call(
         "runs.list",
         "GET",
         "/runs",
         _query(
             ("filter[id]", None if ids is None else ",".join(map(str, ids))),
-            ("filter", wanted.text),
-            ("filter[owner_id]", wanted.owner_id),
-            ("filter[status]", wanted.status),
-            ("filter[project_id]", _id(wanted.project_id, "project id")),
-            ("filter[tags]", _pairs(wanted.tags)),
-            ("filter[params]", _pairs(wanted.params)),
+            ("filter", run_filter.text),
+            ("filter[owner_id]", run_filter.owner_id),
+            ("filter[status]", run_filter.status),
+            ("filter[project_id]", _id(run_filter.project_id, "project id")),
+            ("filter[tags]", _pairs(run_filter.tags)),
+            ("filter[params]", _pairs(run_filter.params)),
             ("filter[parent_run_id]", "null" if parent is ROOT_RUNS else _id(parent, "run id")),
             ("pinned_first", pinned_first),
             ("include_pinned", include_pinned),
@@ -206,17 +202,17 @@ def list_runs(
 
 def delete_run(run_id: object) -> Call:
     """``DELETE /runs/{run_id}``."""
-    return Call("runs.delete", "DELETE", f"/runs/{parse_id(run_id)}", idempotency="delete")
+    return Call("runs.delete", "DELETE", f"/runs/{parse_id(run_id)}", deletes=True)
 
 
 def pin_run(run_id: object) -> Call:
     """``POST /runs/{run_id}/pin``: pinning twice is pinning once."""
-    return Call("runs.pin", "POST", f"/runs/{parse_id(run_id)}/pin", idempotency="idempotent")
+    return Call("runs.pin", "POST", f"/runs/{parse_id(run_id)}/pin")
 
 
 def unpin_run(run_id: object) -> Call:
     """``DELETE /runs/{run_id}/pin``."""
-    return Call("runs.unpin", "DELETE", f"/runs/{parse_id(run_id)}/pin", idempotency="delete")
+    return Call("runs.unpin", "DELETE", f"/runs/{parse_id(run_id)}/pin", deletes=True)
 
 
 def list_run_artifacts(run_id: object, path: str | None = None) -> Call:
@@ -245,15 +241,15 @@ def list_projects(
     wait_for_quota: bool = False,
 ) -> Call:
     """``GET /projects``."""
-    wanted = project_filter or ProjectFilter()
+    project_filter = project_filter or ProjectFilter()
     return Call(
         "projects.list",
         "GET",
         "/projects",
         _query(
-            ("filter", wanted.text),
-            ("filter[owner_id]", wanted.owner_id),
-            ("filter[tags]", _pairs(wanted.tags)),
+            ("filter", project_filter.text),
+            ("filter[owner_id]", project_filter.owner_id),
+            ("filter[tags]", _pairs(project_filter.tags)),
             ("sort", _sort(sort, PROJECT_SORT_FIELDS)),
             ("page[size]", _page_size(page_size)),
             ("page[number]", page_number),
@@ -267,7 +263,7 @@ def list_projects(
 def star_project(project_id: object) -> Call:
     """``POST /projects/{project_id}/star``: starring twice is starring once."""
     number = parse_id(project_id, "project id")
-    return Call("projects.star", "POST", f"/projects/{number}/star", idempotency="idempotent")
+    return Call("projects.star", "POST", f"/projects/{number}/star")
 
 
 def unstar_project(project_id: object) -> Call:
@@ -276,7 +272,7 @@ def unstar_project(project_id: object) -> Call:
         "projects.unstar",
         "DELETE",
         f"/projects/{parse_id(project_id, 'project id')}/star",
-        idempotency="delete",
+        deletes=True,
     )
 
 
@@ -401,7 +397,7 @@ def _page_size(size: int | None) -> int | None:
     return size
 
 
-def _one_of(value: str, name: str, known: Sequence[str]) -> str:
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+def _one_of(value: str, name: str, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
     return value

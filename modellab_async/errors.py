@@ -1,25 +1,26 @@
 """Everything that this package raises on purpose.
 
     ModelLabError
-    ├── ConfigError                 credentials, site or options that cannot work
-    │   └── MissingExtraError       also an ImportError; names the extra to install
-    ├── InvalidIdError              also a ValueError; raised before any request
-    ├── ClientClosedError           used after closing, or from another event loop
-    ├── TransportError              no response: refused, dropped, cut short
-    │   └── RequestTimeoutError     also a TimeoutError
-    ├── DecodeError                 a response that is not what the API promises
-    ├── WaitTimeoutError            also a TimeoutError; carries the last run seen
-    ├── DownloadError               a file that could not be written to disk safely
-    ├── ExportError                 a file of runs that could not be written or resumed
-    ├── StoreError                  a database of runs that could not be opened or written
-    ├── BulkError                   some of many failed; carries all that succeeded
-    └── StatusError                 a response with a status that is not 2xx
-        ├── BadRequestError         400
-        ├── AuthenticationError     401
-        ├── PermissionDeniedError   403
-        ├── NotFoundError           404
-        ├── RateLimitedError        429
-        └── ServerError             5xx
+    ├── ConfigError                   credentials, site or options that cannot work
+    │   └── MissingExtraError         also an ImportError; names the extra to install
+    ├── InvalidIdError                also a ValueError; raised before any request
+    ├── ClientClosedError             used after closing, or from another event loop
+    ├── CallError                     a call that failed; says how, and after how many attempts
+    │   ├── TransportError            no response: refused, dropped, cut short
+    │   │   └── RequestTimeoutError   also a TimeoutError
+    │   ├── DecodeError               a response that is not what the API promises
+    │   └── StatusError               a response with a status that is not 2xx
+    │       ├── BadRequestError       400
+    │       ├── AuthenticationError   401
+    │       ├── PermissionDeniedError 403
+    │       ├── NotFoundError         404
+    │       ├── RateLimitedError      429
+    │       └── ServerError           5xx
+    ├── WaitTimeoutError              also a TimeoutError; carries the last run seen
+    ├── DownloadError                 a file that could not be written to disk safely
+    ├── ExportError                   a file of runs that could not be written or resumed
+    ├── StoreError                    a database of runs that could not be opened or written
+    └── BulkError                     some of many failed; carries all that succeeded
 
 No message, repr or attribute of these holds a key or a token.
 """
@@ -27,27 +28,82 @@ No message, repr or attribute of these holds a key or a token.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final, Literal, TypeVar
 
 import attrs
 
 from modellab_async.models import Run
 from modellab_async.ratelimit import RateLimit
 
+FailureKind = Literal[
+    "not_sent",
+    "unresolved",
+    "rate_limited",
+    "unavailable",
+    "lost",
+    "unreadable",
+    "mismatched",
+    "final",
+]
+"""How an attempt failed, and so whether the server may have acted on it.
+
+- ``not_sent``: there was no connection, or none through the proxy.
+- ``unresolved``: the host's name did not resolve; it is looked up three times at most.
+- ``rate_limited``: the status was 429.
+- ``unavailable``: the status was 408, 500, 502, 503, 504 or 512.
+- ``lost``: the connection was lost, the attempt timed out, or the body was cut short.
+- ``unreadable``: the body is empty, not JSON, or JSON that looks cut.
+- ``mismatched``: the response belongs to another request, by its id or type.
+- ``final``: anything else; another attempt would end the same way.
+"""
+
+StopReason = Literal["attempts", "deadline", "budget", "quota"]
+"""Why a call is not sent again although its failure may pass.
+
+It has made all attempts of its `RetryPolicy`, the next one would begin after its deadline, the
+retry budget stayed empty until then, or the quota is used up for longer than the call may wait.
+"""
+
+UNAVAILABLE_STATUSES: Final = frozenset({408, 500, 502, 503, 504, 512})
+"""408 is RFC 9110's (section 15.5.9); 512 is undocumented, and seen on deep pages."""
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
+
+
+def detached(error: ErrorT) -> ErrorT:
+    """Remove an error's traceback, and return the error.
+
+    Every error is detached where it leaves the package, by being raised to the caller or by
+    becoming an outcome, since a traceback keeps alive each frame that it has passed:
+
+    - Errors are kept: in a million outcomes, by a task that nobody awaits, in a log record. Frames
+      would keep connections and bodies with them, and an iterator that was dropped would not end.
+    - Frames of aiohttp hold the headers of the request, and so the keys.
+    - What remains is the caller's own line and the method called. The message says what failed.
+    """
+    return error.with_traceback(None)
+
 
 class ModelLabError(Exception):
     """The root of all errors of this package."""
 
 
-class _CallError(ModelLabError):
-    """A call that was sent and failed; says how often it was sent, and why not more often."""
+class CallError(ModelLabError):
+    """A call failed: by its response's status, without a response, or by what the response holds.
 
-    attempts = 1
-    budget_empty = False
+    Attributes:
+        kind: how its last attempt failed.
+        attempts: how many times the request was sent.
+        stopped_by: why it was not sent again although the failure may pass; None if it may not.
+    """
+
+    kind: FailureKind = "final"
+    attempts: int = 1
+    stopped_by: StopReason | None = None
 
     def __str__(self) -> str:
         notes = [f"after {self.attempts} attempts"] if self.attempts > 1 else []
-        notes += ["the retry budget stayed empty"] if self.budget_empty else []
+        notes += ["the retry budget stayed empty"] if self.stopped_by == "budget" else []
         return f"{super().__str__()} ({'; '.join(notes)})" if notes else super().__str__()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -70,44 +126,34 @@ class ClientClosedError(ModelLabError):
     """The client was closed, or belongs to another event loop than the one running now."""
 
 
-class TransportError(_CallError):
+class TransportError(CallError):
     """The request got no complete response: refused, reset, cut short, no such host.
 
-    Attributes:
-        answer_lost: whether the server may have acted on a request whose response never came.
-        permanent: whether another attempt would end the same way, such as with a bad certificate.
-        unresolved: whether the host's name did not resolve; it is looked up three times at most.
-        attempts: how many times the request was sent.
-        budget_empty: whether it was not repeated only because the retry budget was empty.
+    Its ``kind`` is ``not_sent`` or ``unresolved`` if the server certainly did not act on it,
+    ``lost`` if it may have, and ``final`` if another attempt would end the same way, such as with
+    a certificate that is not trusted.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        answer_lost: bool = True,
-        permanent: bool = False,
-        unresolved: bool = False,
-    ) -> None:
+    def __init__(self, message: str, *, kind: FailureKind = "lost") -> None:
         super().__init__(message)
-        self.answer_lost = answer_lost
-        self.permanent = permanent
-        self.unresolved = unresolved
+        self.kind = kind
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
     """An attempt, or all attempts of a call together, took longer than allowed."""
 
 
-class DecodeError(_CallError):
+class DecodeError(CallError):
     """A response that cannot be decoded, or is larger than allowed.
 
+    Its ``kind`` is ``unreadable`` if the body looks cut or is not from the API at all,
+    ``mismatched`` if it belongs to another request, both of which are repeated, and else
+    ``final``. After a mismatch the connection is closed, unless the session is borrowed.
+
     Attributes:
+        attempts: how many times the request was sent; of an item of a page, always 1.
         path: where in the response, as a JSON path such as ``$.data.attributes.status``.
         resource_id: the id of the run or project, if known.
-        cut_short: whether it looks cut, or is not from the API at all; another attempt may help.
-        mismatched: whether it belongs to another request: it has another id or type than asked
-            for. The call is repeated, over another connection unless the session is borrowed.
     """
 
     def __init__(
@@ -116,18 +162,16 @@ class DecodeError(_CallError):
         *,
         path: str = "$",
         resource_id: int | None = None,
-        cut_short: bool = False,
-        mismatched: bool = False,
+        kind: FailureKind = "final",
     ) -> None:
         super().__init__(message)
         self.path = path
         self.resource_id = resource_id
-        self.cut_short = cut_short
-        self.mismatched = mismatched
+        self.kind = kind
 
 
 class WaitTimeoutError(ModelLabError, TimeoutError):
-    """A run did not reach an end state in the time given.
+    """A run did not reach an end state within the timeout.
 
     Attributes:
         run: the last run seen, or None.
@@ -157,8 +201,8 @@ class BulkError(ModelLabError):
     """Some of many items failed; nothing that was fetched is thrown away.
 
     Attributes:
-        runs: every run fetched, by the id as it was given.
-        errors: every failure, by the id as it was given.
+        runs: every run fetched, by the id as it was passed.
+        errors: every failure, by the id as it was passed.
     """
 
     def __init__(
@@ -202,7 +246,7 @@ class ErrorDetail:
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) or "no detail"
 
 
-class StatusError(_CallError):
+class StatusError(CallError):
     """The server answered with a status other than 2xx.
 
     Attributes:
@@ -210,10 +254,8 @@ class StatusError(_CallError):
         errors: the parsed ``errors`` of the body; empty if it has none.
         method: the request's method.
         url: the request's address, without secrets; a long list of ids is shortened.
-        attempts: how many times the request was sent.
-        budget_empty: whether it was not repeated only because the retry budget was empty.
         body: the first 2 KB of the response's body, as text.
-        retry_after: seconds that the server asked to wait before the next attempt, or None.
+        retry_after: seconds to wait before the next attempt, by the server, or None.
     """
 
     def __init__(
@@ -228,6 +270,10 @@ class StatusError(_CallError):
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
+        if status == 429:
+            self.kind = "rate_limited"
+        else:
+            self.kind = "unavailable" if status in UNAVAILABLE_STATUSES else "final"
         self.status = status
         self.method = method
         self.url = url
@@ -253,15 +299,16 @@ class NotFoundError(StatusError):
 
 
 class RateLimitedError(StatusError):
-    """429: the organization's quota is used up, for longer than this call may wait.
+    """429: the organization's quota is used up.
+
+    Raised after the last attempt if all were refused, and without another one if the quota is
+    used up for longer than the call may wait: its ``stopped_by`` is then ``quota``.
 
     Attributes:
-        rate_limit: what the server said about the limit, or None.
-        too_late: whether the client did not wait, because the quota is restored too late.
+        rate_limit: the limit as the server described it, or None.
     """
 
     rate_limit: RateLimit | None = None
-    too_late: bool = False
 
     @property
     def name(self) -> str | None:

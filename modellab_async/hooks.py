@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 import attrs
 
@@ -15,9 +17,7 @@ from modellab_async.ratelimit import RateLimit
 
 if TYPE_CHECKING:
     from modellab_async.endpoints import Call
-    from modellab_async.limiter import PermitRequest
-
-T = TypeVar("T")
+    from modellab_async.limiter import Pause
 
 _log: Final = logging.getLogger("modellab_async")
 
@@ -109,8 +109,8 @@ class WaitInfo(_Event):
         seconds: how long it waited.
         for_quota: whether the server's quota was used up meanwhile; else it waited for a slot
             within ``max_concurrency``.
-        rate_limit: what the server last said about that quota; None if it said nothing, or if the
-            wait was not for quota.
+        rate_limit: that quota as the server last described it; None if it did not, or if the wait
+            was not for quota.
     """
 
     started: float
@@ -125,7 +125,7 @@ class PauseInfo:
 
     Attributes:
         operation: the operation that waits, such as ``runs.list``.
-        rate_limit: what the server last said about the limit; None if it said nothing.
+        rate_limit: the limit as the server last described it; None if it did not.
         seconds: how long the pause lasts.
         until: its end, in seconds since the epoch.
     """
@@ -197,15 +197,15 @@ class Listeners:
 
     @classmethod
     def of(cls, hooks: object) -> Listeners | None:
-        """Those of what a user gave: nothing, one object, or a sequence of them.
+        """Those passed by a user: None, one object, or a sequence of them.
 
         Raises:
             ConfigError: for what has no method of a hook, or an async one.
         """
         if hooks is None:
             return None
-        several: Sequence[object] = hooks if isinstance(hooks, Sequence) else [hooks]
-        return cls(several) if several else None
+        sequence: Sequence[object] = hooks if isinstance(hooks, Sequence) else [hooks]
+        return cls(sequence) if sequence else None
 
     def emit(self, event: str, info: object) -> None:
         """Call that method of every hook; their errors are logged and go no further."""
@@ -225,44 +225,64 @@ class Listeners:
 def _methods_of(hook: object) -> list[tuple[str, Callable[[Any], object]]]:
     """What a hook listens to: methods of ``Hooks`` that are not overridden are left out."""
     name = getattr(hook, "__name__", type(hook).__name__)
-    found = [(event, getattr(hook, event)) for event in EVENTS if hasattr(hook, event)]
-    if not found or isinstance(hook, type):
+    methods = [(event, getattr(hook, event)) for event in EVENTS if hasattr(hook, event)]
+    if not methods or isinstance(hook, type):
         raise ConfigError(
             f"hooks must be objects with one of the methods {', '.join(EVENTS)}, not {name}"
         )
-    for event, method in found:
+    for event, method in methods:
         if inspect.iscoroutinefunction(method):
             raise ConfigError(f"{name}.{event} must be a plain function, not an async one")
     return [
         (event, method)
-        for event, method in found
+        for event, method in methods
         if getattr(method, "__func__", method) is not getattr(Hooks, event)
     ]
 
 
-class Closable(Protocol):
-    """A stream."""
+class PauseReporter:
+    """Reports the limiter's pauses to the log, and to the hooks of a client and of its views.
 
-    def on_close(self, callback: Callable[[Exception | None], None]) -> None:
-        """Have a function called when it is closed, with what it broke off with."""
+    Args:
+        clock: the source of time.
+        redact: removes secrets from a text.
+    """
 
+    def __init__(self, clock: Clock, redact: Callable[[str], str]) -> None:
+        self._clock = clock
+        self._redact = redact
+        self._listeners: WeakSet[Listeners] = WeakSet()
 
-class CallProgress(Protocol):
-    """How far a call has come: see `modellab_async.retry.CallState`."""
+    def add(self, listeners: Listeners | None) -> None:
+        """Report to these hooks as well, as long as a client has them."""
+        if listeners is not None:
+            self._listeners.add(listeners)
 
-    call: Call
-    attempts: int
-    sent_at: float
-    status: int | None
-    observer: CallObserver | None
+    def report(self, pause: Pause) -> None:
+        """Report that calls wait for quota."""
+        until = self._clock.time() + pause.seconds
+        _log.info(
+            "%s waits for quota until %s, for %.1f s",
+            pause.operation,
+            f"{datetime.fromtimestamp(until, UTC):%Y-%m-%dT%H:%M:%SZ}",
+            pause.seconds,
+        )
+        info = PauseInfo(
+            operation=pause.operation,
+            rate_limit=pause.rate_limit and pause.rate_limit.redacted(self._redact),
+            seconds=pause.seconds,
+            until=until,
+        )
+        for listeners in self._listeners:
+            listeners.emit("on_pause", info)
 
 
 class CallObserver:
-    """Tells hooks of one call; only calls of a client with hooks have one.
+    """Reports one call to hooks. Times are monotonic; hooks get seconds since the epoch.
 
     Args:
         listeners: the hooks.
-        state: the call, and its progress.
+        call: the call.
         url: its URL, without secrets.
         clock: the source of time.
         redact: removes secrets from a text.
@@ -271,97 +291,67 @@ class CallObserver:
     def __init__(
         self,
         listeners: Listeners,
-        state: CallProgress,
+        call: Call,
         url: str,
         *,
         clock: Clock,
         redact: Callable[[str], str],
     ) -> None:
         self._emit = listeners.emit
-        self._state = state
         self._clock = clock
         self._redact = redact
-        self._since = clock.monotonic()
-        call = state.call
+        self._began_at = clock.monotonic()
         self._info = CallInfo(
             operation=call.operation, method=call.method, url=url, started=clock.time()
         )
 
-    async def call(self, work: Awaitable[T]) -> T:
-        """Await the whole call between ``on_call`` and ``on_done``."""
+    def report_call(self) -> None:
+        """Report that the call begins."""
         self._emit("on_call", self._info)
-        try:
-            result = await work
-        except BaseException as error:
-            self._done(error)
-            raise
-        self._at_end(result, self._done)
-        return result
 
-    async def attempt(self, work: Awaitable[T]) -> T:
-        """Await one attempt, and report it if it was sent."""
-        before, self._state.status = self._state.attempts, None
-        try:
-            result = await work
-        except BaseException as error:
-            if self._state.attempts > before:
-                self._attempted(error)
-            raise
-        self._at_end(result, self._attempted)
-        return result
-
-    def retry(self, error: ModelLabError, pause: float) -> None:
-        """Report that the call is repeated after a pause."""
-        at = self._epoch(self._clock.monotonic())
+    def report_attempt(
+        self, number: int, sent_at: float, status: int | None, error: BaseException | None
+    ) -> None:
+        """Report that a request has ended."""
         self._emit(
-            "on_retry",
-            RetryInfo(
-                call=self._info, number=self._state.attempts, at=at, pause=pause, error=error
+            "on_attempt",
+            AttemptInfo(
+                call=self._info,
+                number=number,
+                started=self._epoch(sent_at),
+                seconds=self._clock.monotonic() - sent_at,
+                status=status,
+                error=error,
             ),
         )
 
-    def waited(self, request: PermitRequest, since: float) -> None:
-        """Report that the call waited for admission since then (monotonic)."""
-        limit = request.paused_by
+    def report_retry(self, number: int, pause: float, error: ModelLabError) -> None:
+        """Report that an attempt failed, and that the call is repeated after a pause."""
+        at = self._epoch(self._clock.monotonic())
+        self._emit(
+            "on_retry", RetryInfo(call=self._info, number=number, at=at, pause=pause, error=error)
+        )
+
+    def report_wait(self, since: float, *, for_quota: bool, rate_limit: RateLimit | None) -> None:
+        """Report that the call has waited for admission."""
         self._emit(
             "on_wait",
             WaitInfo(
                 call=self._info,
                 started=self._epoch(since),
                 seconds=self._clock.monotonic() - since,
-                for_quota=request.paused,
-                rate_limit=limit and limit.redacted(self._redact),
+                for_quota=for_quota,
+                rate_limit=rate_limit and rate_limit.redacted(self._redact),
             ),
         )
 
-    def _at_end(self, result: Any, tell: Callable[[BaseException | None], None]) -> None:
-        if self._state.call.streamed:
-            stream: Closable = result
-            stream.on_close(tell)
-        else:
-            tell(None)
-
-    def _attempted(self, error: BaseException | None) -> None:
+    def report_end(self, attempts: int, error: BaseException | None) -> None:
+        """Report that the call has ended."""
+        seconds = self._clock.monotonic() - self._began_at
         self._emit(
-            "on_attempt",
-            AttemptInfo(
-                call=self._info,
-                number=self._state.attempts,
-                started=self._epoch(self._state.sent_at),
-                seconds=self._clock.monotonic() - self._state.sent_at,
-                status=self._state.status,
-                error=error,
-            ),
+            "on_done", DoneInfo(call=self._info, attempts=attempts, seconds=seconds, error=error)
         )
-
-    def _done(self, error: BaseException | None) -> None:
-        seconds = self._clock.monotonic() - self._since
-        self._emit(
-            "on_done",
-            DoneInfo(call=self._info, attempts=self._state.attempts, seconds=seconds, error=error),
-        )
-        self._state.observer = None  # leave no reference cycle to the garbage collector
 
     def _epoch(self, moment: float) -> float:
         """A monotonic time in seconds since the epoch, as the call's beginning ties them."""
-        return self._info.started + (moment - self._since)
+        return self._info.started + (moment - self._began_at)

@@ -48,7 +48,7 @@ _ID: Final = re.compile(r"[^/]*\d[^/]*")
 
 
 @attrs.define
-class _Open:
+class _OpenCall:
     """The span of a call that has not ended, and what its last failure was."""
 
     span: trace.Span
@@ -100,7 +100,7 @@ class OpenTelemetryHooks(Hooks):
         self._retries = meter.create_counter(
             "modellab.client.retries", "{retry}", "Requests beyond the first of their call."
         )
-        self._open: dict[CallInfo, _Open] = {}
+        self._open: dict[CallInfo, _OpenCall] = {}
 
     def on_call(self, call: CallInfo) -> None:
         """Begin the call's span."""
@@ -115,7 +115,7 @@ class OpenTelemetryHooks(Hooks):
             },
             start_time=_ns(call.started),
         )
-        self._open[call] = _Open(span, trace.set_span_in_context(span))
+        self._open[call] = _OpenCall(span, trace.set_span_in_context(span))
 
     def on_attempt(self, attempt: AttemptInfo) -> None:
         """Add a span below the call's, and measure."""
@@ -168,10 +168,10 @@ class OpenTelemetryHooks(Hooks):
         attributes: dict[str, Any] = {"modellab.wait": wait.seconds}
         limit = wait.rate_limit
         if limit is not None:
-            known = {"name": limit.name, "limit": limit.limit, "period": limit.period}
+            description = {"name": limit.name, "limit": limit.limit, "period": limit.period}
             attributes |= {
                 f"modellab.rate_limit.{key}": value
-                for key, value in known.items()
+                for key, value in description.items()
                 if value is not None
             }
         name = "modellab.rate_limit.wait" if wait.for_quota else "modellab.queue.wait"

@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeVar, cast
 
 import attrs
 
-from modellab_async.bulk import Perform
+from modellab_async.calls import Perform
 from modellab_async.closing import BackgroundIterator
 from modellab_async.endpoints import MAX_PAGE_SIZE, Call
 from modellab_async.errors import DecodeError

@@ -130,15 +130,15 @@ def decode_error(error: Exception, body: bytes = b"{}") -> DecodeError:
     """A parser's error as a `DecodeError`, with the JSON path that its message may end in."""
     text = body.strip()
     if not text:
-        return DecodeError("the body is empty", cut_short=True)
+        return DecodeError("the body is empty", kind="unreadable")
     malformed = not isinstance(error, msgspec.ValidationError)
     if malformed and not text.startswith((b"{", b"[")):
         # None of its text is shown: the edge may echo a key.
         kind = "an HTML page" if text.startswith(b"<") else "not JSON"
-        return DecodeError(f"the body is {kind}", cut_short=True)
+        return DecodeError(f"the body is {kind}", kind="unreadable")
     reason, path = split_path(str(error) or type(error).__name__)
-    cut_short = not text.endswith((b"}", b"]")) or _looks_cut(error)
-    return DecodeError(reason, path=path, cut_short=cut_short)
+    is_cut = not text.endswith((b"}", b"]")) or _looks_cut(error)
+    return DecodeError(reason, path=path, kind="unreadable" if is_cut else "final")
 
 
 def _looks_cut(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""The operations of a client: thin methods, each of which passes a `Call` to ``perform``.
+"""The operations of a client: thin methods, each of which passes a `Call` to a `Caller`.
 
 Every method raises `InvalidIdError` for a bad id before any request, and otherwise the error of
 this package for what failed, on the server or on the way to it.
@@ -6,6 +6,7 @@ this package for what failed, on the server or on the way to it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import os
@@ -13,10 +14,11 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import attrs
+
 from modellab_async import bulk, endpoints
-from modellab_async.clock import Clock
-from modellab_async.errors import DecodeError, ModelLabError
-from modellab_async.limiter import Limiter
+from modellab_async.calls import Caller
+from modellab_async.errors import DecodeError, ModelLabError, detached
 from modellab_async.models import (
     FacetKeys,
     FacetValues,
@@ -28,7 +30,6 @@ from modellab_async.models import (
     RunFilter,
 )
 from modellab_async.pagination import Pager, Verify
-from modellab_async.retry import RetryPolicy
 from modellab_async.run_list import RunList
 from modellab_async.transport import Stream
 from modellab_async.waiting import Poller, RunWatcher
@@ -40,10 +41,15 @@ if TYPE_CHECKING:
 class Runs:
     """``client.runs``: training runs."""
 
-    def __init__(self, perform: bulk.Perform, limiter: Limiter, clock: Clock) -> None:
-        self._perform = perform
-        self._limiter = limiter
-        self._poller = Poller(perform, limiter.max_concurrency, clock)
+    def __init__(self, caller: Caller, poller: Poller | None = None) -> None:
+        self._caller = caller
+        self._poller = poller or Poller(
+            caller.perform, caller.limiter.max_concurrency, caller.clock
+        )
+
+    def with_caller(self, caller: Caller) -> Runs:
+        """The operations of a view, whose waits share their requests with those of this client."""
+        return Runs(caller, attrs.evolve(self._poller, perform=caller.perform))
 
     async def get(self, run_id: int | str) -> Run:
         """One run.
@@ -53,7 +59,7 @@ class Runs:
         Raises:
             NotFoundError: if there is no such run.
         """
-        return cast("Run", await self._perform(endpoints.get_run(run_id)))
+        return cast("Run", await self._caller.perform(endpoints.get_run(run_id)))
 
     async def get_many(
         self,
@@ -115,10 +121,10 @@ class Runs:
         return bulk.Fetch(
             bulk.BulkFetcher(
                 run_ids,
-                self._perform,
-                self._limiter.max_concurrency,
+                self._caller.perform,
+                self._caller.limiter.max_concurrency,
                 route=route,
-                skip_slow_start=self._limiter.warmed_up("runs.get"),
+                skip_slow_start=self._caller.limiter.warmed_up("runs.get"),
                 **options,
             )
         )
@@ -170,7 +176,7 @@ class Runs:
                 include_descendant_matches=include_descendant_matches,
                 wait_for_quota=True,
             ),
-            perform=self._perform,
+            perform=self._caller.perform,
             page_size=page_size,
             verify=verified,
         )
@@ -225,21 +231,21 @@ class Runs:
         Raises:
             NotFoundError: if there is no such run.
         """
-        await self._perform(endpoints.delete_run(run_id))
+        await self._caller.perform(endpoints.delete_run(run_id))
 
     async def pin(self, run_id: int | str) -> None:
         """Pin a run for the current user; pinning it twice is no error.
 
         Operation: ``POST /runs/{run_id}/pin``.
         """
-        await self._perform(endpoints.pin_run(run_id))
+        await self._caller.perform(endpoints.pin_run(run_id))
 
     async def unpin(self, run_id: int | str) -> None:
         """Remove the pin of a run.
 
         Operation: ``DELETE /runs/{run_id}/pin``.
         """
-        await self._perform(endpoints.unpin_run(run_id))
+        await self._caller.perform(endpoints.unpin_run(run_id))
 
     async def artifacts(self, run_id: int | str, path: str | None = None) -> RunArtifacts:
         """The files and directories of a run, one directory at a time.
@@ -251,14 +257,14 @@ class Runs:
             path: a sub-directory, as an earlier response named it; the top one by default.
         """
         call = endpoints.list_run_artifacts(run_id, path)
-        return cast("RunArtifacts", await self._perform(call))
+        return cast("RunArtifacts", await self._caller.perform(call))
 
     async def facet_keys(self, project_id: int | str) -> FacetKeys:
         """What the runs of a project can be filtered by.
 
         Operation: ``GET /facet-keys``.
         """
-        return cast("FacetKeys", await self._perform(endpoints.facet_keys(project_id)))
+        return cast("FacetKeys", await self._caller.perform(endpoints.facet_keys(project_id)))
 
     async def facet_values(
         self, project_id: int | str, facet_type: endpoints.FacetType, facet_name: str
@@ -271,14 +277,14 @@ class Runs:
             ValueError: for an unknown ``facet_type``.
         """
         call = endpoints.facet_values(project_id, facet_type, facet_name)
-        return cast("FacetValues", await self._perform(call))
+        return cast("FacetValues", await self._caller.perform(call))
 
 
 class Projects:
     """``client.projects``: collections of runs."""
 
-    def __init__(self, perform: bulk.Perform) -> None:
-        self._perform = perform
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
 
     async def get(self, project_id: int | str) -> Project:
         """One project.
@@ -288,7 +294,7 @@ class Projects:
         Raises:
             NotFoundError: if there is no such project.
         """
-        return cast("Project", await self._perform(endpoints.get_project(project_id)))
+        return cast("Project", await self._caller.perform(endpoints.get_project(project_id)))
 
     def list(
         self,
@@ -317,7 +323,7 @@ class Projects:
             lambda size, number: endpoints.list_projects(
                 filter, sort=sort, page_size=size, page_number=number, wait_for_quota=True
             ),
-            perform=self._perform,
+            perform=self._caller.perform,
             page_size=page_size,
             verify=verified,
         )
@@ -327,14 +333,14 @@ class Projects:
 
         Operation: ``POST /projects/{project_id}/star``.
         """
-        await self._perform(endpoints.star_project(project_id))
+        await self._caller.perform(endpoints.star_project(project_id))
 
     async def unstar(self, project_id: int | str) -> None:
         """Remove the star of a project.
 
         Operation: ``DELETE /projects/{project_id}/star``.
         """
-        await self._perform(endpoints.unstar_project(project_id))
+        await self._caller.perform(endpoints.unstar_project(project_id))
 
     async def artifacts(self, project_id: int | str) -> ProjectArtifacts:
         """The files of a project.
@@ -342,14 +348,14 @@ class Projects:
         Operation: ``GET /projects/{project_id}/artifacts``.
         """
         call = endpoints.list_project_artifacts(project_id)
-        return cast("ProjectArtifacts", await self._perform(call))
+        return cast("ProjectArtifacts", await self._caller.perform(call))
 
     async def facet_keys(self) -> FacetKeys:
         """What projects can be filtered by.
 
         Operation: ``GET /project-facet-keys``.
         """
-        return cast("FacetKeys", await self._perform(endpoints.project_facet_keys()))
+        return cast("FacetKeys", await self._caller.perform(endpoints.project_facet_keys()))
 
     async def facet_values(self, facet_type: Literal["tag"], facet_name: str) -> FacetValues:
         """The values that one facet of projects takes.
@@ -360,22 +366,26 @@ class Projects:
             ValueError: for another ``facet_type`` than ``"tag"``.
         """
         call = endpoints.project_facet_values(facet_type, facet_name)
-        return cast("FacetValues", await self._perform(call))
+        return cast("FacetValues", await self._caller.perform(call))
 
 
 class Artifacts:
     """``client.artifacts``: the content of files, by project and path."""
 
-    def __init__(self, perform: bulk.Perform, policy: RetryPolicy, clock: Clock) -> None:
-        self._perform = perform
-        self._policy = policy
-        self._clock = clock
+    def __init__(self, caller: Caller, permits: asyncio.Semaphore) -> None:
+        self._caller = caller
+        self._permits = permits
+
+    def with_caller(self, caller: Caller) -> Artifacts:
+        """The operations of a view, whose downloads count towards the limit of this client."""
+        return Artifacts(caller, self._permits)
 
     @functools.cached_property
     def _downloads(self) -> Downloads:
         from modellab_async.downloads import Downloads  # noqa: PLC0415 - few programs download
 
-        return Downloads(self._perform, self._policy, self._clock)
+        caller = self._caller
+        return Downloads(caller.perform, caller.policy, caller.clock, self._permits)
 
     async def read(self, project_id: int | str, artifact_path: str) -> bytes:
         """A file's bytes, read into memory.
@@ -392,7 +402,7 @@ class Artifacts:
             DecodeError: if it is larger than the client's ``max_body_bytes``.
         """
         call = endpoints.artifact_content(project_id, artifact_path)
-        return cast("bytes", await self._perform(call))
+        return cast("bytes", await self._caller.perform(call))
 
     @contextlib.asynccontextmanager
     async def stream(self, project_id: int | str, artifact_path: str) -> AsyncIterator[Stream]:
@@ -405,7 +415,7 @@ class Artifacts:
             NotFoundError: if there is no such file.
             DecodeError: if the response is a success, but not the whole content (200).
         """
-        body: Stream = await self._perform(
+        body: Stream = await self._caller.perform(
             endpoints.artifact_content(project_id, artifact_path, streamed=True)
         )
         try:
@@ -448,7 +458,7 @@ class Artifacts:
         try:
             return await self._downloads.file(project_id, artifact_path, destination, on_progress)
         except ModelLabError as error:
-            raise error.with_traceback(None)  # noqa: B904  # it is the same error
+            raise detached(error)  # noqa: B904  # it is the same error
 
     async def download_run(
         self,
@@ -482,7 +492,7 @@ class Artifacts:
         try:
             return await self._downloads.run(run_id, directory, on_progress)
         except ModelLabError as error:
-            raise error.with_traceback(None)  # noqa: B904  # it is the same error
+            raise detached(error)  # noqa: B904  # it is the same error
 
 
 def _verified_order(sort: str | None, *, verify: bool) -> tuple[str | None, Verify | None]:

@@ -25,12 +25,12 @@ from modellab_async.errors import (
 )
 from modellab_async.ratelimit import RateLimit, parse_retry_after
 
-BODY_KEPT: Final = 2048
+MAX_KEPT_BODY: Final = 2048
 """Bytes of a failed response's body that its error carries."""
 
 _LONG_ID_LIST: Final = re.compile(r"(?<=filter%5Bid%5D=)(\d+,\d+)(?:,\d+){2,}")
 
-_LONGEST_ERROR: Final = 65_536
+_MAX_ERROR_BODY: Final = 65_536
 """Bytes of a failed response's body that are parsed; a longer one has no ``errors``."""
 
 
@@ -59,24 +59,46 @@ def status_error(
 ) -> StatusError:
     """The error for a response whose status is not 2xx."""
     status = response.status
-    text = redact(response.body[:_LONGEST_ERROR].decode("utf-8", "replace"))
-    cut = len(response.body) > _LONGEST_ERROR
-    if cut and len(text) < BODY_KEPT:
+    text = redact(response.body[:_MAX_ERROR_BODY].decode("utf-8", "replace"))
+    is_cut = len(response.body) > _MAX_ERROR_BODY
+    if is_cut and len(text) < MAX_KEPT_BODY:
         text = ""  # little but secrets, of which the last may be cut
-    errors = () if cut else _parse_errors(text)
-    said = "; ".join(str(error) for error in errors) or _phrase(status)
+    errors = () if is_cut else _parse_errors(text)
+    reason = "; ".join(str(error) for error in errors) or _phrase(status)
     cls = _STATUS_ERRORS.get(status) or (ServerError if status >= 500 else StatusError)
     error = cls(
-        f"{status} from {call.method} {url}: {_shorten(said)}{_hint(status)}",
+        f"{status} from {call.method} {url}: {_shorten(reason)}{_hint(status)}",
         status=status,
         method=call.method,
         url=url,
         errors=errors,
-        body=text.encode()[:BODY_KEPT].decode("utf-8", "ignore"),
+        body=text.encode()[:MAX_KEPT_BODY].decode("utf-8", "ignore"),
         retry_after=parse_retry_after(response.headers, now=now),
     )
     if isinstance(error, RateLimitedError):
         error.rate_limit = rate_limit and rate_limit.redacted(redact)
+    return error
+
+
+def quota_error(
+    call: Call,
+    url: str,
+    rate_limit: RateLimit | None,
+    seconds: float,
+    redact: Callable[[str], str],
+) -> RateLimitedError:
+    """The error of a call that is not sent, since it may not wait so many seconds for quota."""
+    rate_limit = attrs.evolve(rate_limit or RateLimit(), reset=seconds).redacted(redact)
+    name = f" {rate_limit.name!r}" if rate_limit.name else ""
+    error = RateLimitedError(
+        f"429 for {call.method} {url}: the rate limit{name} is used up for another"
+        f" {seconds:.1f} s, longer than deadline or max_rate_limit_wait allow",
+        status=429,
+        method=call.method,
+        url=url,
+        retry_after=seconds,
+    )
+    error.rate_limit, error.stopped_by = rate_limit, "quota"
     return error
 
 

@@ -1,7 +1,7 @@
 """Retries: what is worth another attempt, after how long, how often, and at what total cost.
 
-From top to bottom: the policy that a user sets, the classification of failures, the budget that
-all calls of a client share, the state of one call, and the tenacity objects made of these.
+From top to bottom: the policy that a user sets, the rule that decides on a failure, the budget
+that all calls of a client share, the state of one call, and the tenacity objects made of these.
 Back-off is exponential with full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS
 Architecture Blog, 2015). Waits for a rate limit are the limiter's: nothing waits twice.
 """
@@ -9,10 +9,9 @@ Architecture Blog, 2015). Waits for a rate limit are the limiter's: nothing wait
 from __future__ import annotations
 
 import asyncio
-import enum
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, Literal, Self
+from collections.abc import Awaitable, Callable
+from typing import Final, Self
 
 import attrs
 from tenacity import AsyncRetrying, RetryCallState
@@ -21,23 +20,19 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from modellab_async.clock import Clock, Timer
-from modellab_async.endpoints import Call, Idempotency
+from modellab_async.endpoints import Call
 from modellab_async.errors import (
-    DecodeError,
+    CallError,
+    FailureKind,
     ModelLabError,
-    NotFoundError,
     RateLimitedError,
     ServerError,
     StatusError,
-    TransportError,
 )
 from modellab_async.hooks import CallObserver
 
-RETRYABLE_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504, 512})
-"""408 is RFC 9110's (section 15.5.9); 512 is undocumented, and seen on deep pages."""
-
 LOOKUP_ATTEMPTS: Final = 3
-"""Attempts, at most, for a host name that does not resolve."""
+"""The maximum of attempts for a host name that does not resolve."""
 
 
 # --- The policy
@@ -81,9 +76,9 @@ class RetryPolicy:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-            least = "more than 0" if name == "deadline" else "0 or more"
+            allowed = "more than 0" if name == "deadline" else "0 or more"
             if not (value > 0 if name == "deadline" else value >= 0):
-                raise ValueError(f"{name} must be {least} seconds, not {value!r}")
+                raise ValueError(f"{name} must be {allowed} seconds, not {value!r}")
 
     @classmethod
     def none(cls) -> Self:
@@ -101,86 +96,28 @@ class RetryPolicy:
         return random * min(self.cap, self.base * 2.0 ** min(attempt - 1, 64))
 
 
-# --- Classification
+# --- Which failures are repeated
 
 
-class FailureKind(enum.Enum):
-    """How an attempt failed, and so whether the server may have acted on it."""
-
-    NOT_SENT = "no connection, or none through the proxy"
-    RATE_LIMITED = "429"
-    UNAVAILABLE = "408, 500, 502, 503, 504, 512"
-    LOST = "connection lost, timeout, body cut short"
-    UNREADABLE = "response empty, not JSON, or of another request"
-    GONE = "404 after an attempt whose response was lost"
-    FINAL = "anything else"
-
-
-Decision = Literal["repeat", "raise", "done"]
-
-_ALWAYS: Final[Mapping[Idempotency, Decision]] = {
-    "safe": "repeat",
-    "idempotent": "repeat",
-    "delete": "repeat",
-    "none": "repeat",
-}
-_IF_REPEATABLE: Final[Mapping[Idempotency, Decision]] = {**_ALWAYS, "none": "raise"}
-_NEVER: Final[Mapping[Idempotency, Decision]] = {
-    "safe": "raise",
-    "idempotent": "raise",
-    "delete": "raise",
-    "none": "raise",
-}
-
-RETRY_RULES: Final[Mapping[FailureKind, Mapping[Idempotency, Decision]]] = {
-    FailureKind.NOT_SENT: _ALWAYS,
-    FailureKind.RATE_LIMITED: _ALWAYS,
-    FailureKind.UNAVAILABLE: _IF_REPEATABLE,
-    FailureKind.LOST: _IF_REPEATABLE,
-    FailureKind.UNREADABLE: _IF_REPEATABLE,
-    FailureKind.GONE: {**_NEVER, "delete": "done"},
-    FailureKind.FINAL: _NEVER,
-}
-"""Every decision on a failed attempt, by how it failed and by its call's idempotency.
-
-Setting a state twice is setting it once, and what a DELETE finds gone after its response was lost,
-it removed itself. A call that is not idempotent is sent again only if the server certainly did not
-act on it.
-"""
-
-
-def classify(error: BaseException, *, answer_lost: bool = False) -> FailureKind:
-    """How the attempt failed that raised an error.
-
-    Args:
-        error: what it raised.
-        answer_lost: whether the response to an earlier attempt of the call was lost.
-    """
-    match error:
-        case RateLimitedError(too_late=False):
-            return FailureKind.RATE_LIMITED
-        case NotFoundError() if answer_lost:
-            return FailureKind.GONE
-        case StatusError(status=status) if status in RETRYABLE_STATUSES - {429}:
-            return FailureKind.UNAVAILABLE
-        case TransportError(permanent=False, answer_lost=lost):
-            return FailureKind.LOST if lost else FailureKind.NOT_SENT
-        case DecodeError(cut_short=True) | DecodeError(mismatched=True):
-            return FailureKind.UNREADABLE
-        case _:
-            return FailureKind.FINAL
+NOT_PROCESSED: Final = frozenset[FailureKind]({"not_sent", "unresolved", "rate_limited"})
+"""Failures after which the server has certainly not acted on the request."""
 
 
 def is_repeatable(error: BaseException, call: Call) -> bool:
-    """Whether a call may be sent again after a failure."""
-    return RETRY_RULES[classify(error)][call.idempotency] == "repeat"
+    """Whether a call may be sent again after a failure.
+
+    A call that is not idempotent is sent again only if the server certainly did not act on it.
+    """
+    if not isinstance(error, CallError) or error.kind == "final" or error.stopped_by is not None:
+        return False
+    return call.idempotent or error.kind in NOT_PROCESSED
 
 
 def is_transient(error: ModelLabError) -> bool:
     """Whether the same request may succeed later."""
-    if isinstance(error, RateLimitedError | ServerError):
-        return True
-    return RETRY_RULES[classify(error)]["safe"] == "repeat"
+    return isinstance(error, ServerError) or (
+        isinstance(error, CallError) and error.kind != "final"
+    )
 
 
 def waits_for_quota(error: BaseException | None) -> bool:
@@ -205,7 +142,7 @@ class RetryBudget:
     """What all calls of one client may still repeat, so that an outage is not multiplied.
 
     Back-off spreads the repeats of one call; the budget bounds those of all calls together. While
-    the server answers, successes fund the repeats. While it answers nothing, only what has
+    the server answers, successes fund the repeats. While it does not respond, only what has
     accumulated is spent, then about one repeat a second, and the server sees hardly more requests
     than calls. docs/explanation/retries-and-limits.md says where the constants come from.
 
@@ -253,8 +190,8 @@ class RetryBudget:
         self._waiters[future] = None
         alarm: Timer | None = None
         if deadline < math.inf:
-            left = max(0.0, deadline - self._clock.monotonic())
-            alarm = self._clock.call_later(left, future.cancel)
+            remaining = max(0.0, deadline - self._clock.monotonic())
+            alarm = self._clock.call_later(remaining, future.cancel)
         self._watch_for_silence()
         try:
             await asyncio.wait([future])
@@ -302,40 +239,38 @@ class RetryBudget:
 # --- One call
 
 
-@attrs.define
+@attrs.define(eq=False)
 class CallState:
     """The state of a call between its attempts.
 
     Attributes:
         call: the call.
+        on_retry: called before the call waits for its next attempt.
+        observer: reports to hooks, if there are any.
         attempts: how many were sent.
-        deadline: when it gives up (monotonic); it counts from the first admission.
-        answer_lost: whether the server may have acted on an attempt without the client knowing.
-        failure: what the last attempt failed with, while the call lasts.
-        in_budget: whether this attempt is a repeat that was taken from the retry budget.
+        deadline: when the call ends (monotonic); counts from the first admission.
+        failure: how the last attempt failed, until the next one succeeds.
+        response_lost: whether the server may have acted on an attempt that got no response.
         sent_at: when the last attempt was sent (monotonic).
         status: the status of its response.
-        on_retry: called before the call waits for its next attempt.
-        observer: notifies hooks, if there are any.
     """
 
     call: Call
-    attempts: int = 0
-    deadline: float = math.inf
-    answer_lost: bool = False
-    failure: ModelLabError | None = None
-    in_budget: bool = False
-    sent_at: float = 0.0
-    status: int | None = None
     on_retry: Callable[[], object] | None = None
     observer: CallObserver | None = None
+    attempts: int = 0
+    deadline: float = math.inf
+    failure: CallError | None = None
+    response_lost: bool = False
+    sent_at: float = 0.0
+    status: int | None = None
 
 
 # --- tenacity
 
 
-class retry_if_rules_allow(retry_base):  # noqa: N801  # named like tenacity's own
-    """Retries what `RETRY_RULES` repeats for a call."""
+class retry_if_repeatable(retry_base):  # noqa: N801  # named like tenacity's own
+    """Retries a failure after which the call may be sent again."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -359,8 +294,8 @@ class wait_backoff(wait_base):  # noqa: N801
         if waits_for_quota(error):
             return 0.0
         backoff = self._policy.backoff(retry_state.attempt_number, self._clock.random())
-        named = error.retry_after if isinstance(error, StatusError) else None
-        return backoff + (named or 0.0)
+        retry_after = error.retry_after if isinstance(error, StatusError) else None
+        return backoff + (retry_after or 0.0)
 
 
 class stop_by_policy(stop_base):  # noqa: N801
@@ -372,13 +307,18 @@ class stop_by_policy(stop_base):  # noqa: N801
         self._clock = clock
 
     def __call__(self, retry_state: RetryCallState) -> bool:
-        """Decide after the attempt that just ended."""
+        """Decide after the attempt that just ended; if it was the last, its error says why."""
         error = _error_of(retry_state)
-        most = self._policy.attempts
-        if isinstance(error, TransportError) and error.unresolved:
-            most = min(most, LOOKUP_ATTEMPTS)
+        assert isinstance(error, CallError)  # as nothing else is repeatable
+        maximum = self._policy.attempts
+        if error.kind == "unresolved":
+            maximum = min(maximum, LOOKUP_ATTEMPTS)
         next_at = self._clock.monotonic() + retry_state.upcoming_sleep
-        return retry_state.attempt_number >= most or next_at >= self._state.deadline
+        if retry_state.attempt_number >= maximum:
+            error.stopped_by = "attempts"
+        elif next_at >= self._state.deadline:
+            error.stopped_by = "deadline"
+        return error.stopped_by is not None
 
 
 def retrying(
@@ -387,7 +327,7 @@ def retrying(
     clock: Clock,
     *,
     sleep: Callable[[float], Awaitable[None]],
-    before_sleep: Callable[[ModelLabError, float], None],
+    before_sleep: Callable[[CallError, float], None],
 ) -> AsyncRetrying:
     """The retries of one call.
 
@@ -395,21 +335,21 @@ def retrying(
         state: the call's state.
         policy: how often, and after how long.
         clock: the source of time and jitter.
-        sleep: pauses for that many seconds, or raises if the call has no future.
+        sleep: pauses for that many seconds, or raises if the client is closed meanwhile.
         before_sleep: called with each failure that is repeated, and the pause in seconds.
     """
 
-    def note(retry_state: RetryCallState) -> None:
+    def report(retry_state: RetryCallState) -> None:
         error = _error_of(retry_state)
-        assert isinstance(error, ModelLabError)  # as the rules repeat nothing else
+        assert isinstance(error, CallError)
         before_sleep(error, retry_state.upcoming_sleep)
 
     return AsyncRetrying(
-        retry=retry_if_rules_allow(state.call),
+        retry=retry_if_repeatable(state.call),
         wait=wait_backoff(policy, clock),
         stop=stop_by_policy(policy, state, clock),
         sleep=sleep,
-        before_sleep=note,
+        before_sleep=report,
         reraise=True,
     )
 

@@ -1,4 +1,7 @@
-"""What `Runs.get_many` returns."""
+"""What `Runs.get_many` returns.
+
+A module of its own, since it needs both models and `frames`, which imports the models.
+"""
 
 from collections.abc import Iterable
 from typing import Any, Final, SupportsIndex, overload
@@ -34,8 +37,8 @@ class RunList(list[Run]):
     def __getitem__(self, index: slice) -> "RunList": ...
 
     def __getitem__(self, index: SupportsIndex | slice) -> Any:
-        found: Any = super().__getitem__(index)
-        return RunList(found) if isinstance(index, slice) else found
+        selected: Any = super().__getitem__(index)
+        return RunList(selected) if isinstance(index, slice) else selected
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, handler: Any) -> Any:

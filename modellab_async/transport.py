@@ -15,6 +15,7 @@ from ssl import SSLContext
 from typing import Final, Self
 
 import aiohttp
+import attrs
 from aiohttp import hdrs
 from aiohttp.client_proto import ResponseHandler
 from yarl import URL
@@ -26,11 +27,13 @@ from modellab_async.errors import (
     ClientClosedError,
     ConfigError,
     DecodeError,
+    FailureKind,
     ModelLabError,
     RequestTimeoutError,
     TransportError,
+    detached,
 )
-from modellab_async.responses import Response
+from modellab_async.responses import Response, shorten_ids
 from modellab_async.stats import Counters
 
 USER_AGENT: Final = (
@@ -57,7 +60,7 @@ _connection: ContextVar[ResponseHandler | None] = ContextVar("_connection", defa
 class _Connector(aiohttp.TCPConnector):
     """Discards kept connections on which data arrived while no response was due.
 
-    aiohttp would take an unsolicited response on an idle connection for the answer to the next
+    aiohttp would take an unsolicited response on an idle connection for the one to the next
     request.
     """
 
@@ -76,11 +79,45 @@ class _Connector(aiohttp.TCPConnector):
             connection.close()
 
 
+@attrs.frozen(repr=False)  # a path may hold what should not be shown
+class Address:
+    """Where the API is.
+
+    Attributes:
+        base: the base URL.
+        root: what the URL of every call begins with.
+        path: the path of ``root``.
+        host: the host of the base URL, and the proxy, for the messages of errors.
+    """
+
+    base: URL
+    root: str
+    path: str
+    host: str
+
+    @classmethod
+    def of(cls, base: URL, proxy: URL | None) -> Self:
+        """The address below a base URL."""
+        through = f" through the proxy {proxy.host_port_subcomponent}" if proxy else ""
+        return cls(
+            base,
+            str(base).rstrip("/") + API_PREFIX,
+            base.raw_path.rstrip("/") + API_PREFIX,
+            f"{base.host_port_subcomponent}{through}",
+        )
+
+    def url(self, call: Call) -> URL:
+        """The URL of a call; to replace a path is ten times cheaper than to parse a URL."""
+        if call.query:
+            return URL(self.root + _target(call), encoded=True)
+        return self.base.with_path(self.path + call.path, encoded=True)
+
+
 class Transport:
     """Sends calls to one base URL, with one set of credentials.
 
     Args:
-        base_url: scheme, host and perhaps a path that the API's own is below.
+        base_url: scheme, host and perhaps a path, below which the API's is.
         credentials: the keys or the token.
         counters: where attempts and bytes are counted.
         session: the user's; if None, one is made when first needed, and closed at the end.
@@ -89,9 +126,8 @@ class Transport:
         max_body_bytes: the largest response that is read into memory, decompressed.
 
     Attributes:
-        origin: scheme, host and port of the base URL.
-        root: what the URL of every call begins with.
-        host: the base URL's host, and the proxy, for the messages of errors.
+        address: where the API is.
+        credentials: the keys or the token.
     """
 
     def __init__(
@@ -105,20 +141,14 @@ class Transport:
         ssl: SSLContext | aiohttp.Fingerprint | bool | None,
         max_body_bytes: int,
     ) -> None:
-        self.root: str = str(base_url).rstrip("/") + API_PREFIX
-        self.origin: str = str(base_url.origin())
-        self._base = base_url
-        self._prefix = base_url.raw_path.rstrip("/") + API_PREFIX
-        through = f" through the proxy {proxy.host_port_subcomponent}" if proxy else ""
-        self.host: str = f"{base_url.host_port_subcomponent}{through}"
-        self._credentials = credentials
-        self._asks_for_token = credentials.changes
+        self.address: Address = Address.of(base_url, proxy)
+        self.credentials: Credentials = credentials
         self._counters = counters
         self._session = session
         self._owned = session is None
         # A session's own headers need no merging, which is not free; but aiohttp shows them to a
         # proxy too, which must not see the keys.
-        self._shares_headers = session is None and proxy is None
+        shares_headers = session is None and proxy is None
         self._max_body_bytes = max_body_bytes
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -133,11 +163,11 @@ class Transport:
             hdrs.USER_AGENT: USER_AGENT,
             **credentials.headers(),
         }
-        self._headers_sent = None if self._shares_headers else self._headers
+        self._headers_sent = None if shares_headers else self._headers
 
-    def url(self, call: Call) -> str:
-        """The URL that a call is sent to."""
-        return f"{self.root}{call.path}?{call.query}" if call.query else self.root + call.path
+    def shown_url(self, call: Call) -> str:
+        """The URL of a call for people to read: without secrets, and with few of many ids."""
+        return self.address.root + self.credentials.redact(shorten_ids(_target(call)))
 
     def check_usable(self) -> None:
         """Make sure that requests can be sent from here and now.
@@ -162,9 +192,9 @@ class Transport:
         """Make one attempt; read the whole response, unless it is a success of a streamed call.
 
         Args:
-            call: what to ask.
+            call: the call.
             timeout: seconds for connecting, headers and body together, unless it is streamed.
-            silence: seconds without data after which a streamed body is given up.
+            silence: seconds without data after which reading a streamed body fails.
 
         Raises:
             RequestTimeoutError: if that was not enough.
@@ -180,7 +210,7 @@ class Transport:
             async with limit:
                 self._timeouts.add(limit)
                 headers = self._headers_sent
-                if self._asks_for_token:
+                if self.credentials.changes:
                     headers = {**(headers or {}), **await self._token()}
                     self.check_usable()
                 if call.headers:
@@ -193,20 +223,23 @@ class Transport:
                     self._streams.add(stream)
                     return Response(response.status, response.headers, b""), stream
                 body = await self._read(response)
-                if _asks_for_identity(call) and (
-                    coded := _Decompressor.of(response.headers, self.host)
+                if _requests_identity(call) and (
+                    decompressor := _Decompressor.of(response.headers, self.address.host)
                 ):
-                    body = b"".join(coded.feed(body, self._max_body_bytes))
-                    coded.check_end()
+                    body = b"".join(decompressor.feed(body, self._max_body_bytes))
+                    decompressor.check_end()
             return Response(response.status, response.headers, body), None
+        # Our own errors first: `RequestTimeoutError` is an OSError, too. Then aiohttp's and the
+        # socket's, among which is the TimeoutError of `limit`. aiohttp says by a RuntimeError that
+        # its session is closed. A DecodeError or ConfigError, from this module, passes as it is.
         except TransportError as error:
-            failure = error.with_traceback(None)  # from _send_once, through aiohttp's frames
+            failure = detached(error)  # from _send_once, through aiohttp's frames
         except (aiohttp.ClientError, OSError) as error:
             failure = self.translate(error, timeout)
             if not sent:
                 failure = RequestTimeoutError(
                     f"the function given as bearer_token returned no token within {timeout:.3g} s",
-                    answer_lost=False,
+                    kind="not_sent",
                 )
         except RuntimeError:
             if self._session is None or not self._session.closed:
@@ -216,7 +249,7 @@ class Transport:
             self._timeouts.discard(limit)
             if response is not None and stream is None:
                 response.release()
-        if self._closed and self._owned:
+        if self._closed and self._owned:  # closing ends attempts by an error of whichever kind
             failure = ClientClosedError("this client was closed while the call was under way")
         raise failure  # outside the handler: aiohttp's errors hold the request's headers
 
@@ -231,7 +264,7 @@ class Transport:
             protocol.close()
 
     def forget(self, stream: Stream) -> None:
-        """A stream was closed."""
+        """Forget a stream that was closed."""
         self._streams.discard(stream)
 
     def received(self, size: int) -> None:
@@ -250,17 +283,11 @@ class Transport:
             if self._session is not None:
                 await self._session.close()
 
-    def _address(self, call: Call) -> URL:
-        """As :meth:`url`, for aiohttp; a path on a known root is ten times cheaper than a parse."""
-        if call.query:
-            return URL(self.url(call), encoded=True)
-        return self._base.with_path(self._prefix + call.path, encoded=True)
-
     async def _token(self) -> dict[str, str]:
-        """Ask the user's function for a token."""
+        """Get a token from the user's function."""
         task = asyncio.current_task()
         try:
-            return await self._credentials.current_headers()
+            return await self.credentials.current_headers()
         except (ConfigError, TimeoutError):
             raise
         except asyncio.CancelledError as error:
@@ -282,18 +309,18 @@ class Transport:
                 # The limiter bounds what is in flight; a second queue would only hide it.
                 connector=_Connector(limit=0),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers if self._shares_headers else None,
+                headers=self._headers if self._headers_sent is None else None,
             )
         return self._session.request(
             call.method,
-            self._address(call),
+            self.address.url(call),
             headers=headers,
             timeout=_NO_TIMEOUT,
             proxy=self._proxy,
             ssl=self._ssl,
             middlewares=self._middlewares,
             raise_for_status=False,
-            auto_decompress=not _asks_for_identity(call),
+            auto_decompress=not _requests_identity(call),
             allow_redirects=False,  # a redirect could carry the keys to another host
         )
 
@@ -326,31 +353,32 @@ class Transport:
                 if response.status >= 300:
                     break  # what an error says is in its beginning
                 raise DecodeError(
-                    f"the response from {self.host} is larger than {self._max_body_bytes} bytes;"
-                    " raise max_body_bytes if that is right, or stream it"
+                    f"the response from {self.address.host} is larger than"
+                    f" {self._max_body_bytes} bytes; raise max_body_bytes if that is right,"
+                    " or stream it"
                 )
         self.received(size)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def translate(self, error: Exception, timeout: float) -> TransportError:
         """An error of aiohttp's as ours, naming host and cause."""
-        said = f"{type(error).__name__}: {error}".removesuffix(": ")
-        cause = _USERINFO.sub("://***@", self._credentials.redact(said))[:300]
-        host = self.host
-        message, kind = f"the connection to {host} was lost", TransportError
-        never_sent = permanent = unresolved = False
+        original = f"{type(error).__name__}: {error}".removesuffix(": ")
+        cause = _USERINFO.sub("://***@", self.credentials.redact(original))[:300]
+        host = self.address.host
+        message, error_type = f"the connection to {host} was lost", TransportError
+        kind: FailureKind = "lost"
         match error:
             case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-                message, never_sent, permanent = f"no trusted connection to {host}", True, True
+                message, kind = f"no trusted connection to {host}", "final"
             case aiohttp.ClientConnectorDNSError():
-                message, never_sent, unresolved = f"no connection to {host}", True, True
+                message, kind = f"no connection to {host}", "unresolved"
             case aiohttp.ClientConnectorError():
-                message, never_sent = f"no connection to {host}", True
+                message, kind = f"no connection to {host}", "not_sent"
             case aiohttp.ClientHttpProxyError(status=status):
-                message, never_sent = f"the proxy did not connect to {host}", True
-                permanent = status in {401, 403, 407}
+                message = f"the proxy did not connect to {host}"
+                kind = "final" if status in {401, 403, 407} else "not_sent"
             case TimeoutError():
-                kind = RequestTimeoutError
+                error_type = RequestTimeoutError
                 message = f"no complete response from {host} within {timeout:.3g} s"
             case aiohttp.ClientPayloadError():
                 message = f"the response from {host} was cut short"
@@ -358,40 +386,39 @@ class Transport:
                 message = f"the response from {host} is not HTTP"
             case _:
                 pass
-        return kind(
-            f"{message} ({cause})",
-            answer_lost=not never_sent,
-            permanent=permanent,
-            unresolved=unresolved,
-        )
+        return error_type(f"{message} ({cause})", kind=kind)
 
 
-def _asks_for_identity(call: Call) -> bool:
+def _target(call: Call) -> str:
+    return f"{call.path}?{call.query}" if call.query else call.path
+
+
+def _requests_identity(call: Call) -> bool:
     return call.headers is not None and hdrs.ACCEPT_ENCODING in call.headers
 
 
 class _Decompressor:
-    """Decompresses a body that arrives compressed although it was asked for as it is stored.
+    """Decompresses a body that arrives compressed although it was requested as it is stored.
 
     aiohttp would do so as well, but would not notice that compressed data is cut short.
     """
 
     def __init__(self, coding: str, host: str) -> None:
         if coding not in _WINDOW_BITS:
-            said = f"the response from {host} has the content coding {coding[:20]!r}"
-            raise TransportError(said, permanent=True)
+            message = f"the response from {host} has the content coding {coding[:20]!r}"
+            raise TransportError(message, kind="final")
         self._host = host
         self._window_bits = _WINDOW_BITS[coding]
         self._decompress = zlib.decompressobj(self._window_bits)
 
     @classmethod
     def of(cls, headers: Mapping[str, str], host: str) -> Self | None:
-        """The one that a response needs, if any."""
+        """The decompressor that a response needs, if any."""
         coding = headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
         return None if coding in {"", "identity"} else cls(coding, host)
 
     def feed(self, data: bytes, limit: float = math.inf) -> Iterator[bytes]:
-        """What some more data decompresses to, about a megabyte at a time."""
+        """Decompress some more data, about a megabyte at a time."""
         size = 0
         while data:
             if self._decompress.eof:  # gzip data can have several members (RFC 1952, section 2.2)
@@ -412,7 +439,7 @@ class _Decompressor:
             data = self._decompress.unconsumed_tail or self._decompress.unused_data
 
     def check_end(self) -> None:
-        """Make sure that the data has come to its end."""
+        """Make sure that the data is complete."""
         if not self._decompress.eof:
             raise TransportError(
                 f"the response from {self._host} was cut short: its compressed data ends early"
@@ -439,7 +466,7 @@ class Stream:
         self._timeout = timeout
         self._on_close: list[Callable[[Exception | None], None]] = []
         self._aborted: Exception | None = None
-        self._decompressor = _Decompressor.of(response.headers, transport.host)
+        self._decompressor = _Decompressor.of(response.headers, transport.address.host)
         self._parts: Iterator[bytes] = iter(())
 
     def on_close(self, callback: Callable[[Exception | None], None]) -> None:

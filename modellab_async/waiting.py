@@ -1,12 +1,14 @@
 """Waiting until runs end: they are polled at growing intervals, shared by all waits of a client.
 
-A poll that is due includes the runs of every other one that is at least half-way there, so that any
-number of waits costs one listing call per 100 runs, and waits that began together stay in step.
+A poll that is due includes the runs of every other one whose pause is at least half over. Any
+number of waits thus costs one listing call per 100 runs, and waits that began together stay in
+step.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
@@ -15,7 +17,8 @@ from typing import Any, Final, Self
 
 import attrs
 
-from modellab_async.bulk import BulkFetcher, Fetch, Outcome, Perform, refuse_lone_id
+from modellab_async.bulk import BulkFetcher, Fetch, Outcome, refuse_lone_id
+from modellab_async.calls import Perform
 from modellab_async.clock import Clock
 from modellab_async.closing import Closing
 from modellab_async.endpoints import MAX_PAGE_SIZE, parse_id
@@ -29,7 +32,7 @@ FIRST_INTERVAL: Final = 1.0
 GROWTH: Final = 1.5
 """Each interval is this many times the one before."""
 
-LONGEST_INTERVAL: Final = 30.0
+MAX_INTERVAL: Final = 30.0
 """Seconds that no interval exceeds."""
 
 JITTER: Final = 0.25
@@ -41,51 +44,61 @@ GRACE: Final = 2.0
 Outcomes = dict[int | str, Outcome]
 
 
+@attrs.frozen(eq=False)
 class Poller:
-    """Polls runs on behalf of all waits and watches of one client.
+    """Polls runs on behalf of all waits and watches of one client, or of a view of it.
 
     There is no background task: requests are made only while a `poll` is awaited, and end with the
     last poll that needs them.
+
+    Attributes:
+        perform: sends a call. A request that several polls share is sent by that of the poll which
+            is due, so with the options of its view.
+        concurrency: the maximum of requests in flight at once.
+        clock: the source of time, timers and jitter.
+        subscriptions: the polls that wait; shared by the pollers of a client and of its views.
     """
 
-    def __init__(self, perform: Perform, concurrency: int, clock: Clock) -> None:
-        self._perform = perform
-        self._concurrency = concurrency
-        self._clock = clock
-        self._subscriptions: dict[Subscription, None] = {}
+    perform: Perform
+    concurrency: int
+    clock: Clock
+    subscriptions: dict[Subscription, None] = attrs.field(factory=dict)
 
     async def wait(self, run_id: int | str, timeout: float | None) -> Run:
         """See `Runs.wait`."""
         number = parse_id(run_id)
-        limit = _limit(timeout)
-        deadline = self._clock.monotonic() + limit
-        seen: Run | None = None
+        seconds = _seconds(timeout)
+        deadline = self.clock.monotonic() + seconds
+        last_run: Run | None = None
         failure: ModelLabError | None = None
         for interval in self.pauses():
-            left = max(0.0, deadline - self._clock.monotonic())
-            pause = min(interval, left)
+            remaining = max(0.0, deadline - self.clock.monotonic())
+            pause = min(interval, remaining)
+            limit = None if remaining == math.inf else max(remaining, pause + GRACE)
             try:
-                async with asyncio.timeout(None if left == math.inf else max(left, pause + GRACE)):
+                async with asyncio.timeout(limit):
                     outcome = (await self.poll([number], after=pause))[number]
             except TimeoutError:
                 break
-            seen, failure = outcome.run or seen, outcome.error
+            last_run, failure = outcome.run or last_run, outcome.error
             if failure is not None and not is_transient(failure):
                 raise failure
-            if seen is not None and seen.status.is_terminal:
-                return seen
-            if pause == left or self._clock.monotonic() >= deadline:
+            if last_run is not None and last_run.status.is_terminal:
+                return last_run
+            if pause == remaining or self.clock.monotonic() >= deadline:
                 break
-        state = f"was still {seen.status}" if seen is not None else "was not seen"
-        raise WaitTimeoutError(f"run {number} {state} after {limit:g} s", run=seen) from failure
+        state = f"was still {last_run.status}" if last_run is not None else "was not seen"
+        raise WaitTimeoutError(
+            f"run {number} {state} after {seconds:g} s", run=last_run
+        ) from failure
 
     def pauses(self) -> Iterator[float]:
         """Seconds before each poll, the first one included."""
         yield 0.0
         interval = FIRST_INTERVAL
         while True:
-            yield interval * (1.0 - JITTER * self._clock.random())
-            interval = min(interval * GROWTH, LONGEST_INTERVAL)
+            yield interval * (1.0 - JITTER * self.clock.random())
+            interval = min(interval * GROWTH, MAX_INTERVAL)
 
     async def poll(self, run_ids: Collection[int], *, after: float) -> Outcomes:
         """The outcome of each run, requested at the latest after so many seconds.
@@ -93,9 +106,9 @@ class Poller:
         If another poll is due in the second half of that time, this one joins it.
         """
         sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        subscription = Subscription(run_ids, self._clock.monotonic() + after / 2, sent)
-        self._subscriptions[subscription] = None
-        timer = self._clock.call_later(after, self._send)
+        subscription = Subscription(run_ids, self.clock.monotonic() + after / 2, sent)
+        self.subscriptions[subscription] = None
+        timer = self.clock.call_later(after, self._send)
         try:
             await sent
             await asyncio.wait([request.task for request in subscription.requests])
@@ -105,26 +118,28 @@ class Poller:
             return outcomes
         finally:
             timer.cancel()
-            self._subscriptions.pop(subscription, None)
-            await subscription.leave()
+            self.subscriptions.pop(subscription, None)
+            await subscription.cancel()
 
     def _send(self) -> None:
         """Request the runs of all subscriptions that are due or may be."""
-        now = self._clock.monotonic()
-        due = [waiting for waiting in self._subscriptions if waiting.not_before <= now]
-        run_ids = list(dict.fromkeys(run_id for waiting in due for run_id in waiting.run_ids))
+        now = self.clock.monotonic()
+        due = [
+            subscription for subscription in self.subscriptions if subscription.next_check_at <= now
+        ]
+        run_ids = list(dict.fromkeys(itertools.chain(*(each.run_ids for each in due))))
         requests: dict[int, PollRequest] = {}
         for start in range(0, len(run_ids), MAX_PAGE_SIZE):
             chunk = run_ids[start : start + MAX_PAGE_SIZE]
             task = asyncio.create_task(self._fetch(chunk))
             requests.update(dict.fromkeys(chunk, PollRequest(task)))
         for subscription in due:
-            del self._subscriptions[subscription]
+            del self.subscriptions[subscription]
             subscription.join({requests[run_id] for run_id in subscription.run_ids})
 
     async def _fetch(self, run_ids: Sequence[int]) -> Outcomes:
         """One outcome for each of up to 100 runs."""
-        outcomes = Fetch(BulkFetcher(run_ids, self._perform, self._concurrency))
+        outcomes = Fetch(BulkFetcher(run_ids, self.perform, self.concurrency))
         try:
             async with outcomes:
                 return {outcome.run_id: outcome async for outcome in outcomes}
@@ -155,7 +170,9 @@ class RunWatcher(Closing, AsyncIterator[Run]):
         while not self._ready:
             if not self._states:
                 raise StopAsyncIteration
-            self._compare(await self._poller.poll(tuple(self._states), after=next(self._pauses)))
+            self._queue_changes(
+                await self._poller.poll(tuple(self._states), after=next(self._pauses))
+            )
         item = self._ready.popleft()
         if isinstance(item, ModelLabError):
             raise item
@@ -166,14 +183,14 @@ class RunWatcher(Closing, AsyncIterator[Run]):
         self._states.clear()
         self._ready.clear()
 
-    def _compare(self, outcomes: Outcomes) -> None:
-        """Queue the changes, then the errors that end the watch of a run."""
+    def _queue_changes(self, outcomes: Outcomes) -> None:
+        """Queue the runs that changed, then the errors that end the watch of a run."""
         errors: dict[ModelLabError, None] = {}
-        for run_id, last in list(self._states.items()):
+        for run_id, last_state in list(self._states.items()):
             run, error = outcomes[run_id].run, outcomes[run_id].error
             if run is not None:
                 self._states[run_id] = state = (run.status, run.updated_at)
-                if state != last:
+                if state != last_state:
                     self._ready.append(run)
             elif error is not None and not is_transient(error):
                 errors[error] = None
@@ -198,13 +215,13 @@ class Subscription:
 
     Attributes:
         run_ids: the runs.
-        not_before: when they may be requested (monotonic).
+        next_check_at: when they may be requested (monotonic).
         sent: done when they are.
         requests: what they are requested by.
     """
 
     run_ids: Collection[int]
-    not_before: float
+    next_check_at: float
     sent: asyncio.Future[None]
     requests: Collection[PollRequest] = ()
 
@@ -216,8 +233,8 @@ class Subscription:
         if not self.sent.done():
             self.sent.set_result(None)
 
-    async def leave(self) -> None:
-        """Cancel the requests that nobody needs any longer, and wait until they have ended."""
+    async def cancel(self) -> None:
+        """Cancel the requests that no subscription needs, and wait until they have ended."""
         for request in self.requests:
             request.subscriptions.discard(self)
         unneeded = [
@@ -229,7 +246,7 @@ class Subscription:
             await asyncio.wait(unneeded)
 
 
-def _limit(timeout: Any) -> float:
+def _seconds(timeout: Any) -> float:
     if timeout is None:
         return math.inf
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:

@@ -152,7 +152,7 @@ def _page(body: bytes, dice: random.Random) -> str:
 def _sound(error: DecodeError) -> str:
     assert error.path.startswith("$")
     assert len(str(error)) < 5_000  # a path may be deep
-    return "cut short" if error.cut_short else "refused"
+    return "cut short" if error.kind == "unreadable" else "refused"
 
 
 def _limits(_body: bytes, dice: random.Random) -> str:

@@ -17,6 +17,7 @@ EXPORTED = [
     "AuthenticationError",
     "BadRequestError",
     "BulkError",
+    "CallError",
     "CallInfo",
     "ClientClosedError",
     "Clock",

@@ -164,7 +164,7 @@ async def test_a_rate_limit(canned: aioresponses, lab: ModelLabClient):
         await lab.runs.get(7)
     limit = caught.value
     assert (limit.name, limit.limit, limit.period) == ("model_lab_api", 100, 10.0)
-    assert (limit.remaining, limit.reset, limit.too_late) == (0, 7.0, False)
+    assert (limit.remaining, limit.reset, limit.stopped_by) == (0, 7.0, "attempts")
     assert lab.stats.rate_limited == 1
 
 

@@ -223,6 +223,18 @@ def test_another_event_loop_is_a_clear_error():
     asyncio.run(use_again())
 
 
+async def test_a_view_of_a_view_keeps_the_options_of_both(sim: Simulator, lab: ModelLabClient):
+    """Each view changes only what it names; its client keeps its own options."""
+    sim.faults.always(Fault.stall())
+    view = lab.with_options(retry=RetryPolicy.none()).with_options(timeout=0.05)
+    with pytest.raises(RequestTimeoutError, match=r"within 0\.05 s") as caught:
+        await view.runs.get(sim.run_ids[0])
+    assert caught.value.attempts == lab.stats.attempts == 1
+    sim.faults.clear()
+    sim.faults.next(Fault.status(500))
+    assert (await lab.runs.get(sim.run_ids[0])).id == sim.run_ids[0]
+
+
 async def test_views_share_session_limiter_and_counters(sim: Simulator, lab: ModelLabClient):
     """A view differs in its options only, and closing it closes nothing."""
     view = lab.with_options(retry=RetryPolicy.none(), timeout=5)
@@ -300,7 +312,7 @@ async def test_nobody_there_is_a_clear_error():
     ) as lab:
         with pytest.raises(TransportError, match=r"no connection to 127\.0\.0\.1:9 .*after 2") as e:
             await lab.runs.get(1)
-        assert not e.value.answer_lost
+        assert e.value.kind == "not_sent"
 
 
 async def test_a_name_that_does_not_resolve_is_a_clear_error():

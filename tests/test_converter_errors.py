@@ -29,7 +29,7 @@ text = st.text(st.characters(codec="utf-8"), max_size=20)
 def test_required_fields(converter: Converter, name: str) -> None:
     """A required field that is null or absent is an error that names it."""
     error = failure(lambda: decode(body(**{name: None}), Run, converter))
-    assert (error.path, error.cut_short) == (f"$.data.attributes.{name}", False)
+    assert (error.path, error.kind) == (f"$.data.attributes.{name}", "final")
     absent = resource()
     del absent["attributes"][name]
     error = failure(lambda: decode(json.dumps({"data": absent}).encode(), Run, converter))
@@ -48,8 +48,7 @@ def test_wrong_ids(converter: Converter, value: object) -> None:
 def test_an_answer_about_another_id(converter: Converter) -> None:
     """A response about another resource than the one requested is refused as mismatched."""
     error = failure(lambda: decode(body("8"), Run, converter, expects=7))
-    assert (error.resource_id, error.path, error.cut_short) == (7, "$.data.id", False)
-    assert error.mismatched
+    assert (error.resource_id, error.path, error.kind) == (7, "$.data.id", "mismatched")
     assert "Expected id 7, got 8" in str(error)
 
 
@@ -58,10 +57,10 @@ def test_a_resource_of_another_type(converter: Converter, found: object) -> None
     """A resource of another type than the model's is refused as mismatched, also in a page."""
     data = resource() | {"type": found}
     error = failure(lambda: decode(json.dumps({"data": data}).encode(), Run, converter, expects=7))
-    assert (error.resource_id, error.path, error.mismatched) == (7, "$.data.type", True)
+    assert (error.resource_id, error.path, error.kind) == (7, "$.data.type", "mismatched")
     assert "Expected the type 'runs'" in str(error)
     wrong, right = open_page(json.dumps({"data": [data, resource("8")]}).encode(), converter).items
-    assert (wrong.path, wrong.mismatched, right.id) == ("$.data[0].type", True, 8)
+    assert (wrong.path, wrong.kind, right.id) == ("$.data[0].type", "mismatched", 8)
 
 
 def test_a_resource_without_a_type(converter: Converter) -> None:
@@ -104,7 +103,7 @@ def test_wrong_types(converter: Converter, attributes: dict[str, Any], path: str
     assert (error.path, error.resource_id) == (f"$.data.attributes.{path}", 7)
     assert f"at {error.path}" in str(error)
     assert "id 7" in str(error)
-    assert not error.cut_short
+    assert error.kind == "final"
 
 
 @pytest.mark.parametrize(
@@ -171,15 +170,16 @@ def test_many_shallow_brackets(converter: Converter) -> None:
 )
 def test_what_is_not_from_the_api(converter: Converter, raw: bytes) -> None:
     """An empty or HTML body looks cut short, so that another attempt is worth it."""
-    assert failure(lambda: decode(raw, Run, converter)).cut_short
-    assert failure(lambda: open_page(raw, converter)).cut_short
+    assert failure(lambda: decode(raw, Run, converter)).kind == "unreadable"
+    assert failure(lambda: open_page(raw, converter)).kind == "unreadable"
 
 
 @pytest.mark.parametrize("raw", [b"null", b"7", b'"x"', b"[]", b"{}", b'{"data":null}'])
 def test_both_ways_agree_on_what_looks_cut(raw: bytes) -> None:
     """Whether an answer is asked for again does not depend on the converter."""
     by_either = {
-        failure(partial(decode, raw, Run, converter)).cut_short for converter in CONVERTERS
+        failure(partial(decode, raw, Run, converter)).kind == "unreadable"
+        for converter in CONVERTERS
     }
     assert by_either == {not raw.endswith((b"}", b"]"))}
 
@@ -197,9 +197,11 @@ def test_a_body_cut_anywhere(converter: Converter, duration: float) -> None:
     assert decode(whole, Run, converter).name == "é}]"
     assert open_page(page, converter).numbers.number == 0
     for cut in range(len(whole)):
-        assert failure(partial(decode, whole[:cut], Run, converter)).cut_short, whole[:cut]
+        assert failure(partial(decode, whole[:cut], Run, converter)).kind == "unreadable", whole[
+            :cut
+        ]
     for cut in range(len(page)):
-        assert failure(partial(open_page, page[:cut], converter)).cut_short, page[:cut]
+        assert failure(partial(open_page, page[:cut], converter)).kind == "unreadable", page[:cut]
 
 
 def test_text_that_is_no_unicode(converter: Converter) -> None:

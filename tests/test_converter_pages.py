@@ -37,7 +37,7 @@ def test_a_bad_run_of_a_page_stands_alone(converter: Converter, number: float) -
     assert "at $.data[42].attributes.params[0].value" in str(bad)
     assert (nameless.resource_id, nameless.path) == (None, "$.data[43].id")
     assert foreign.path.startswith("$.data[44]")
-    assert not any(error.cut_short for error in (bad, nameless, foreign))
+    assert not any(error.kind == "unreadable" for error in (bad, nameless, foreign))
     with pytest.raises(DecodeError, match="id 42"):
         open_page(page, converter).page()
 
@@ -48,7 +48,7 @@ def test_an_ill_encoded_run_of_a_page_stands_alone() -> None:
     items[1] = items[1].replace(b"_name_", b"\xff\xfe")
     first, bad, last = open_page(b'{"data":[%s]}' % b",".join(items), make_converter()).items
     assert (first.id, last.id) == (0, 2)
-    assert (bad.resource_id, bad.path, bad.cut_short) == (1, "$.data[1].attributes", False)
+    assert (bad.resource_id, bad.path, bad.kind) == (1, "$.data[1].attributes", "final")
 
 
 def test_a_page(converter: Converter) -> None:
@@ -117,7 +117,7 @@ def test_one_run_that_no_parser_takes_stands_alone(converter: Converter, bad: by
     error = outcomes[42]
     assert isinstance(error, DecodeError)
     assert error.path.startswith("$.data[42]")
-    assert not error.cut_short
+    assert error.kind == "final"
     assert len(str(error)) < 400
 
 
@@ -190,7 +190,7 @@ def test_a_page_of_another_type_is_the_response_to_another_request(converter: Co
     projects = [{"id": str(n), "type": "projects", "attributes": {}} for n in (1, 2)]
     with pytest.raises(DecodeError, match="type 'runs'") as caught:
         parse_page(listing(*projects), Run, converter)
-    assert caught.value.mismatched
+    assert caught.value.kind == "mismatched"
     page = parse_page(listing(projects[0], resource(2)), Run, converter)
     assert page.ids() == [1, 2]
     assert page.structure(1).id == 2

@@ -28,7 +28,8 @@ from modellab_async import (
     RetryPolicy,
     RunFile,
 )
-from modellab_async.downloads import MAX_STREAMS, Downloads
+from modellab_async.client import MAX_DOWNLOADS
+from modellab_async.downloads import Downloads
 from modellab_async.downloads.part import PartFile, on_disk
 from modellab_async.simulator import Fault, Simulator
 
@@ -216,7 +217,7 @@ async def test_a_size_other_than_listed(fake, tmp_path, body, chunked):
 
     async with odd_server(answer) as odd:
         perform = listing(RunFile("f", file_size=11), content=odd.perform)
-        downloads = Downloads(perform, RetryPolicy(), fake.clock())
+        downloads = Downloads(perform, RetryPolicy(), fake.clock(), asyncio.Semaphore(8))
         with pytest.raises(DownloadError, match="bytes; "):
             await downloads.run(42, tmp_path, None)
     assert everything(tmp_path) == {}
@@ -236,7 +237,7 @@ async def test_a_body_that_never_ends(fake, tmp_path):
 
     async with odd_server(answer) as odd:
         perform = listing(RunFile("f", file_size=1_000_000), content=odd.perform)
-        downloads = Downloads(perform, RetryPolicy(), fake.clock())
+        downloads = Downloads(perform, RetryPolicy(), fake.clock(), asyncio.Semaphore(8))
         async with asyncio.timeout(PATIENCE):
             with pytest.raises(DownloadError, match="more than 1000000 bytes"):
                 await downloads.run(42, tmp_path, None)
@@ -280,11 +281,11 @@ async def test_several_files_come_at_once_though_not_all(tmp_path):
     files: dict[str, int | bytes] = {f"d{number % 20}/{number}": 1_000 for number in range(60)}
     async with simulator(files, latency=0.01) as sim, client_for(sim) as lab:
         assert len(await lab.artifacts.download_run(42, tmp_path)) == 60
-        assert 2 < sim.counts.peak_in_flight <= MAX_STREAMS
+        assert 2 < sim.counts.peak_in_flight <= MAX_DOWNLOADS
 
 
 async def test_downloads_of_one_client_share_the_limit_of_streams(tmp_path):
-    """Many downloads at once, each of one file, open no more streams than a whole run does."""
+    """Downloads of a client and of its views together receive no more than eight files at once."""
     open_now = peak = 0
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
@@ -294,16 +295,18 @@ async def test_downloads_of_one_client_share_the_limit_of_streams(tmp_path):
         response = web.StreamResponse(headers={"Content-Length": "2"})
         await response.prepare(request)
         await response.write(b"a")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
         await response.write(b"b")
         open_now -= 1
         return response
 
     async with odd_server(answer) as lab, asyncio.TaskGroup() as group:
-        for number in range(4 * MAX_STREAMS):
-            group.create_task(lab.artifacts.download(5, "f", tmp_path / str(number)))
-    assert 1 < peak <= MAX_STREAMS
-    assert everything(tmp_path) == {str(number): b"ab" for number in range(4 * MAX_STREAMS)}
+        view = lab.with_options(timeout=20)
+        for number in range(4 * MAX_DOWNLOADS):
+            artifacts = (lab, view)[number % 2].artifacts
+            group.create_task(artifacts.download(5, "f", tmp_path / str(number)))
+    assert 1 < peak <= MAX_DOWNLOADS
+    assert everything(tmp_path) == {str(number): b"ab" for number in range(4 * MAX_DOWNLOADS)}
 
 
 async def test_one_request_at_a_time_is_enough(sim, tmp_path):
@@ -332,7 +335,7 @@ async def test_refused_keys_end_all_at_once(sim, lab, tmp_path):
     sim.faults.always(Fault.status(401), CONTENT)
     with pytest.raises(AuthenticationError):
         await lab.artifacts.download_run(43, tmp_path)
-    assert len(ranges_asked(sim)) <= 2 * MAX_STREAMS
+    assert len(ranges_asked(sim)) <= 2 * MAX_DOWNLOADS
     with pytest.raises(NotFoundError):
         await lab.artifacts.download_run(44, tmp_path)
     assert everything(tmp_path) == {}
@@ -460,4 +463,4 @@ async def test_a_disk_that_refuses_ends_a_whole_run(lab, sim, tmp_path, monkeypa
     monkeypatch.setattr(PartFile, "write", lambda *_: (_ for _ in ()).throw(full))
     with pytest.raises(DownloadError, match="No space left on device"):
         await lab.artifacts.download_run(43, tmp_path)
-    assert len(ranges_asked(sim)) <= 2 * MAX_STREAMS
+    assert len(ranges_asked(sim)) <= 2 * MAX_DOWNLOADS

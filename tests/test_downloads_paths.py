@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Semaphore
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ async def test_a_hostile_directory_is_not_even_asked_for(tmp_path, path, fake):
     """Directories are held to the same rules, as are halves of characters."""
     perform = listing(RunFile(path, is_dir=path.endswith("/")))
     with pytest.raises(DownloadError, match="unsafe path"):
-        await Downloads(perform, RetryPolicy(), fake.clock()).run(42, tmp_path, None)
+        await Downloads(perform, RetryPolicy(), fake.clock(), Semaphore(8)).run(42, tmp_path, None)
 
 
 def test_names_that_only_look_odd_are_fine():
@@ -162,7 +163,10 @@ async def test_files_that_are_one_on_some_disk(tmp_path, one, other):
 async def test_a_directory_that_lists_itself(fake, tmp_path):
     """It is walked once."""
     perform = listing(RunFile("a/", is_dir=True), RunFile("a", is_dir=True))
-    assert await Downloads(perform, RetryPolicy(), fake.clock()).run(42, tmp_path, None) == []
+    assert (
+        await Downloads(perform, RetryPolicy(), fake.clock(), Semaphore(8)).run(42, tmp_path, None)
+        == []
+    )
 
 
 @pytest.mark.parametrize("width", [1, 400])
@@ -171,7 +175,7 @@ async def test_directories_that_never_end(fake, tmp_path, monkeypatch, width):
     monkeypatch.setattr("modellab_async.downloads.MAX_ENTRIES", 1_000)
     asked: list[Call] = []
 
-    async def perform(call: Call) -> Any:
+    async def perform(call: Call, /, **_: Any) -> Any:
         if call.operation == "runs.get":
             return RUN
         asked.append(call)
@@ -180,7 +184,7 @@ async def test_directories_that_never_end(fake, tmp_path, monkeypatch, width):
         )
 
     with pytest.raises(DownloadError, match="has more than"):
-        await Downloads(perform, RetryPolicy(), fake.clock()).run(42, tmp_path, None)
+        await Downloads(perform, RetryPolicy(), fake.clock(), Semaphore(8)).run(42, tmp_path, None)
     assert len(asked) <= MAX_DEPTH
 
 

@@ -87,7 +87,7 @@ def test_operations(
     """Each operation has its method, path, query and answer."""
     assert (call.method, call.path, query(call), call.returns) == (method, path, expected, returns)
     assert call.paged is (path in {"/runs", "/projects"})
-    assert call.idempotency == {"GET": "safe", "POST": "idempotent", "DELETE": "delete"}[method]
+    assert (call.idempotent, call.deletes) == (True, method == "DELETE")
 
 
 def test_operations_are_told_apart() -> None:

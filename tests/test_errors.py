@@ -17,6 +17,7 @@ from modellab_async.errors import (
     AuthenticationError,
     BadRequestError,
     BulkError,
+    CallError,
     ClientClosedError,
     ConfigError,
     DecodeError,
@@ -36,6 +37,7 @@ from modellab_async.errors import (
     StoreError,
     TransportError,
     WaitTimeoutError,
+    detached,
 )
 from modellab_async.models import Run, RunStatus
 from modellab_async.ratelimit import RateLimit
@@ -60,28 +62,29 @@ TREE: dict[type[Exception], tuple[type[BaseException], ...]] = {
     MissingExtraError: (ConfigError, ImportError),
     InvalidIdError: (ModelLabError, ValueError),
     ClientClosedError: (ModelLabError,),
-    TransportError: (ModelLabError,),
+    CallError: (ModelLabError,),
+    TransportError: (CallError,),
     RequestTimeoutError: (TransportError, TimeoutError),
-    DecodeError: (ModelLabError,),
-    WaitTimeoutError: (ModelLabError, TimeoutError),
-    DownloadError: (ModelLabError,),
-    ExportError: (ModelLabError,),
-    StoreError: (ModelLabError,),
-    BulkError: (ModelLabError,),
-    StatusError: (ModelLabError,),
+    DecodeError: (CallError,),
+    StatusError: (CallError,),
     BadRequestError: (StatusError,),
     AuthenticationError: (StatusError,),
     PermissionDeniedError: (StatusError,),
     NotFoundError: (StatusError,),
     RateLimitedError: (StatusError,),
     ServerError: (StatusError,),
+    WaitTimeoutError: (ModelLabError, TimeoutError),
+    DownloadError: (ModelLabError,),
+    ExportError: (ModelLabError,),
+    StoreError: (ModelLabError,),
+    BulkError: (ModelLabError,),
 }
 
 
 def rate_limited() -> RateLimitedError:
     error = RateLimitedError("429 from GET …", status=429, **STATUS)
     error.rate_limit = RateLimit("model_lab", 100, 10.0, 0, 7.0)
-    error.too_late = True
+    error.stopped_by = "quota"
     return error
 
 
@@ -97,9 +100,10 @@ SAMPLES = [
     MissingExtraError("frames needs pyarrow"),
     InvalidIdError("not a run id: -1"),
     ClientClosedError("closed"),
-    tried(TransportError("no connection", answer_lost=False, permanent=True)),
+    tried(CallError("failed")),
+    tried(TransportError("no connection", kind="final")),
     tried(RequestTimeoutError("too slow")),
-    tried(DecodeError("Expected `int`", path="$.data.id", resource_id=7, cut_short=True)),
+    tried(DecodeError("Expected `int`", path="$.data.id", resource_id=7, kind="unreadable")),
     WaitTimeoutError("still running", run=RUN),
     DownloadError("path leaves the directory"),
     ExportError("an interrupted export is in runs.csv.part.duckdb"),
@@ -193,12 +197,48 @@ def test_builtin_handlers_catch() -> None:
         raise InvalidIdError("not a run id")
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_an_error_says_why_its_call_ended(protocol: int) -> None:
+    """An empty retry budget is part of the message, also after pickling; other reasons are not."""
+    error = TransportError("lost")
+    error.attempts, error.stopped_by = 3, "budget"
+    error = pickle.loads(pickle.dumps(error, protocol))
+    assert str(error) == "lost (after 3 attempts; the retry budget stayed empty)"
+    error.stopped_by = "deadline"
+    assert str(error) == "lost (after 3 attempts)"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, "final"), (404, "final"), (408, "unavailable"), (429, "rate_limited"), (501, "final")]
+    + [(status, "unavailable") for status in (500, 502, 503, 504, 512)],
+)
+def test_the_kind_of_a_status(status: int, kind: str) -> None:
+    """The status alone says how the call failed."""
+    assert StatusError("x", status=status, method="GET", url="u").kind == kind
+
+
+def test_a_detached_error_has_no_frames() -> None:
+    """Only the traceback goes; the error itself, its cause and its context stay."""
+    cause, context = KeyError("cause"), ValueError("context")
+    try:
+        try:
+            raise context
+        except ValueError:
+            raise ModelLabError("x") from cause
+    except ModelLabError as error:
+        kept, returned = error, detached(error)
+    assert returned is kept
+    assert kept.__traceback__ is None
+    assert (kept.__cause__, kept.__context__) == (cause, context)
+
+
 def test_defaults() -> None:
     """An error that is told nothing but its message assumes the careful thing."""
     transport = TransportError("lost")
-    assert (transport.answer_lost, transport.permanent, transport.attempts) == (True, False, 1)
+    assert (transport.kind, transport.stopped_by, transport.attempts) == ("lost", None, 1)
     decode = DecodeError("bad")
-    assert (decode.path, decode.resource_id, decode.cut_short) == ("$", None, False)
+    assert (decode.path, decode.resource_id, decode.kind) == ("$", None, "final")
     assert WaitTimeoutError("late").run is None
     status = StatusError("302", status=302, method="GET", url="https://h")
     assert (status.errors, status.body, status.retry_after) == ((), "", None)
@@ -212,7 +252,7 @@ def test_rate_limited_tells_the_limit() -> None:
     silent = RateLimitedError("429", status=429, method="GET", url="https://h")
     told = (silent.name, silent.limit, silent.period, silent.remaining, silent.reset)
     assert set(told) == {None}
-    assert not silent.too_late
+    assert (silent.kind, silent.stopped_by) == ("rate_limited", None)
 
 
 def test_bulk_error_keeps_everything() -> None:

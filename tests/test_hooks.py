@@ -30,6 +30,7 @@ from modellab_async import (
 )
 from modellab_async.endpoints import Call
 from modellab_async.hooks import EVENTS
+from modellab_async.retry import CallState
 from modellab_async.simulator import Fault, Simulator
 
 
@@ -170,7 +171,7 @@ class TestWhatIsTold:
             with pytest.raises(RateLimitedError):
                 await lab.runs.get(sim.run_ids[0])
         assert record.names == ["call", "attempt", "retry", "done"]
-        assert record.of("done")[0].error.too_late
+        assert record.of("done")[0].error.stopped_by == "quota"
 
     async def test_a_wait_that_is_cancelled(self, sim: Simulator, record: Record):
         """It is told for as long as it lasted."""
@@ -292,9 +293,9 @@ class TestWhatMayBeGiven:
                 ModelLabClient(bearer_token="x", hooks=wrong)
 
 
-def journeys() -> int:
-    """How many calls' state there is in memory, other tests' included."""
-    return sum(type(thing).__name__ == "Journey" for thing in gc.get_objects())
+def states() -> int:
+    """How many calls have their state in memory, those of other tests included."""
+    return sum(isinstance(thing, CallState) for thing in gc.get_objects())
 
 
 class TestHarm:
@@ -331,11 +332,11 @@ class TestHarm:
             await lab.perform(call)
             gc.collect()
             gc.disable()
-            before = journeys()
+            before = states()
             try:
                 for _ in range(20):
                     await lab.perform(call)
-                assert journeys() <= before
+                assert states() <= before
             finally:
                 gc.enable()
 

@@ -162,7 +162,7 @@ def pager_on(answer: Answer, *, size: int | None = None) -> Pager[Run]:
     """A pager whose pages come from a function of number and size; no socket."""
     converter = make_converter()
 
-    async def perform(call: Call) -> Any:
+    async def perform(call: Call, /, **_: Any) -> Any:
         asked = json.loads(call.query)
         await asyncio.sleep(0)
         return await decode_page(answer(asked["number"], asked["size"]), Run, converter)
@@ -246,7 +246,7 @@ async def test_a_listing_may_end_with_pages_of_items_it_had_before():
 def pager_of_ten_pages(later: Callable[[], Awaitable[Any]]) -> Pager[Run]:
     """A pager whose first page is there; ``later`` makes the others."""
 
-    async def perform(call: Call) -> Any:
+    async def perform(call: Call, /, **_: Any) -> Any:
         if call.query != "None":
             return await later()
         first = body([1], number=0, next_number=1, last_number=9)

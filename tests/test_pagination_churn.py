@@ -123,7 +123,7 @@ class Table:
     def pager(self, size: int | None, verify: Any) -> Pager[Any]:
         """A listing of the rows."""
 
-        async def perform(call: Call) -> Any:
+        async def perform(call: Call, /, **_: Any) -> Any:
             asked = json.loads(call.query)
             await asyncio.sleep(0)
             page = self.page(asked["number"], asked["size"])

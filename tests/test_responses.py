@@ -19,7 +19,7 @@ from modellab_async import errors
 from modellab_async.endpoints import Call, parse_id
 from modellab_async.errors import ErrorDetail, ErrorSource, InvalidIdError, StatusError
 from modellab_async.ratelimit import RateLimit
-from modellab_async.responses import BODY_KEPT, Response, status_error
+from modellab_async.responses import MAX_KEPT_BODY, Response, status_error
 
 NOW = 1_779_000_000.0
 CALL = Call("runs.get", "GET", "/runs/7")
@@ -305,7 +305,7 @@ def test_bodies_from_the_edge(body: bytes) -> None:
     error = failure(502, body)
     assert str(error) == f"502 from GET {URL}: Bad Gateway"
     assert error.errors == ()
-    assert len(error.body.encode()) <= BODY_KEPT
+    assert len(error.body.encode()) <= MAX_KEPT_BODY
 
 
 def test_a_status_without_a_phrase() -> None:
@@ -317,7 +317,7 @@ def test_what_is_kept_of_a_body_is_bounded() -> None:
     """An error keeps 2 KB of whole characters, and its message far less."""
     entries = ["é" * 50] * 200
     error = failure(500, json.dumps({"errors": entries}, ensure_ascii=False).encode())
-    assert BODY_KEPT - 2 <= len(error.body.encode()) <= BODY_KEPT
+    assert MAX_KEPT_BODY - 2 <= len(error.body.encode()) <= MAX_KEPT_BODY
     assert "\ufffd" not in error.body
     assert len(error.errors) == 100
     assert len(str(error)) < 400
@@ -325,7 +325,7 @@ def test_what_is_kept_of_a_body_is_bounded() -> None:
 
 def test_a_cut_body_loses_no_redaction() -> None:
     """A key is taken out before the body is cut, so that no part of it stays."""
-    body = b"x" * (BODY_KEPT - 5) + b"hidden-key"
+    body = b"x" * (MAX_KEPT_BODY - 5) + b"hidden-key"
     error = failure(500, body, redact=lambda text: text.replace("hidden-key", "***"))
     assert "hid" not in error.body
 

@@ -22,9 +22,11 @@ from modellab_async import (
     StatusError,
     TransportError,
     endpoints,
+    retry,
 )
-from modellab_async.endpoints import Idempotency
-from modellab_async.retry import RETRY_RULES, RETRYABLE_STATUSES, FailureKind, classify
+from modellab_async.endpoints import Call
+from modellab_async.errors import UNAVAILABLE_STATUSES, CallError, FailureKind
+from modellab_async.retry import is_repeatable
 from modellab_async.simulator import Fault, Faults, Simulator
 
 
@@ -63,86 +65,137 @@ def test_a_policy_is_frozen_and_comparable():
         policy.attempts = 1  # type: ignore[misc]
 
 
-FAILURES: dict[FailureKind, list[Exception]] = {
-    FailureKind.NOT_SENT: [TransportError("x", answer_lost=False)],
-    FailureKind.RATE_LIMITED: [RateLimitedError("x", status=429, method="GET", url="u")],
-    FailureKind.UNAVAILABLE: [
-        StatusError("x", status=status, method="GET", url="u")
-        for status in (408, 500, 502, 503, 504, 512)
-    ],
-    FailureKind.LOST: [TransportError("x"), RequestTimeoutError("x")],
-    FailureKind.UNREADABLE: [DecodeError("x", cut_short=True)],
-    FailureKind.GONE: [],
-    FailureKind.FINAL: [
-        *(
-            StatusError("x", status=status, method="GET", url="u")
-            for status in (400, 401, 409, 501)
-        ),
-        NotFoundError("x", status=404, method="GET", url="u"),
-        TransportError("x", answer_lost=False, permanent=True),
-        DecodeError("x"),
-        KeyError("x"),
-    ],
+IDEMPOTENT = Call("x", "PUT", "/x")
+NOT_IDEMPOTENT = Call("x", "POST", "/x", idempotent=False)
+
+
+def failure(kind: FailureKind) -> CallError:
+    error = CallError("x")
+    error.kind = kind
+    return error
+
+
+@pytest.mark.parametrize("kind", get_args(FailureKind))
+def test_what_may_have_been_done_is_repeated_only_if_that_does_no_harm(kind: FailureKind):
+    """A final failure is never repeated, one that had no effect always, others if idempotent."""
+    error = failure(kind)
+    had_no_effect = kind in {"not_sent", "unresolved", "rate_limited"}
+    assert is_repeatable(error, IDEMPOTENT) is (kind != "final")
+    assert is_repeatable(error, NOT_IDEMPOTENT) is had_no_effect
+
+
+@pytest.mark.parametrize("reason", ["attempts", "deadline", "budget", "quota"])
+def test_what_has_been_stopped_is_not_repeated(reason):
+    """A failure that has ended its call is final, whatever it was."""
+    error = failure("not_sent")
+    error.stopped_by = reason
+    assert not is_repeatable(error, IDEMPOTENT)
+
+
+def test_other_errors_are_not_repeated():
+    """A mistake or a cancellation is nobody's failure to send."""
+    assert not any(is_repeatable(error, IDEMPOTENT) for error in (KeyError("x"), ValueError("x")))
+
+
+ROWS = {
+    "not_sent": "no connection, or none through the proxy",
+    "unresolved": "host name that does not resolve",
+    "rate_limited": "429",
+    "unavailable": ", ".join(map(str, sorted(UNAVAILABLE_STATUSES))),
+    "lost": "connection lost, timeout, body cut short",
+    "unreadable": "body empty, not JSON, or JSON that looks cut",
+    "mismatched": "response to another request",
+    "final": "anything else",
 }
 
 
-@pytest.mark.parametrize("kind", FailureKind, ids=lambda kind: kind.name)
-def test_each_failure_has_its_row_in_the_table(kind):
-    """Every way to end is told by its errors, and has a decision for every idempotency."""
-    assert {classify(error) for error in FAILURES[kind]} <= {kind}
-    assert set(RETRY_RULES[kind]) == set(get_args(Idempotency))
-
-
-def test_a_404_is_final_unless_an_answer_was_lost():
-    """Only after a lost answer may a 404 be this call's own doing."""
-    gone = NotFoundError("x", status=404, method="DELETE", url="u")
-    assert classify(gone) is FailureKind.FINAL
-    assert classify(gone, answer_lost=True) is FailureKind.GONE
-
-
-def test_a_wait_that_would_be_too_long_is_not_begun_again():
-    """A 429 that the client gave itself, since quota comes back too late, is final."""
-    error = RateLimitedError("x", status=429, method="GET", url="u")
-    error.too_late = True
-    assert classify(error) is FailureKind.FINAL
-
-
-def test_the_table_is_published_as_it_is():
-    """The page on retries shows every row of the table, decision by decision."""
+def test_the_decisions_are_published_as_they_are():
+    """The page on retries shows the decision on every kind of failure."""
     page = (Path(__file__).parents[1] / "docs/explanation/retries-and-limits.md").read_text("utf-8")
     rows = [
-        f"| {kind.value} | {' | '.join(rules[use] for use in get_args(Idempotency))} |"
-        for kind, rules in RETRY_RULES.items()
+        f"| `{kind}` | {ROWS[kind]} | "
+        + " | ".join(
+            "repeat" if is_repeatable(failure(kind), call) else "raise"
+            for call in (IDEMPOTENT, NOT_IDEMPOTENT)
+        )
+        + " |"
+        for kind in get_args(FailureKind)
     ]
     assert "\n".join(rows) in page
 
 
-FAULTS = {
-    FailureKind.RATE_LIMITED: Fault.rate_limited(reset="0"),
-    FailureKind.UNAVAILABLE: Fault.status(500),
-    FailureKind.LOST: Fault.lost(),
-    FailureKind.UNREADABLE: Fault.status(200, body="html"),
-    FailureKind.FINAL: Fault.status(409),
+FAULTS: dict[FailureKind, Fault] = {
+    "rate_limited": Fault.rate_limited(reset="0"),
+    "unavailable": Fault.status(500),
+    "lost": Fault.lost(),
+    "unreadable": Fault.status(200, body="html"),
+    "final": Fault.status(409),
 }
 
 
-@pytest.mark.parametrize("idempotency", get_args(Idempotency))
-@pytest.mark.parametrize("kind", FAULTS, ids=lambda kind: kind.name)
-async def test_each_row_is_kept_over_a_socket(
-    sim: Simulator, fake: FakeClock, kind: FailureKind, idempotency: Idempotency
+@pytest.mark.parametrize("call", [IDEMPOTENT, NOT_IDEMPOTENT], ids=["idempotent", "not"])
+@pytest.mark.parametrize("kind", FAULTS)
+async def test_each_decision_is_kept_over_a_socket(
+    sim: Simulator, fake: FakeClock, kind: FailureKind, call: Call
 ):
-    """A fault of each kind is repeated, or not, as the table says; the server sees as much."""
+    """A fault of each kind is repeated, or not, by the rule; the server sees as much."""
     sim.faults.next(FAULTS[kind])
-    reading = endpoints.get_run(sim.run_ids[0])
+    repeated = is_repeatable(failure(kind), call)
+    reading = attrs.evolve(endpoints.get_run(sim.run_ids[0]), idempotent=call.idempotent)
     async with client_for(sim, clock=fake.clock()) as lab:
-        performing = lab.perform(attrs.evolve(reading, idempotency=idempotency))
-        if RETRY_RULES[kind][idempotency] == "repeat":
-            assert (await performing).id == sim.run_ids[0]
+        if repeated:
+            assert (await lab.perform(reading)).id == sim.run_ids[0]
         else:
-            with pytest.raises((StatusError, TransportError, DecodeError)):
-                await performing
-        repeated = RETRY_RULES[kind][idempotency] == "repeat"
+            with pytest.raises(CallError) as caught:
+                await lab.perform(reading)
+            assert (caught.value.kind, caught.value.stopped_by) == (kind, None)
         assert lab.stats.attempts == sim.counts.requests == 1 + repeated
+
+
+async def test_each_failure_is_decided_on_once(
+    sim: Simulator, fake: FakeClock, monkeypatch: pytest.MonkeyPatch
+):
+    """The rule is asked once for each failed attempt, the first and the last included."""
+    decided: list[BaseException] = []
+
+    def decide(error: BaseException, call: Call) -> bool:
+        decided.append(error)
+        return is_repeatable(error, call)
+
+    monkeypatch.setattr(retry, "is_repeatable", decide)
+    sim.faults.next(Fault.status(503), Fault.reset(), Fault.status(404))
+    async with client_for(sim, clock=fake.clock()) as lab:
+        with pytest.raises(NotFoundError):
+            await lab.runs.get(sim.run_ids[0])
+    assert [error.kind for error in decided if isinstance(error, CallError)] == [
+        "unavailable",
+        "lost",
+        "final",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "reason"),
+    [
+        (RetryPolicy(attempts=2), "attempts"),
+        (RetryPolicy(attempts=2, deadline=0.1), "deadline"),
+        (RetryPolicy.none(), "attempts"),
+    ],
+)
+async def test_an_error_says_why_its_call_was_not_repeated(
+    sim: Simulator, fake: FakeClock, policy: RetryPolicy, reason: str
+):
+    """A failure that may pass names what ended the call; a final one names nothing."""
+    fake.chance = lambda: 0.5
+    sim.faults.always(Fault.status(503))
+    async with client_for(sim, clock=fake.clock(), retry=policy) as lab:
+        with pytest.raises(ServerError) as caught:
+            await lab.runs.get(sim.run_ids[0])
+        assert (caught.value.kind, caught.value.stopped_by) == ("unavailable", reason)
+        sim.faults.clear()
+        with pytest.raises(NotFoundError) as missing:
+            await lab.runs.get(1)
+        assert (missing.value.kind, missing.value.stopped_by) == ("final", None)
 
 
 async def test_a_removal_whose_answer_was_lost_is_done(sim: Simulator, fake: FakeClock):
@@ -173,7 +226,7 @@ async def test_the_schedule_is_exact_under_an_injected_clock(sim: Simulator, fak
 @pytest.mark.parametrize(
     "fault",
     [
-        *[Fault.status(status) for status in sorted(RETRYABLE_STATUSES - {429})],
+        *[Fault.status(status) for status in sorted(UNAVAILABLE_STATUSES)],
         Fault.rate_limited(),
         Fault.rate_limited(reset="0"),
         Fault.status(502, body="html"),
@@ -282,7 +335,7 @@ async def test_a_named_time_past_the_deadline_fails_at_once(sim: Simulator, fake
         sim.faults.next(Fault.rate_limited(reset="11"))
         with pytest.raises(RateLimitedError, match="longer than") as caught:
             await lab.runs.get(sim.run_ids[0])
-        assert caught.value.too_late
+        assert caught.value.stopped_by == "quota"
         assert caught.value.name == "model_lab_api"
         assert caught.value.reset == 11
         assert fake.now == 0.0

@@ -139,7 +139,8 @@ async def test_with_an_empty_budget_a_call_waits_until_its_deadline(
         tasks = [lab.runs.get(run_id) for run_id in sim.run_ids[:40]]
         errors = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(error) for error in errors} == {ServerError}
-        late = [error for error in errors if isinstance(error, ServerError) and error.budget_empty]
+        failures = [error for error in errors if isinstance(error, ServerError)]
+        late = [error for error in failures if error.stopped_by == "budget"]
         assert late
         assert "the retry budget stayed empty" in str(late[0])
         assert str(pickle.loads(pickle.dumps(late[0]))) == str(late[0])

@@ -251,6 +251,18 @@ async def test_a_closed_client_ends_waits_and_watches(stage: Stage):
         await anext(stage.lab.runs.watch(run_ids))
 
 
+async def test_waits_of_a_client_and_its_views_share_their_requests(stage: Stage):
+    """Each request is sent with the options of the wait that is due, here those of the client."""
+    run_ids = stage.runs(4, (0, "running"), (20, "completed"))
+    views = [stage.lab, *(stage.lab.with_options(timeout=seconds) for seconds in (5, 6, 7))]
+    runs = await asyncio.gather(
+        *(view.runs.wait(run_id) for view, run_id in zip(views, run_ids, strict=True))
+    )
+    assert [run.id for run in runs] == run_ids
+    looks = 7  # at 0, 1, 2.5, 4.75, 8.125, 13.2 and 20.8 s
+    assert stage.operations == {LIST: looks}
+
+
 async def test_many_waits_share_their_requests(stage: Stage):
     """250 waits that begin together make three requests a look."""
     run_ids = stage.runs(250, (0, "running"), (20, "completed"))

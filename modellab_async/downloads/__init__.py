@@ -26,15 +26,16 @@ from modellab_async.errors import DownloadError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from modellab_async.bulk import Perform, Progress
+    from modellab_async.bulk import Progress
+    from modellab_async.calls import Perform
     from modellab_async.clock import Clock
     from modellab_async.models import Run, RunArtifacts
     from modellab_async.retry import RetryPolicy
 
 T = TypeVar("T")
 
-MAX_STREAMS: Final = 8
-"""How many files of a client are received, and directories of a run listed, at once."""
+MAX_WORKERS: Final = 8
+"""How many files of one run are downloaded, or directories of it listed, at once."""
 
 MAX_DEPTH: Final = 64
 """How many levels of directories a run may have."""
@@ -44,12 +45,20 @@ MAX_ENTRIES: Final = 100_000
 
 
 class Downloads:
-    """Downloads files for one client."""
+    """Downloads files for one client, or for a view of it.
 
-    def __init__(self, perform: Perform, policy: RetryPolicy, clock: Clock) -> None:
+    Args:
+        perform: sends a call.
+        policy: how often, and after how long, a body that breaks off is resumed.
+        clock: the source of time and jitter.
+        permits: how many files may be received at once.
+    """
+
+    def __init__(
+        self, perform: Perform, policy: RetryPolicy, clock: Clock, permits: asyncio.Semaphore
+    ) -> None:
         self._perform = perform
-        streams = asyncio.Semaphore(MAX_STREAMS)
-        self._transfer = functools.partial(Transfer, perform, policy, clock, streams)
+        self._transfer = functools.partial(Transfer, perform, policy, clock, permits)
 
     async def file(
         self,
@@ -184,7 +193,7 @@ async def _each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> Non
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(MAX_STREAMS):
+            for _ in range(MAX_WORKERS):
                 group.create_task(worker())
     except ExceptionGroup as failed:
         failure = failed.exceptions[0]

@@ -16,7 +16,7 @@ from modellab_async.errors import DownloadError, ModelLabError, StatusError, Tra
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from modellab_async.bulk import Perform
+    from modellab_async.calls import Perform
     from modellab_async.clock import Clock
     from modellab_async.retry import RetryPolicy
     from modellab_async.transport import Stream
@@ -37,7 +37,7 @@ class Transfer:
     """Downloads one file.
 
     Attributes:
-        streams: limits how many answers are open at once.
+        permits: how many files may be received at once.
         part: the file that the bytes go to.
         size: the file's size in bytes by the listing, or None without one.
         on_advance: called with how many bytes the file has gained, or lost by starting over.
@@ -48,7 +48,7 @@ class Transfer:
     perform: Perform
     policy: RetryPolicy
     clock: Clock
-    streams: asyncio.Semaphore
+    permits: asyncio.Semaphore
     project_id: int | str
     artifact_path: str
     part: PartFile
@@ -121,7 +121,7 @@ class Transfer:
         if held.offset and held.version and held.version.validator:
             headers = {**(call.headers or {}), "If-Range": held.version.validator}
             call = attrs.evolve(call, headers=headers)
-        async with self.streams:
+        async with self.permits:
             try:
                 stream = cast("Stream", await self.perform(call))
             except StatusError as error:

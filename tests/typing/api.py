@@ -342,7 +342,7 @@ async def typed_errors(lab: ModelLabClient) -> None:
         )
         assert_type((error.period, error.reset), tuple[float | None, float | None])
         assert_type(error.rate_limit, RateLimit | None)
-        assert_type(error.too_late, bool)
+        assert_type(error.stopped_by, Literal["attempts", "deadline", "budget", "quota"] | None)
     except (BadRequestError, AuthenticationError, PermissionDeniedError) as error:
         assert_type(error.errors, tuple[ErrorDetail, ...])
         for detail in error.errors:
