@@ -260,7 +260,6 @@ class BulkFetcher:
         ordered: whether outcomes keep the order of the ids.
         keep_all: whether outcomes may wait to be returned however many they are.
         on_progress: called with the number of outcomes returned and of all ids, if known.
-        skip_slow_start: whether the credentials are known to be good.
 
     Raises:
         TypeError: for a lone string or bytes, and for what is no iterable.
@@ -276,7 +275,6 @@ class BulkFetcher:
         ordered: bool = False,
         keep_all: bool = False,
         on_progress: Progress | None = None,
-        skip_slow_start: bool = False,
     ) -> None:
         self._paged = route != "single"
         self._only_paged = route == "batch"
@@ -304,9 +302,7 @@ class BulkFetcher:
 
         self._accepted = False
         self._refusal: ModelLabError | None = None
-        self._refusals_left = (
-            max(concurrency, FIRST_REQUESTS) if skip_slow_start else FIRST_REQUESTS
-        )
+        self._refusals_left = FIRST_REQUESTS
         self._slow_start = asyncio.Semaphore(self._refusals_left)
 
     async def next_outcome(self) -> Outcome:

@@ -118,7 +118,6 @@ class Runs:
                 self._perform,
                 self._limiter.max_concurrency,
                 route=route,
-                skip_slow_start=self._limiter.warmed_up("runs.get"),
                 **options,
             )
         )

@@ -93,7 +93,6 @@ def refusal(status: int) -> StatusError:
     return StatusError("no", status=status, method="GET", url="https://lab.example/runs")
 
 
-@pytest.mark.parametrize("skip_slow_start", [True, False])
 @pytest.mark.parametrize(
     ("route", "concurrency", "most", "unread"),
     [
@@ -105,7 +104,7 @@ def refusal(status: int) -> StatusError:
     ],
 )
 async def test_what_is_in_flight_and_read_ahead_is_bounded(
-    route: Any, concurrency: int, most: int, unread: int, skip_slow_start: bool
+    route: Any, concurrency: int, most: int, unread: int
 ):
     """By the concurrency, and until the first success by the slow start."""
     lab, read = Lab(), 0
@@ -117,10 +116,10 @@ async def test_what_is_in_flight_and_read_ahead_is_bounded(
             yield run_id
 
     lab.go.clear()
-    async with lab.fetch(ids(), concurrency, route=route, skip_slow_start=skip_slow_start) as all_:
+    async with lab.fetch(ids(), concurrency, route=route) as all_:
         first = asyncio.create_task(anext(all_))
         await settled()
-        assert lab.most == (most if skip_slow_start else min(most, FIRST_REQUESTS))
+        assert lab.most == min(most, FIRST_REQUESTS)
         lab.go.set()
         await first
         await settled(500)
@@ -299,7 +298,7 @@ async def test_a_call_that_is_retried_does_not_hold_up_those_behind_it(route: An
         assert len([outcome async for outcome in outcomes]) == chunk
     lab = Lab()
     lab.retried = {*range(chunk + 1, 10_000)}
-    async with lab.fetch(range(1, 10_000), 2, route=route, skip_slow_start=True) as outcomes:
+    async with lab.fetch(range(1, 10_000), 2, route=route) as outcomes:
         await anext(outcomes)
         await settled(300)
         assert lab.in_flight == 2 * (1 + MOST_RETRYING)
@@ -309,7 +308,7 @@ async def test_a_call_that_is_retried_again_and_again_is_replaced_once():
     """However often it is retried, one other call is in flight beside it."""
     lab = Lab()
     lab.retried = {1}
-    async with lab.fetch(range(1, 100), 1, route="single", skip_slow_start=True) as outcomes:
+    async with lab.fetch(range(1, 100), 1, route="single") as outcomes:
         first = asyncio.create_task(anext(outcomes))
         async with asyncio.timeout(PATIENCE):
             while len(lab.calls) < 2:
