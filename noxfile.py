@@ -46,6 +46,7 @@ PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 MUTATED = {  # each module that mutmut changes, and the tests (see ``pytest -k``) that should notice
     "retry": "test_retry or test_unreachable",
     "limiter": "test_limiter and not TestOverASocket",
+    "quota": "test_quota or test_limiter and not TestOverASocket",
     "bulk": "(test_bulk or test_batch) and not bounded_number_of_runs",
     "pagination": "test_pagination and not costs",
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import operator
 from collections import deque
 from collections.abc import (
@@ -55,7 +56,7 @@ PAGES_IN_FLIGHT: Final = 10
 UNREAD_PAGES: Final = 4
 """Pages of outcomes that may wait to be taken while all workers continue."""
 
-MOST_RETRYING: Final = 10
+MAX_RETRYING: Final = 10
 """Workers whose calls are retried, at most, for each worker that sends first attempts."""
 
 FIRST_REQUESTS: Final = 16
@@ -68,10 +69,10 @@ MAX_ID_LIST_LENGTH: Final = 1_500
 """Characters of ids in one listing call: well below the URL length that proxies accept."""
 
 _ID_ERRORS: Final = (StatusError, TransportError, DecodeError, ConfigError, InvalidIdError)
-"""What becomes the outcome of an id; any other error ends the fetch."""
+"""Errors that become the outcome of an id; any other error ends the fetch."""
 
 _REFUSALS: Final = (AuthenticationError, PermissionDeniedError, ConfigError)
-"""What is about the credentials, as long as nothing has succeeded."""
+"""Errors that concern the credentials, as long as nothing has succeeded."""
 
 _NOT_ABOUT_LISTING: Final = frozenset({401, 408, 429})
 """Statuses below 500 that a single request would meet as well."""
@@ -82,7 +83,7 @@ class Outcome(PydanticModel):
     """What became of one id: a run or an error, never both.
 
     Attributes:
-        run_id: the id as it was given.
+        run_id: the id as it was passed.
         run: the run, or None if it could not be fetched.
         error: why not, or None.
     """
@@ -147,6 +148,12 @@ class Fetch(BackgroundIterator[Outcome]):
         super().__init__(fetcher, fetcher.next_outcome)
 
 
+Requested = tuple[int, Any]
+"""An id as it was passed, after its position in the order of the ids."""
+
+_END: Final = object()
+
+
 class IdSource:
     """Ids from an iterable or an async iterable, for several workers.
 
@@ -157,6 +164,7 @@ class IdSource:
     Attributes:
         total: how many ids there are, or None if the iterable does not know.
         read: how many were handed out.
+        ended: whether no more will be handed out.
         error: what the iterable raised.
 
     Raises:
@@ -172,8 +180,8 @@ class IdSource:
             )
         self.total: int | None = _length(run_ids)
         self.read: int = 0
+        self.ended: bool = False
         self.error: BaseException | None = None
-        self._stopped = False
         self._iterator: Iterator[Any] | None = None
         self._aiterator: AsyncIterator[Any] | None = None
         if isinstance(run_ids, Iterable):
@@ -183,9 +191,9 @@ class IdSource:
         self._queue: asyncio.Queue[Any] = asyncio.Queue(ahead)  # of an async iterable
         self._reader: asyncio.Task[None] | None = None
 
-    async def take(self, limit: int) -> list[Any]:
+    async def take(self, limit: int) -> list[Requested]:
         """From 1 to ``limit`` ids, as many as are there without waiting; none at the end."""
-        if self._stopped:
+        if self.ended:
             return []
         ids: list[Any] = []
         if self._iterator is not None:
@@ -193,7 +201,7 @@ class IdSource:
                 ids.extend(itertools.islice(self._iterator, limit))  # keeps what precedes an error
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # it may raise anything
                 self.error = error
-            self._stopped = len(ids) < limit
+            self.ended = len(ids) < limit
         else:
             if self._reader is None:
                 self._reader = asyncio.create_task(self._read())
@@ -202,14 +210,15 @@ class IdSource:
                 ids.append(self._queue.get_nowait())
             if ids[-1] is _END:
                 ids.pop()
-                self._stopped = True
+                self.ended = True
                 self._queue.put_nowait(_END)  # for the other workers
+        first = self.read
         self.read += len(ids)
-        return ids
+        return list(enumerate(ids, start=first))
 
     def stop(self) -> None:
         """Read no more. May be called from a finalizer."""
-        self._stopped = True
+        self.ended = True
         if self._reader is not None and not self._reader.get_loop().is_closed():
             self._reader.cancel()
 
@@ -229,7 +238,7 @@ class IdSource:
             async for run_id in self._aiterator:
                 await self._queue.put(run_id)
         except asyncio.CancelledError as error:
-            if self._stopped:
+            if self.ended:
                 raise
             self.error = error  # raised by the iterable
         except Exception as error:  # noqa: BLE001  # it may raise anything
@@ -237,17 +246,175 @@ class IdSource:
         await self._queue.put(_END)
 
 
-_END: Final = object()
+class OutcomeQueue:
+    """Outcomes that wait to be taken, as they arrive or in the order of the ids.
 
-Asked = tuple[int, Any]
-"""An id as it was given, after its position in the order of the ids."""
+    Attributes:
+        delivered: how many outcomes there were so far.
+        returned: how many of them were taken.
+    """
+
+    def __init__(self, *, ordered: bool) -> None:
+        self.delivered: int = 0
+        self.returned: int = 0
+        self._ordered = ordered
+        self._ready: deque[Outcome | PendingOutcome] = deque()
+        self._early: dict[int, Outcome | PendingOutcome] = {}  # by position; others come first
+        self._next_position = 0
+        self._arrived = asyncio.Event()
+        self._bytes_since_yield = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._ready)
+
+    def put(self, outcomes: Sequence[tuple[int, Outcome | PendingOutcome]]) -> None:
+        """Add outcomes, each after the position of its id."""
+        self.delivered += len(outcomes)
+        if self._ordered:
+            self._early.update(outcomes)
+            while (outcome := self._early.pop(self._next_position, None)) is not None:
+                self._ready.append(outcome)
+                self._next_position += 1
+        else:
+            self._ready.extend([outcome for _, outcome in outcomes])
+        if self._ready:
+            self._arrived.set()
+
+    def wake(self) -> None:
+        """End all waits, since there will be no more outcomes."""
+        self._arrived.set()
+
+    def clear(self) -> None:
+        """Drop the outcomes that wait."""
+        self._ready.clear()
+
+    async def wait(self) -> None:
+        """Wait until there are outcomes, or will be no more."""
+        self._arrived.clear()
+        await self._arrived.wait()
+
+    def first(self) -> Outcome:
+        """The next outcome, which stays in the queue."""
+        outcome = self._ready[0]
+        if isinstance(outcome, PendingOutcome):
+            self._bytes_since_yield += outcome.page.item_size
+            return outcome.outcome()
+        return outcome
+
+    def pop(self) -> None:
+        """Take the next outcome out of the queue, unless it was cleared."""
+        if self._ready:
+            self._ready.popleft()
+        self.returned += 1
+
+    async def structure(self, outcome: PendingOutcome) -> Outcome:
+        """Structure an outcome before it is put in the queue."""
+        await self.let_others_run()
+        self._bytes_since_yield += outcome.page.item_size
+        return outcome.outcome()
+
+    async def let_others_run(self) -> None:
+        """Let other tasks run once `YIELD_EVERY_BYTES` of JSON have been structured."""
+        if self._bytes_since_yield >= YIELD_EVERY_BYTES:
+            self._bytes_since_yield = 0
+            await asyncio.sleep(0)
+
+
+class Credentials:
+    """Whether the server accepts the keys, as the first requests show.
+
+    A refusal before any success may concern its own run, or the keys. If all of the first
+    `FIRST_REQUESTS` requests are refused, it is the keys.
+
+    Attributes:
+        accepted: whether a request has succeeded: from now on, a refusal concerns its own run.
+        refusal: the last of the refusals, if it is the keys.
+    """
+
+    def __init__(self) -> None:
+        self.accepted: bool = False
+        self.refusal: ModelLabError | None = None
+        self._refusals = 0
+
+    @property
+    def max_requests(self) -> float:
+        """How many requests may be in flight: those that were refused are not sent again."""
+        decided = self.accepted or self.refusal is not None
+        return math.inf if decided else FIRST_REQUESTS - self._refusals
+
+    def accept(self) -> None:
+        """Note a success."""
+        self.accepted = True
+
+    def refuse(self, error: ModelLabError) -> None:
+        """Count a refusal."""
+        self._refusals += 1
+        if not self.accepted and self._refusals == FIRST_REQUESTS:
+            self.refusal = error
+
+
+class TaskSet:
+    """Tasks that stop together: when one fails, or when they are cancelled.
+
+    Args:
+        on_end: called when the last of them has ended.
+
+    Attributes:
+        failure: what one of them raised.
+        stopped: whether they were cancelled; tasks that start later are cancelled too.
+    """
+
+    def __init__(self, on_end: Callable[[], object]) -> None:
+        self.failure: BaseException | None = None
+        self.stopped: bool = False
+        self._on_end = on_end
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._tasks)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Start a task; with an eager task factory, it may have ended on return."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        if self.stopped:
+            task.cancel()
+
+    def cancel(self) -> None:
+        """Cancel all. May be called from a finalizer."""
+        self.stopped = True
+        for task in self._tasks:
+            if not task.get_loop().is_closed():
+                task.cancel()
+
+    async def aclose(self) -> None:
+        """Cancel all, and wait until they have ended."""
+        self.cancel()
+        self.failure = None
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error: BaseException | None = asyncio.CancelledError("a worker was cancelled")
+        if not task.cancelled():
+            error = task.exception()
+        if error is not None and not self.stopped:
+            self.failure = error
+            self.cancel()
+        if not self._tasks:
+            self._on_end()
 
 
 class BulkFetcher:
-    """Fetches runs with a fixed number of workers until there are no more ids.
+    """Fetches runs with a bounded number of workers until there are no more ids.
 
     A worker whose call has to be retried is replaced by another one, so that ids which fail again
     and again do not hold up those behind them.
+
+    Until the credentials are accepted there are no more workers than requests that may still be
+    sent, and each refusal ends one.
 
     Args:
         run_ids: an iterable or async iterable of ids.
@@ -257,7 +424,6 @@ class BulkFetcher:
         ordered: whether outcomes keep the order of the ids.
         keep_all: whether outcomes may wait to be returned however many they are.
         on_progress: called with the number of outcomes returned and of all ids, if known.
-        skip_slow_start: whether the credentials are known to be good.
 
     Raises:
         TypeError: for a lone string or bytes, and for what is no iterable.
@@ -273,38 +439,25 @@ class BulkFetcher:
         ordered: bool = False,
         keep_all: bool = False,
         on_progress: Progress | None = None,
-        skip_slow_start: bool = False,
     ) -> None:
-        self._paged = route != "single"
-        self._only_paged = route == "batch"
-        self._chunk = MAX_PAGE_SIZE if self._paged else 1
-        self._workers = min(PAGES_IN_FLIGHT, concurrency) if self._paged else concurrency
-        spare = UNREAD_PAGES if self._paged else concurrency
-        self._most_unread = (self._workers + spare) * self._chunk
-        self._retrying = 0
-        self._source = IdSource(run_ids, ahead=self._chunk)
         self._perform = perform
-        self._ordered = ordered
+        self._concurrency = concurrency
+        self._listing = route != "single"
+        self._only_listing = route == "batch"
         self._keep_all = keep_all
         self._on_progress = on_progress
+        spare = UNREAD_PAGES if self._listing else concurrency
+        self._max_unread = (self._workers + spare) * self._chunk
 
-        self._ready: deque[Outcome | PendingOutcome] = deque()
-        self._early: dict[int, Outcome | PendingOutcome] = {}
-        self._bytes_since_yield = 0.0
-        self._delivered = self._returned = self._sorted = 0
-        self._arrived = asyncio.Event()
+        self._source = IdSource(run_ids, ahead=self._chunk)
+        self._unlisted: deque[Requested] = deque()  # ids to be requested individually
+        self._outcomes = OutcomeQueue(ordered=ordered)
+        self._credentials = Credentials()
+        self._tasks = TaskSet(on_end=self._outcomes.wake)
+        self._active = 0  # workers that send first attempts
+        self._retrying = 0  # workers whose calls are retried, and which were replaced
         self._room = asyncio.Event()  # not set while workers wait for space
         self._room.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._started = self._stopped = False
-        self._failure: BaseException | None = None
-
-        self._accepted = False
-        self._refusal: ModelLabError | None = None
-        self._refusals_left = (
-            max(concurrency, FIRST_REQUESTS) if skip_slow_start else FIRST_REQUESTS
-        )
-        self._slow_start = asyncio.Semaphore(self._refusals_left)
 
     async def next_outcome(self) -> Outcome:
         """Wait for the next outcome; a caller that is cancelled meanwhile takes nothing with it.
@@ -312,162 +465,178 @@ class BulkFetcher:
         Raises:
             StopAsyncIteration: after the last.
         """
-        if not self._started:
-            self._start()
-        if self._bytes_since_yield >= YIELD_EVERY_BYTES:
-            await self._yield()  # while outcomes are ready, nothing below waits
-        while not self._ready:
+        if self._source.read == 0:
+            self._add_workers()
+        outcomes = self._outcomes
+        await outcomes.let_others_run()  # while outcomes are ready, nothing below waits
+        while not outcomes:
             if not self._tasks:
-                raise self._failure or self._source.error or StopAsyncIteration
-            self._arrived.clear()
-            await self._arrived.wait()
-        outcome = self._ready[0]  # removed only when nothing can raise any more
-        if isinstance(outcome, PendingOutcome):
-            self._bytes_since_yield += outcome.page.item_size
-            outcome = outcome.outcome()
+                raise self._tasks.failure or self._source.error or StopAsyncIteration
+            await outcomes.wait()
+        outcome = outcomes.first()
         if self._on_progress is not None:
-            self._on_progress(self._returned + 1, self._source.total)
-        if self._ready:  # on_progress may have closed the fetch
-            self._ready.popleft()
-        self._returned += 1
+            self._on_progress(outcomes.returned + 1, self._source.total)  # may close the fetch
+        outcomes.pop()  # only when nothing can raise any more
         self._check_room()
         return outcome
 
     def cancel(self) -> None:
         """Stop all requests now. May be called from a finalizer."""
-        self._started = self._stopped = True
+        self._tasks.cancel()
         self._source.stop()
         self._source.error = None
-        self._ready.clear()
-        for task in self._tasks:
-            if not task.get_loop().is_closed():
-                task.cancel()
+        self._unlisted.clear()
+        self._outcomes.clear()
 
     async def aclose(self) -> None:
         """Stop all requests, and wait until they have released everything."""
         self.cancel()
-        self._failure = None
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._tasks.aclose()
         await self._source.aclose()
 
     # Workers
 
-    def _start(self) -> None:
-        self._started = True
-        workers = self._workers
-        if self._source.total is not None:
-            workers = min(workers, max(1, -(-self._source.total // self._chunk)))
-        for _ in range(workers):
-            self._spawn(self._work())
+    @property
+    def _chunk(self) -> int:
+        """How many ids a worker takes at once."""
+        return MAX_PAGE_SIZE if self._listing else 1
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)  # with an eager task factory, it may have ended already
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-        if self._stopped:
-            task.cancel()
+    @property
+    def _workers(self) -> int:
+        """How many workers may read ids."""
+        return min(PAGES_IN_FLIGHT, self._concurrency) if self._listing else self._concurrency
 
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        error: BaseException | None = asyncio.CancelledError("a worker was cancelled")
-        if not task.cancelled():
-            error = task.exception()
-        if error is not None and not self._stopped:
-            self._failure = error
-            self.cancel()
-        if not self._tasks:
-            self._arrived.set()
+    @property
+    def _max_active(self) -> float:
+        """How many workers there may be: more than read ids if ids are requested individually."""
+        return min(
+            self._concurrency,
+            self._workers + len(self._unlisted),
+            self._credentials.max_requests - self._retrying,
+        )
+
+    def _add_workers(self) -> None:
+        """Start workers for the work that is left, as many as there may be."""
+        chunks: float = len(self._unlisted)
+        if not self._source.ended:
+            total = self._source.total
+            left = math.inf if total is None else total - self._source.read
+            chunks += max(1, math.ceil(left / self._chunk)) if left < math.inf else math.inf
+        while chunks > 0 and self._active < self._max_active:
+            chunks -= 1
+            self._active += 1
+            self._tasks.start(self._work())
 
     async def _work(self) -> None:
         """Fetch chunk after chunk, until there are no more or another worker takes over."""
-        replaced = False
+        is_replaced = False
 
         def replace() -> None:
-            nonlocal replaced
-            if not replaced and self._retrying < MOST_RETRYING * self._workers:
-                replaced = True
+            nonlocal is_replaced
+            in_flight = self._active + self._retrying
+            if (
+                not is_replaced
+                and self._retrying < MAX_RETRYING * self._workers
+                and in_flight < self._credentials.max_requests
+            ):
+                is_replaced = True
+                self._active -= 1
                 self._retrying += 1
-                self._spawn(self._work())
+                self._add_workers()
 
         try:
-            while not replaced:
+            while not is_replaced and self._active <= self._max_active:
+                if self._unlisted:
+                    await self._get(self._unlisted.popleft(), on_retry=replace)
+                    continue
                 while not self._has_room():
                     self._room.clear()
                     await self._room.wait()
-                ids = await self._source.take(self._chunk)
-                if not ids:
-                    return
-                first = self._source.read - len(ids)
-                await self._fetch_chunk(list(enumerate(ids, start=first)), on_retry=replace)
+                requested = await self._source.take(self._chunk)
+                if not requested:
+                    break
+                await self._fetch(requested, on_retry=replace)
         finally:
-            self._retrying -= replaced
+            self._retrying -= is_replaced
+            self._active -= not is_replaced
+        self._add_workers()
 
     def _has_room(self) -> bool:
-        """Whether another chunk may be read before more outcomes are taken."""
-        done = self._delivered if self._keep_all else self._returned
+        """Whether another chunk may be read before more outcomes are taken.
+
+        An id is unread from when it is read from the source until its outcome is returned, or
+        delivered if outcomes may wait in any number. Those of calls that are retried do not count
+        (``MAX_RETRYING`` bounds them), so that one of them in an ordered fetch stops no others:
+
+            read - returned - retrying * chunk + chunk <= max_unread
+        """
+        done = self._outcomes.delivered if self._keep_all else self._outcomes.returned
         unread = self._source.read - done - self._retrying * self._chunk
-        return unread + self._chunk <= self._most_unread
+        return unread + self._chunk <= self._max_unread
 
     def _check_room(self) -> None:
         """Wake the workers that wait for space if there is any."""
         if not self._room.is_set() and self._has_room():
             self._room.set()
 
-    async def _fetch_chunk(self, asked: Sequence[Asked], *, on_retry: Callable[[], object]) -> None:
-        """Fetch ids from the listing, and individually those that it does not settle."""
-        if self._refusal is not None:
-            self._fail(asked, self._refusal)
-            return
-        if self._paged and len(asked) > 1:
-            asked = await self._list(asked, on_retry=on_retry)
-        if len(asked) == 1:
-            await self._get(asked[0], on_retry=on_retry)
-        else:
-            for entry in asked:  # their number is bounded, as that of outcomes is
-                self._spawn(self._get(entry))
+    # Requests
 
-    async def _get(self, asked: Asked, on_retry: Callable[[], object] | None = None) -> None:
-        position, given = asked
+    async def _fetch(
+        self, requested: Sequence[Requested], *, on_retry: Callable[[], object]
+    ) -> None:
+        """Fetch ids from the listing, and individually those that it does not settle."""
+        if self._credentials.refusal is not None:
+            self._fail(requested, self._credentials.refusal)
+            return
+        if self._listing and len(requested) > 1:
+            requested = await self._list(requested, on_retry=on_retry)
+        if len(requested) == 1:
+            await self._get(requested[0], on_retry=on_retry)
+        else:  # their number is bounded, as that of outcomes is
+            self._unlisted.extend(requested)
+            self._add_workers()
+
+    async def _get(self, requested: Requested, *, on_retry: Callable[[], object]) -> None:
+        position, original = requested
         try:
-            call = endpoints.get_run(given, wait_for_quota=True, unstructured=True)
+            call = endpoints.get_run(original, wait_for_quota=True, unstructured=True)
             page: LazyPage[Run] = await self._send(call, on_retry)
         except _ID_ERRORS as error:
-            self._fail([asked], error)
+            self._fail([requested], error)
         else:
-            pending = PendingOutcome(given, page, 0)
+            pending = PendingOutcome(original, page, 0)
             self._deliver([(position, pending.outcome() if self._keep_all else pending)])
 
     async def _list(
-        self, asked: Sequence[Asked], *, on_retry: Callable[[], object]
-    ) -> Sequence[Asked]:
+        self, requested: Sequence[Requested], *, on_retry: Callable[[], object]
+    ) -> Sequence[Requested]:
         """Fetch ids by listing calls; returns those that these do not settle."""
-        unsettled: dict[int, list[Asked]] = {}
-        for position, given in asked:
+        unsettled: dict[int, list[Requested]] = {}
+        for position, original in requested:
             try:
-                unsettled.setdefault(parse_id(given), []).append((position, given))
+                unsettled.setdefault(parse_id(original), []).append((position, original))
             except InvalidIdError as error:
-                self._fail([(position, given)], error)
+                self._fail([(position, original)], error)
         ids = list(unsettled) if len(unsettled) > 1 else []
         size = min(MAX_PAGE_SIZE, MAX_ID_LIST_LENGTH // (len(str(max(ids, default=0))) + 1))
         for start in range(0, len(ids), size):
-            some = ids[start : start + size]
+            batch = ids[start : start + size]
             try:
-                await self._list_pages(some, unsettled, on_retry=on_retry)
+                await self._list_pages(batch, unsettled, on_retry=on_retry)
             except _ID_ERRORS as error:
-                if self._only_paged or not _refuses_listing(error):
-                    for run_id in some:
+                if self._only_listing or not _refuses_listing(error):
+                    for run_id in batch:
                         self._fail(unsettled.pop(run_id, ()), error)
                 else:
-                    self._paged = False
-            if not self._paged:
+                    self._listing = False
+            if not self._listing:
                 break
         return list(itertools.chain(*unsettled.values()))
 
     async def _list_pages(
         self,
         ids: Sequence[int],
-        unsettled: dict[int, list[Asked]],
+        unsettled: dict[int, list[Requested]],
         *,
         on_retry: Callable[[], object],
     ) -> None:
@@ -480,7 +649,7 @@ class BulkFetcher:
             )
             page: LazyPage[Run] = await self._send(attrs.evolve(call, unstructured=True), on_retry)
             if not await self._deliver_page(page, frozenset(ids), unsettled):
-                self._paged = self._only_paged  # this server ignores the filter
+                self._listing = self._only_listing  # this server ignores the filter
                 return
             following = page.numbers.next_number
             if following is None or len(page) == 0 or unsettled.keys().isdisjoint(ids):
@@ -490,95 +659,56 @@ class BulkFetcher:
             number = following
 
     async def _deliver_page(
-        self, page: LazyPage[Run], ids: frozenset[int], unsettled: dict[int, list[Asked]]
+        self, page: LazyPage[Run], ids: frozenset[int], unsettled: dict[int, list[Requested]]
     ) -> bool:
-        """Deliver the items of a page; False if most of them were not asked for."""
-        found = page.ids()
+        """Deliver the items of a page; False if most of them were not requested."""
+        page_ids = page.ids()
         outcomes = [
-            (position, PendingOutcome(given, page, index))
-            for index, run_id in enumerate(found)
+            (position, PendingOutcome(original, page, index))
+            for index, run_id in enumerate(page_ids)
             if run_id is not None
-            for position, given in unsettled.pop(run_id, ())
+            for position, original in unsettled.pop(run_id, ())
         ]
         if not self._keep_all:
             self._deliver(outcomes)
         else:  # nothing bounds how many of these wait, so no JSON must wait with them
             for position, pending in outcomes:
-                if self._bytes_since_yield >= YIELD_EVERY_BYTES:
-                    await self._yield()
-                self._bytes_since_yield += page.item_size
-                self._deliver([(position, pending.outcome())])
-        foreign = [run_id for run_id in found if run_id is not None and run_id not in ids]
-        return len(foreign) <= len(found) / 2
+                self._deliver([(position, await self._outcomes.structure(pending))])
+        foreign = [run_id for run_id in page_ids if run_id is not None and run_id not in ids]
+        return len(foreign) <= len(page_ids) / 2
 
-    async def _yield(self) -> None:
-        self._bytes_since_yield = 0
-        await asyncio.sleep(0)
-
-    # Credentials
-
-    async def _send(self, call: Call, on_retry: Callable[[], object] | None = None) -> Any:
-        """Perform a call, once it is clear that the credentials are not refused."""
-        if not self._accepted:
-            await self._slow_start.acquire()
-            if self._decided:
-                self._slow_start.release()  # each task that waits wakes the next one
-            if self._refusal is not None:
-                raise self._refusal
+    async def _send(self, call: Call, on_retry: Callable[[], object]) -> Any:
+        """Perform a call, unless the credentials are refused, and learn whether they are."""
+        if self._credentials.refusal is not None:
+            raise self._credentials.refusal
         try:
             response = await self._perform(call, on_retry=on_retry)
         except NotFoundError:
             self._accept()
             raise
         except _REFUSALS as error:
-            self._refuse(error)
-            raise
-        except ModelLabError:
-            self._slow_start.release()  # undecided
+            self._credentials.refuse(error)
             raise
         self._accept()
         return response
 
-    @property
-    def _decided(self) -> bool:
-        return self._accepted or self._refusal is not None
-
     def _accept(self) -> None:
-        """The credentials are good: from now on, a refusal is about its own id."""
-        if not self._accepted:
-            self._accepted = True
-            self._slow_start.release()
-
-    def _refuse(self, error: ModelLabError) -> None:
-        """Count a refusal; the last one that is allowed becomes the outcome of all ids left."""
-        if not self._accepted:
-            self._refusals_left -= 1
-            if not self._refusals_left:
-                self._refusal = error
-                self._slow_start.release()
+        if not self._credentials.accepted:
+            self._credentials.accept()
+            self._add_workers()
 
     # Outcomes
 
-    def _fail(self, asked: Iterable[Asked], error: ModelLabError) -> None:
+    def _fail(self, requested: Iterable[Requested], error: ModelLabError) -> None:
         """Deliver an error as the outcome of ids."""
         error = detached(error)
-        self._deliver([(position, Outcome(given, error=error)) for position, given in asked])
+        self._deliver([(position, Outcome(run_id, error=error)) for position, run_id in requested])
 
     def _deliver(self, outcomes: Sequence[tuple[int, Outcome | PendingOutcome]]) -> None:
-        """Hand outcomes to the consumers, each with the position of its id."""
-        if self._stopped:
-            return
-        self._delivered += len(outcomes)
-        self._check_room()
-        if self._ordered:
-            self._early.update(outcomes)
-            while (outcome := self._early.pop(self._sorted, None)) is not None:
-                self._ready.append(outcome)
-                self._sorted += 1
-        else:
-            self._ready.extend([outcome for _, outcome in outcomes])
-        if self._ready:
-            self._arrived.set()
+        """Hand outcomes to the consumers, each after the position of its id."""
+        if not self._tasks.stopped:
+            self._outcomes.put(outcomes)
+            self._check_room()
 
 
 def _refuses_listing(error: ModelLabError) -> bool:
@@ -618,20 +748,20 @@ async def collect(outcomes: Fetch) -> RunList:
         BulkError: if any id failed, or the ids could not be read to their end; it carries all
             runs fetched.
     """
-    given: list[Any] = []
+    run_ids: list[Any] = []
     runs: dict[Any, Run] = {}
     errors: dict[Any, ModelLabError] = {}
     async with outcomes:
         try:
             async for outcome in outcomes:
                 run_id = _key(outcome.run_id)
-                given.append(run_id)
+                run_ids.append(run_id)
                 if outcome.run is not None:
                     runs[run_id] = outcome.run
                 elif outcome.error is not None:
                     errors.setdefault(run_id, outcome.error)
         except Exception as error:
-            if not given:
+            if not run_ids:
                 raise
             raise BulkError(runs, errors) from error  # the ids could not be read to their end
     # One of several copies of an id may fail alone; 5.0 is no copy of 5, although they are equal.
@@ -642,7 +772,7 @@ async def collect(outcomes: Fetch) -> RunList:
     }
     if failed:
         raise BulkError(runs, failed)
-    return RunList(runs[run_id] for run_id in given)
+    return RunList(runs[run_id] for run_id in run_ids)
 
 
 def _key(run_id: Any) -> Any:

@@ -276,9 +276,7 @@ class Caller:
             if call.unstructured and call.paged:
                 return parse_page(response.body, returns, self.converter)
             if call.unstructured:
-                return parse_document(
-                    response.body, returns, self.converter, expects=call.expects
-                )
+                return parse_document(response.body, returns, self.converter, expects=call.expects)
             if call.paged:
                 result: Any = await decode_page(response.body, returns, self.converter)
             else:

@@ -221,8 +221,9 @@ class ModelLabClient(Closing):
 
         Returns:
             The model of the response; a `DecodedPage` if the call is ``paged``, and a `LazyPage` if
-            it is ``unstructured``, with one item unless ``paged``; ``bytes`` or a `Stream` of content; None if there is
-            none, or if a repeated DELETE finds that the first one has done its work.
+            it is ``unstructured``, with one item unless ``paged``; ``bytes`` or a `Stream` of
+            content; None if there is none, or if a repeated DELETE finds that the first one has
+            done its work.
 
         Raises:
             ModelLabError: one of this package's errors.

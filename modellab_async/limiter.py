@@ -2,7 +2,7 @@
 
 Two things bound what is in flight. The *window* is the client's own: at most ``max_concurrency``
 requests, fewer while the server answers 503 or not at all. A *quota* is the server's: what the
-rate-limit headers of its responses say is left of an organization's allowance.
+rate-limit headers of its responses say is left of an organization's allowance (`quota.py`).
 
 `AdaptiveLimiter` is what a client uses by default. ``ModelLabClient(limiter=...)`` takes any object
 that implements `Limiter`, for instance one that shares a quota between processes.
@@ -18,51 +18,21 @@ from typing import Final, Protocol
 import attrs
 
 from modellab_async.clock import Clock, Timer
+from modellab_async.quota import Quota
 from modellab_async.ratelimit import RateLimit
 
-SLOW_START: Final = 8
-"""Requests of an operation in flight before its first success.
+_OVERLOADED: Final = 0.1
+"""The window narrows after a round of responses of which more than this part were 503 or late."""
 
-Until then neither the keys nor the quota are known to be good.
-"""
-
-OVERLOADED_SHARE: Final = 0.1
-"""The window narrows after a round of responses of which more than this share were 503 or late."""
-
-NARROWING: Final = 0.7
-WIDENING: Final = 1 / 32
+_NARROWING: Final = 0.7
+_WIDENING: Final = 1 / 32
 """The window shrinks by this factor, and grows by this part of ``max_concurrency``, per round."""
 
-STAGGER: Final = 0.05
+_STAGGER: Final = 0.05
 """Seconds over which the first requests of a period are spread, so that processes differ."""
 
-PROBE_TIMEOUT: Final = 1.0
-"""Seconds after which an unanswered probe no longer holds back other calls."""
-
-MAX_QUOTAS: Final = 8
+_MAX_QUOTAS: Final = 8
 """Limits that one operation may count against; beyond that, the longest unnamed is forgotten."""
-
-_HEADROOM: Final = 2.0
-"""How many times its share of the last period a process may begin the next one with."""
-
-_CAUTION: Final = 0.5
-"""How much of its share a process may have in flight: what others have is not known yet."""
-
-_FIRST_PART: Final = 1 / 32
-"""How much of what remains may be in flight after one success, while others' part is unknown."""
-
-_ROUNDING: Final = 0.25
-"""How much of a request a share may lack to be rounded up to it."""
-
-_LEFTOVER: Final = 0.05
-"""Part of a period, up to doubled by jitter, after which what others left is used."""
-
-_STRAY_REFUSALS: Final = 2
-"""429s that name no time and are ignored between successes: their own calls back off."""
-
-_FIRST_BLIND_PAUSE: Final = 0.5
-_LONGEST_BLIND_PAUSE: Final = 60.0
-"""Seconds to pause, at most, after the first and after the last of 429s that name no time."""
 
 
 class QuotaExhaustedError(Exception):
@@ -148,10 +118,6 @@ class Limiter(Protocol):
         """
         ...
 
-    def warmed_up(self, operation: str) -> bool:
-        """Whether an operation has succeeded before, so that the keys are known to be good."""
-        ...
-
     def close(self, error: Exception) -> None:
         """Raise an error in every task that waits."""
 
@@ -172,294 +138,104 @@ class Pause:
 
 
 @attrs.define(eq=False)
-class Quota:
-    """What is known of one server-side limit. No I/O: times come in as arguments (monotonic).
+class _Round:
+    """The responses since the window changed last, and how many of them came too late or were 503.
 
-    Invariants:
-
-    - No more requests are in flight than the server said remain, so that a 429 is the exception.
-    - Other processes may use the same quota. If what remains falls faster than this process's own
-      requests explain, it uses only its share.
-    - ``X-RateLimit-Reset`` is in whole seconds, rounded down, up or not at all, so the end of a
-      period is an interval. A period begins with one request, a probe, whose response tells how
-      the server rounds.
-    - A response to a request that was sent before the current period began is too old to count.
-    - A 429 to a request that was sent before the current pause began says nothing new: a burst of
-      refusals counts as one.
+    The repeats of calls that fail again and again, such as for a bad shard, are no sign of
+    overload. First attempts decide while there are enough of them.
     """
 
-    name: str | None = attrs.field(default=None, repr=False)  # the server may echo a key in it
-    in_flight: int = 0
-    last: RateLimit | None = None
-    is_one_of_several: bool = False
-    warmed_up: bool = False
-    _allowed: float = SLOW_START  # most in flight; grows with each success
-    # The current period: its requests, its end
-    _remaining: float = math.inf  # as counted last; inf if no response of the period came yet
-    _period: float | None = None  # its length in seconds
-    _began_at: float = -math.inf  # when its probe was sent
-    _first_seen: float = math.inf  # when its first response came
-    _earliest_end: float = -math.inf  # it ends between these two
-    _latest_end: float = -math.inf
-    _rounds_up: bool | None = None  # how the server rounds Reset; None if not known yet
-    _probed_at: float | None = None  # when the probe in flight was sent; -inf if it told nothing
-    # 429s
-    _refused_at: float = -math.inf  # when the current pause began
-    _blind: bool = False  # that pause is for a 429 that named no time
-    _refusals: int = 0  # since the last success
-    _blind_pauses: int = 0  # since the last success
-    # Other processes
-    _responses: int = 0  # to our requests in this period
-    _used_before: float = 0.0  # by anybody, before the first of them
-    _ours: float = 1.0  # our part of what was used since then
-    _share: float = 1.0  # the lowest such part of the period, with headroom
-    _leftover_at: float = math.inf  # when to begin using what others left
+    first_attempts: int = 0
+    retries: int = 0
+    overloaded_first_attempts: int = 0
+    overloaded_retries: int = 0
 
-    @property
-    def opens_at(self) -> float:
-        """When the next period should have begun.
-
-        The latest time that was named, while it is not known how the server rounds. If it rounds
-        up, the earliest of the named times bounds the end. If it rounds down, a second later does,
-        or the length of a period since its first response.
-        """
-        if self._rounds_up is None or self._blind:
-            return self._latest_end
-        if self._rounds_up:
-            return self._earliest_end
-        lasted = self._first_seen + (self._period or math.inf)
-        return max(self._latest_end, min(self._earliest_end + 1.0, lasted))
-
-    def pause(self, now: float) -> float:
-        """Seconds until the next period, if what is in flight uses up what remains; else 0."""
-        return max(0.0, self.opens_at - now) if self._used_up else 0.0
-
-    def admits(self, now: float) -> bool:
-        """Whether one more request may be sent."""
-        if self._used_up:
-            return now >= self.opens_at
-        if self._probed_at is not None:
-            return now >= self.look_again_at
-        if self._share_used_up and now < self.look_again_at:
-            return False
-        return self.in_flight < min(self._allowed, self._most_in_flight)
-
-    @property
-    def look_again_at(self) -> float:
-        """When to ask :meth:`admits` again if no response comes before."""
-        if self._probed_at is not None:
-            return self._probed_at + PROBE_TIMEOUT
-        return min(self._leftover_at, self.opens_at) if self._share_used_up else math.inf
-
-    def acquire(self, now: float) -> None:
-        """Count a request in flight; after a pause it is the probe that begins a new period."""
-        if self._used_up or (self._share_used_up and now >= self.opens_at):
-            self._remaining = math.inf
-            self._began_at = self._probed_at = now
-            self._allowed = self.in_flight + 1
-        elif self._probed_at is not None:
-            self._probed_at = now  # the one before hangs
-        self.in_flight += 1
-
-    def release(self, sent_at: float) -> None:
-        """Count a request as over; a probe that ended without a verdict is followed by another."""
-        self.in_flight -= 1
-        if self._probed_at == sent_at:
-            self._probed_at = -math.inf
-
-    def update(
-        self,
-        status: int,
-        rate_limit: RateLimit | None,
-        *,
-        sent_at: float,
-        now: float,
-        random: Callable[[], float],
-    ) -> None:
-        """Learn from a response that describes this limit, or none.
-
-        Args:
-            status: the response's HTTP status.
-            rate_limit: what its headers say.
-            sent_at: when its request was sent.
-            now: when it arrived.
-            random: returns a number in [0, 1), for the pause after a 429 that names no time.
-        """
-        reset = remaining = None
-        # A Retry-After alone is about a quota only if the status says so.
-        if rate_limit is not None and (status == 429 or rate_limit.remaining is not None):
-            self.last, reset, remaining = rate_limit, rate_limit.reset, rate_limit.remaining
-            self._period = rate_limit.period or self._period
-            if reset == 0 and self._rounds_up is None:
-                self._rounds_up = False
-        if status == 429:
-            self._refuse(reset, sent_at, now, random)
-            return
-        if rate_limit is not None and remaining is not None:
-            if reset is not None:
-                self._count_down(remaining, now + reset, sent_at, now)
-                self._update_share(rate_limit.limit)
-                self._leftover_at = now + (1 + random()) * _LEFTOVER * (self._period or math.inf)
-            elif remaining == 0:
-                self._refuse(None, sent_at, now, random, certain=True)
-            else:
-                self._remaining = remaining
-        elif self._responses:
-            self._responses += 1  # from the edge, though the server may have counted it
-        if status < 500 and status not in {401, 403} and sent_at >= self._began_at:
-            self.succeed(rate_limit)
-
-    def succeed(self, rate_limit: RateLimit | None = None) -> None:
-        """Raise the in-flight allowance: to a part of what remains, then doubling each round."""
-        self.warmed_up = True
-        self._refusals = self._blind_pauses = 0
-        left = None if rate_limit is None else rate_limit.remaining
-        self._allowed += 1
-        if left is not None:
-            self._allowed = max(self._allowed, left * _FIRST_PART)
-        elif self._allowed > SLOW_START:
-            self._allowed = math.inf
-        if self._probed_at is not None:
-            self._probed_at = None
-            if rate_limit is not None and rate_limit.reset and rate_limit.period:
-                full = rate_limit.reset >= rate_limit.period
-                self._rounds_up = True if full and self._rounds_up is None else self._rounds_up
-
-    def count_unnamed(self) -> bool:
-        """Count a success that described another limit of the same operation.
-
-        Returns:
-            Whether this limit still matters: not if the server stopped naming it, as it does
-            when a limit is renamed.
-        """
-        self._remaining -= 1
-        self.succeed()
-        return self._remaining > 0 or self.is_one_of_several
-
-    @property
-    def _used_up(self) -> bool:
-        return self.in_flight >= self._remaining
-
-    @property
-    def _share_used_up(self) -> bool:
-        """Whether what remains is others'; if they leave it, it is used after a while."""
-        return self._ours * self._remaining + _ROUNDING < 1
-
-    @property
-    def _most_in_flight(self) -> float:
-        """How many requests may be in flight so that all processes together stay in bounds."""
-        if self._share == 1.0:
-            return self._remaining
-        return max(1.0, self._share * self._remaining * _CAUTION)
-
-    @property
-    def _ends_by(self) -> float:
-        """A time by which the current period is certainly over."""
-        named = self._earliest_end + (0.0 if self._rounds_up else 1.0)
-        return min(named, self._first_seen + (self._period or math.inf))
-
-    def _is_same_period(self, end: float, sent_at: float) -> bool:
-        """Whether a response that names this end can be of the current period."""
-        if sent_at >= self._ends_by:
-            return False
-        if self._period is not None and self._period < 3.0:
-            return True  # each may be off by a second: the ends of neighbours overlap
-        return self._earliest_end - 1.5 <= end <= self._latest_end + 1.5
-
-    def _count_down(self, remaining: int, end: float, sent_at: float, now: float) -> None:
-        """Count down what remains of a period, in whatever order its responses arrive."""
-        if sent_at < self._began_at:
-            return
-        same = self._is_same_period(end, sent_at)
-        if self._remaining == math.inf or (not same and end >= self._earliest_end):
-            self._earliest_end = self._latest_end = end
-            self._first_seen = now
-            self._remaining = remaining
-            self._responses = 0
-            self._share = min(1.0, self._ours * _HEADROOM)
-            self._blind = False
-        elif same:
-            self._earliest_end = min(self._earliest_end, end)
-            self._latest_end = max(self._latest_end, end)
-            self._remaining = min(self._remaining, remaining)
-        # Else it is a late response of an earlier period.
-
-    def _update_share(self, limit: int | None) -> None:
-        """Leave others their share: as much as they used since our first response."""
-        used = 0 if limit is None else limit - self._remaining
-        if self._responses == 0:
-            self._used_before = used - 1
-        self._responses += 1
-        used -= self._used_before
-        # Those in flight may be counted already: responses arrive in any order.
-        alone = used < self._responses + self.in_flight
-        self._ours = 1.0 if alone else min(1.0, self._responses / used)
-        # The lowest of a period counts: the responses to a burst of ours arrive in a row.
-        self._share = min(self._ours, self._share)
-
-    def _refuse(
-        self,
-        reset: float | None,
-        sent_at: float,
-        now: float,
-        random: Callable[[], float],
-        *,
-        certain: bool = False,
-    ) -> None:
-        """Pause until the time that was named; if none was, ask less and less often."""
-        end = now + (reset or 0.0)
-        if sent_at < self._began_at or sent_at <= self._refused_at:
-            # Part of the burst that began the last pause: it can only name a later end.
-            if reset and self._remaining == 0 and self._is_same_period(end, sent_at):
-                self._latest_end = max(self._latest_end, end)
-            return
-        self._refusals += 1
-        opened = self._allowed > SLOW_START
-        stray = opened and self._refusals <= _STRAY_REFUSALS and self._remaining > 0
-        if not reset and stray and not certain:
-            return
-        # A probe came too early if it is refused for less than a whole period, which others may
-        # have used up.
-        whole = self._period or math.inf
-        if self._probed_at is not None and reset is not None and reset <= 1.0 and reset < whole:
-            self._rounds_up = False
-        self._blind = not reset
-        if not reset:
-            end = now + self._blind_pause(reset, now, random)
-        elif self._is_same_period(end, sent_at):
-            self._earliest_end = min(self._earliest_end, end)
-            end = max(self._latest_end, end)
+    def count(self, *, overloaded: bool, is_retry: bool) -> None:
+        if is_retry:
+            self.retries += 1
+            self.overloaded_retries += overloaded
         else:
-            self._earliest_end = end
-            self._first_seen = now
-        self._latest_end = end
-        self._refused_at = now
-        self._probed_at = None
-        self._remaining = 0
+            self.first_attempts += 1
+            self.overloaded_first_attempts += overloaded
 
-    def _blind_pause(self, reset: float | None, now: float, random: Callable[[], float]) -> float:
-        """Seconds to pause after a 429 that names no time, or 0 seconds."""
-        left = self._first_seen + (self._period or math.inf) - now
-        self._blind_pauses += 1
-        if self._blind_pauses == 1:
-            # Rounded down, 0 means less than a second; and no period outlasts its length.
-            if 0 < left < (math.inf if reset is None else 1.0):
-                return left
-            if reset == 0:
-                return 1.0
-        pause = _FIRST_BLIND_PAUSE * 2.0 ** min(self._blind_pauses - 1, 16)
-        return min(self._period or math.inf, _LONGEST_BLIND_PAUSE, pause) * (1 + random()) / 2
+    @property
+    def responses(self) -> int:
+        return self.first_attempts + self.retries
+
+    @property
+    def overloaded_part(self) -> float:
+        if self.first_attempts >= self.retries / 4:
+            return self.overloaded_first_attempts / self.first_attempts
+        return (self.overloaded_first_attempts + self.overloaded_retries) / self.responses
+
+
+@attrs.define(eq=False)
+class Window:
+    """How many requests may be in flight: fewer than the maximum while the server is overloaded.
+
+    The window changes once a round, which is as many responses as it is wide. A few 503s are no
+    overload, so the part that they are of a round counts. After an outage the window doubles each
+    round up to where a partial overload began, and grows slowly from there.
+
+    Attributes:
+        maximum: the window without overload.
+        size: the window now.
+    """
+
+    maximum: int
+    size: float = attrs.field(init=False)
+    _threshold: float = attrs.field(init=False)  # where the last partial overload began
+    _round: _Round = attrs.field(init=False, factory=_Round)
+
+    def __attrs_post_init__(self) -> None:
+        self.size = self._threshold = float(self.maximum)
+
+    def count(self, *, overloaded: bool, is_retry: bool) -> None:
+        """Count a response, or that none came in time; the last of a round changes the window."""
+        self._round.count(overloaded=overloaded, is_retry=is_retry)
+        if self._round.responses >= self.size:
+            self._adapt(self._round.overloaded_part)
+            self._round = _Round()
+
+    def _adapt(self, overloaded_part: float) -> None:
+        if overloaded_part > _OVERLOADED:
+            self.size = max(1.0, self.size * _NARROWING)
+            if overloaded_part < 1:
+                self._threshold = self.size
+        elif self.size < self._threshold:
+            self.size = min(self.size * 2, self._threshold)
+        else:
+            self.size = min(self.size + self.maximum * _WIDENING, self.maximum)
+
+
+@attrs.define(eq=False)
+class _PausedTime:
+    """How often and how long calls wait for quota; waits at the same time count once."""
+
+    pauses: int = 0
+    _seconds: float = 0.0  # of the pauses that are over
+    _since: float | None = None  # when the current pause began
+
+    def seconds(self, now: float) -> float:
+        return self._seconds + (0.0 if self._since is None else now - self._since)
+
+    def track(self, now: float, *, paused: bool) -> None:
+        if paused and self._since is None:
+            self._since = now
+            self.pauses += 1
+        elif not paused:
+            self._seconds, self._since = self.seconds(now), None
 
 
 class _Waiter:
     """A request in a queue."""
 
-    __slots__ = ("alarm", "future", "request")
+    __slots__ = ("future", "request", "timer")
 
     def __init__(self, request: PermitRequest) -> None:
         self.request = request
         self.future: asyncio.Future[_AdaptivePermit] = asyncio.get_running_loop().create_future()
-        self.alarm: Timer | None = None
+        self.timer: Timer | None = None  # until the request's deadline
 
     def refuse(self, error: Exception) -> None:
         if not self.future.done():
@@ -468,10 +244,10 @@ class _Waiter:
 
 @attrs.define(eq=False)
 class _Operation:
-    """The limits that an operation counts against, and the requests that wait for them.
+    """The quotas that an operation counts against, and the requests that wait for them.
 
     Attributes:
-        quotas: the limits; the one that the server named last comes last.
+        quotas: the one that the server named last comes last.
         retries: waiting retries, in order.
         first_attempts: waiting first attempts, in order.
         paused_until: the end of the quota pause that was last announced.
@@ -484,7 +260,7 @@ class _Operation:
     paused_until: float = -math.inf
 
     @property
-    def waiting(self) -> bool:
+    def has_waiters(self) -> bool:
         return bool(self.retries or self.first_attempts)
 
     def waiters(self) -> Iterator[_Waiter]:
@@ -497,8 +273,21 @@ class _Operation:
     def pause(self, now: float) -> float:
         return max(quota.pause(now) for quota in self.quotas)
 
-    def slowest(self, now: float) -> RateLimit | None:
+    def paused_by(self, now: float) -> RateLimit | None:
+        """The limit that is restored last."""
         return max(self.quotas, key=lambda quota: quota.pause(now)).last
+
+    def next_check_at(self, now: float) -> float:
+        """When all quotas may admit a request, even if no response comes before."""
+        times = [quota.next_check_at for quota in self.quotas]
+        return max((time for time in times if now < time < math.inf), default=math.inf)
+
+    def count_for_others(self, quota: Quota) -> None:
+        """Count a success that described one quota against the others, and drop obsolete ones."""
+        if len(self.quotas) > 1:
+            self.quotas = [
+                other for other in self.quotas if other is quota or other.count_for_other_limit()
+            ]
 
 
 class _AdaptivePermit:
@@ -530,14 +319,12 @@ class AdaptiveLimiter:
     """The default `Limiter`: an adaptive window and the server's quotas.
 
     Args:
-        max_concurrency: the most requests in flight.
+        max_concurrency: the maximum of requests in flight.
         clock: the source of time, timers and jitter.
         on_pause: called with a `Pause` whenever calls begin to wait for quota.
 
     Attributes:
         in_flight: requests in flight.
-        window: requests that may be in flight at this time.
-        pauses: how often a quota was used up while requests waited.
     """
 
     def __init__(
@@ -546,33 +333,35 @@ class AdaptiveLimiter:
         clock: Clock,
         on_pause: Callable[[Pause], object] = lambda _: None,
     ) -> None:
-        self.max_concurrency: int = max_concurrency
         self.in_flight: int = 0
-        self.pauses: int = 0
-        self.window: float = float(max_concurrency)
-        self._threshold = self.window
+        self._window = Window(max_concurrency)
         self._clock = clock
         self._on_pause = on_pause
-        self._operations: dict[str, _Operation] = {}
-        self._first_attempts = self._overloaded_first_attempts = 0
-        self._retries = self._overloaded_retries = 0
-        self._waiting = 0
+        self._operations: dict[str, _Operation] = {}  # the one that waits longest comes first
+        self._waiters = 0
         self._timer: Timer | None = None
         self._timer_due = math.inf
-        self._paused_since: float | None = None
-        self._paused_before = 0.0
+        self._paused_time = _PausedTime()
+
+    @property
+    def max_concurrency(self) -> int:
+        """See `Limiter`."""
+        return self._window.maximum
+
+    @property
+    def window(self) -> float:
+        """How many requests may be in flight now."""
+        return self._window.size
+
+    @property
+    def pauses(self) -> int:
+        """How often a quota was used up while requests waited."""
+        return self._paused_time.pauses
 
     @property
     def paused_seconds(self) -> float:
         """See `Limiter`; a pause that is under way counts up to now."""
-        if self._paused_since is None:
-            return self._paused_before
-        return self._paused_before + self._clock.monotonic() - self._paused_since
-
-    def warmed_up(self, operation: str) -> bool:
-        """See `Limiter`."""
-        known = self._operations.get(operation)
-        return known is not None and all(quota.warmed_up for quota in known.quotas)
+        return self._paused_time.seconds(self._clock.monotonic())
 
     async def acquire(self, request: PermitRequest) -> Permit:
         """See `Limiter`."""
@@ -580,7 +369,7 @@ class AdaptiveLimiter:
         if operation is None:
             operation = self._operations[request.operation] = _Operation(request.operation)
         now = self._clock.monotonic()
-        if not operation.waiting and self.in_flight < self.window and operation.admits(now):
+        if not operation.has_waiters and self._admits(operation, now):
             return self._grant(operation, request, now)
         return await self._wait(operation, request, now)
 
@@ -591,21 +380,23 @@ class AdaptiveLimiter:
                 waiter.refuse(error)
         self._set_timer(math.inf)
 
+    # The queue
+
     async def _wait(self, operation: _Operation, request: PermitRequest, now: float) -> Permit:
         pause = operation.pause(now)
         if not request.accepts(now, pause):
-            raise QuotaExhaustedError(operation.slowest(now), pause)
+            raise QuotaExhaustedError(operation.paused_by(now), pause)
         waiter = _Waiter(request)
         queue = operation.retries if request.is_retry else operation.first_attempts
         if request.is_retry and request.deadline < math.inf:
-            waiter.alarm = self._clock.call_later(
+            waiter.timer = self._clock.call_later(
                 request.deadline - now, lambda: waiter.refuse(TimeoutError())
             )
         queue[waiter] = None
-        self._waiting += 1
+        self._waiters += 1
         request.queued = True
         if pause > 0:
-            request.paused, request.paused_by = True, operation.slowest(now)
+            request.paused, request.paused_by = True, operation.paused_by(now)
         self._admit()
         try:
             return await waiter.future
@@ -615,13 +406,78 @@ class AdaptiveLimiter:
                 future.result().release()  # it was granted at the moment of cancellation
             raise
         finally:
-            if waiter.alarm is not None:
-                waiter.alarm.cancel()
+            if waiter.timer is not None:
+                waiter.timer.cancel()
             queue.pop(waiter, None)
-            self._waiting -= 1
-            if not self._waiting:
-                self._track_pause(self._clock.monotonic(), paused=False)
+            self._waiters -= 1
+            if not self._waiters:
+                self._paused_time.track(self._clock.monotonic(), paused=False)
                 self._set_timer(math.inf)
+
+    def _admits(self, operation: _Operation, now: float) -> bool:
+        return self.in_flight < self._window.size and operation.admits(now)
+
+    def _admit(self) -> None:
+        """Grant permits, one operation in turn after another, so that none starves another."""
+        now = self._clock.monotonic()
+        ready = [operation for operation in self._operations.values() if operation.has_waiters]
+        while ready and self.in_flight < self._window.size:
+            ready = [operation for operation in ready if self._admit_one(operation, now)]
+        due = math.inf
+        paused = False
+        for operation in self._operations.values():
+            if operation.has_waiters:
+                due = min(due, operation.next_check_at(now))
+                pause = operation.pause(now)
+                if pause > 0:
+                    paused = True
+                    self._announce(operation, pause, now)
+        self._paused_time.track(now, paused=paused)
+        self._set_timer(due)
+
+    def _admit_one(self, operation: _Operation, now: float) -> bool:
+        """Grant a permit to an operation; returns whether more of its requests may follow."""
+        if not self._admits(operation, now):
+            return False
+        for queue in (operation.retries, operation.first_attempts):
+            while queue:
+                waiter = next(iter(queue))
+                del queue[waiter]
+                if not waiter.future.done():
+                    waiter.future.set_result(self._grant(operation, waiter.request, now))
+                    self._operations[operation.name] = self._operations.pop(operation.name)
+                    return operation.has_waiters
+        return False
+
+    def _announce(self, operation: _Operation, pause: float, now: float) -> None:
+        """Announce a pause that begins or grows; refuse those that cannot wait so long."""
+        if now + pause <= operation.paused_until + 0.001:
+            return
+        operation.paused_until = now + pause
+        rate_limit = operation.paused_by(now)
+        for waiter in operation.waiters():
+            waiter.request.paused, waiter.request.paused_by = True, rate_limit
+            if not waiter.request.accepts(now, pause):
+                waiter.refuse(QuotaExhaustedError(rate_limit, pause))
+        self._on_pause(Pause(operation.name, rate_limit, pause))
+
+    # The timer
+
+    def _set_timer(self, due: float) -> None:
+        if due == self._timer_due:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_due = None, due
+        if due < math.inf:
+            delay = due - self._clock.monotonic() + self._clock.random() * _STAGGER
+            self._timer = self._clock.call_later(delay, self._wake)
+
+    def _wake(self) -> None:
+        self._timer, self._timer_due = None, math.inf
+        self._admit()
+
+    # Permits
 
     def _grant(self, operation: _Operation, request: PermitRequest, now: float) -> _AdaptivePermit:
         self.in_flight += 1
@@ -632,15 +488,8 @@ class AdaptiveLimiter:
     def _release(self, *, overloaded: bool | None, is_retry: bool) -> None:
         self.in_flight -= 1
         if overloaded is not None:
-            if is_retry:
-                self._retries += 1
-                self._overloaded_retries += overloaded
-            else:
-                self._first_attempts += 1
-                self._overloaded_first_attempts += overloaded
-            if self._first_attempts + self._retries >= self.window:
-                self._end_round()
-        if self._waiting:
+            self._window.count(overloaded=overloaded, is_retry=is_retry)
+        if self._waiters:
             self._admit()
 
     def _update(
@@ -648,22 +497,20 @@ class AdaptiveLimiter:
     ) -> None:
         quota = operation.quotas[-1]
         if rate_limit is not None and rate_limit.name and rate_limit.name != quota.name:
-            quota = self._named(operation, rate_limit.name)
+            quota = self._find_quota(operation, rate_limit.name)
         now, random = self._clock.monotonic(), self._clock.random
         quota.update(status, rate_limit, sent_at=sent_at, now=now, random=random)
-        if len(operation.quotas) > 1 and status < 500 and status not in {401, 403, 429}:
-            operation.quotas = [
-                known for known in operation.quotas if known is quota or known.count_unnamed()
-            ]
+        if status < 500 and status not in {401, 403, 429}:
+            operation.count_for_others(quota)
 
-    def _named(self, operation: _Operation, name: str) -> Quota:
-        """The operation's limit of that name; operations may share one, or have several."""
+    def _find_quota(self, operation: _Operation, name: str) -> Quota:
+        """The operation's quota of that name; operations may share one, or have several."""
         quotas = operation.quotas
         named = next(
             (
                 quota
-                for known in self._operations.values()
-                for quota in known.quotas
+                for other in self._operations.values()
+                for quota in other.quotas
                 if quota.name == name
             ),
             None,
@@ -673,101 +520,9 @@ class AdaptiveLimiter:
             return quotas[-1]
         if named is None:
             named = Quota(name)
-        named.is_one_of_several |= named in quotas
+        named.shares_operation |= named in quotas
         operation.quotas = [
             *(quota for quota in quotas if quota is not named and quota.name is not None),
             named,
-        ][-MAX_QUOTAS:]
+        ][-_MAX_QUOTAS:]
         return named
-
-    def _admit(self) -> None:
-        """Grant permits, one operation in turn after another, so that none starves another."""
-        now = self._clock.monotonic()
-        ready = [operation for operation in self._operations.values() if operation.waiting]
-        while ready and self.in_flight < self.window:
-            ready = [operation for operation in ready if self._admit_one(operation, now)]
-        due = math.inf
-        paused = False
-        for operation in self._operations.values():
-            if not operation.waiting:
-                continue
-            pause = operation.pause(now)
-            if pause > 0:
-                paused = True
-                self._announce(operation, pause, now)
-                due = min(due, now + pause)
-            for quota in operation.quotas:
-                if quota.look_again_at > now:
-                    due = min(due, quota.look_again_at)
-        self._track_pause(now, paused=paused)
-        self._set_timer(due)
-
-    def _track_pause(self, now: float, *, paused: bool) -> None:
-        if paused and self._paused_since is None:
-            self._paused_since = now
-            self.pauses += 1
-        elif not paused and self._paused_since is not None:
-            self._paused_before += now - self._paused_since
-            self._paused_since = None
-
-    def _admit_one(self, operation: _Operation, now: float) -> bool:
-        if self.in_flight >= self.window or not operation.admits(now):
-            return False
-        for queue in (operation.retries, operation.first_attempts):
-            while queue:
-                waiter = next(iter(queue))
-                del queue[waiter]
-                if not waiter.future.done():
-                    waiter.future.set_result(self._grant(operation, waiter.request, now))
-                    self._operations[operation.name] = self._operations.pop(operation.name)
-                    return operation.waiting
-        return False
-
-    def _announce(self, operation: _Operation, pause: float, now: float) -> None:
-        """Announce a pause that begins or grows; refuse those that cannot wait so long."""
-        if now + pause <= operation.paused_until + 0.001:
-            return
-        operation.paused_until = now + pause
-        rate_limit = operation.slowest(now)
-        for waiter in operation.waiters():
-            waiter.request.paused, waiter.request.paused_by = True, rate_limit
-            if not waiter.request.accepts(now, pause):
-                waiter.refuse(QuotaExhaustedError(rate_limit, pause))
-        self._on_pause(Pause(operation.name, rate_limit, pause))
-
-    def _set_timer(self, due: float) -> None:
-        if due == self._timer_due:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_due = None, due
-        if due < math.inf:
-            delay = due - self._clock.monotonic() + self._clock.random() * STAGGER
-            self._timer = self._clock.call_later(delay, self._wake)
-
-    def _wake(self) -> None:
-        self._timer, self._timer_due = None, math.inf
-        self._admit()
-
-    def _end_round(self) -> None:
-        """Narrow or widen the window by what the last round of responses showed.
-
-        A few 503s are no overload: their share of a round counts. Nor are the repeats of calls
-        that fail again and again, such as for a bad shard, so first attempts decide while there
-        are enough of them. After an outage the window doubles each round up to where trouble
-        began, and grows slowly from there.
-        """
-        responses, overloaded = self._first_attempts, self._overloaded_first_attempts
-        if responses < self._retries / 4:
-            responses += self._retries
-            overloaded += self._overloaded_retries
-        if overloaded > OVERLOADED_SHARE * responses:
-            if overloaded < responses:
-                self._threshold = max(1.0, self.window * NARROWING)
-            self.window = max(1.0, self.window * NARROWING)
-        elif self.window < self._threshold:
-            self.window = min(self.window * 2, self._threshold)
-        else:
-            self.window = min(self.window + self.max_concurrency * WIDENING, self.max_concurrency)
-        self._first_attempts = self._overloaded_first_attempts = 0
-        self._retries = self._overloaded_retries = 0

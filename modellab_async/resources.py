@@ -124,7 +124,6 @@ class Runs:
                 self._caller.perform,
                 self._caller.limiter.max_concurrency,
                 route=route,
-                skip_slow_start=self._caller.limiter.warmed_up("runs.get"),
                 **options,
             )
         )

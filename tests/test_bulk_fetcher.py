@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import weakref
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qs
@@ -22,7 +24,7 @@ from modellab_async import (
     TransportError,
     make_converter,
 )
-from modellab_async.bulk import FIRST_REQUESTS, MOST_RETRYING, PAGES_IN_FLIGHT, BulkFetcher, Fetch
+from modellab_async.bulk import FIRST_REQUESTS, MAX_RETRYING, PAGES_IN_FLIGHT, BulkFetcher, Fetch
 from modellab_async.documents import LazyPage, parse_page
 from modellab_async.endpoints import Call
 
@@ -93,7 +95,6 @@ def refusal(status: int) -> StatusError:
     return StatusError("no", status=status, method="GET", url="https://lab.example/runs")
 
 
-@pytest.mark.parametrize("skip_slow_start", [True, False])
 @pytest.mark.parametrize(
     ("route", "concurrency", "most", "unread"),
     [
@@ -105,7 +106,7 @@ def refusal(status: int) -> StatusError:
     ],
 )
 async def test_what_is_in_flight_and_read_ahead_is_bounded(
-    route: Any, concurrency: int, most: int, unread: int, skip_slow_start: bool
+    route: Any, concurrency: int, most: int, unread: int
 ):
     """By the concurrency, and until the first success by the slow start."""
     lab, read = Lab(), 0
@@ -117,10 +118,10 @@ async def test_what_is_in_flight_and_read_ahead_is_bounded(
             yield run_id
 
     lab.go.clear()
-    async with lab.fetch(ids(), concurrency, route=route, skip_slow_start=skip_slow_start) as all_:
+    async with lab.fetch(ids(), concurrency, route=route) as all_:
         first = asyncio.create_task(anext(all_))
         await settled()
-        assert lab.most == (most if skip_slow_start else min(most, FIRST_REQUESTS))
+        assert lab.most == min(most, FIRST_REQUESTS)
         lab.go.set()
         await first
         await settled(500)
@@ -242,6 +243,67 @@ async def test_a_success_after_fifteen_refusals_keeps_the_credentials():
     assert {type(o.error) for o in outcomes} == {PermissionDeniedError}
 
 
+@pytest.mark.parametrize("route", ["single", "batch", "auto"])
+@pytest.mark.parametrize("ids", [range(1, 1_001), [5] * 1_000, [5, *[7] * 99] * 10])
+async def test_if_all_is_refused_at_most_sixteen_requests_are_sent(route: Any, ids: Any):
+    """However ids repeat, and whether they are listed or not; the refusal is their outcome."""
+
+    def answer(ids: list[int], listed: bool) -> Any:
+        raise PermissionDeniedError("no", status=403, method="GET", url="https://lab.example")
+
+    lab = Lab(answer)
+    outcomes = [outcome async for outcome in lab.fetch(ids, 100, route=route)]
+    assert Counter(outcome.run_id for outcome in outcomes) == Counter(ids)
+    assert {type(outcome.error) for outcome in outcomes} == {PermissionDeniedError}
+    assert len(lab.calls) <= FIRST_REQUESTS
+
+
+async def test_a_fetch_continues_after_a_retried_call_that_held_it_up():
+    """With 15 refusals and a call that is retried, the next request waits for its end."""
+
+    def answer(ids: list[int], listed: bool) -> Any:
+        if ids == [0]:
+            raise refusal(500)
+        if ids[0] < FIRST_REQUESTS:
+            raise PermissionDeniedError("no", status=403, method="GET", url="https://lab.example")
+        return make_run(id=ids[0])
+
+    lab = Lab(answer)
+    lab.retried = {0}
+    async with lab.fetch(range(100), 1, route="single", keep_all=True) as outcomes:
+        first = asyncio.create_task(anext(outcomes))
+        await settled(200)
+        assert len(lab.calls) == FIRST_REQUESTS
+        lab.retried.clear()
+        rest = [outcome async for outcome in outcomes]
+    assert not (await first).ok
+    assert sum(outcome.ok for outcome in rest) == 100 - FIRST_REQUESTS
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_each_id_has_one_outcome_whatever_the_first_responses_are(seed: int):
+    """Refusals, failures, retries and listings that are refused lose no id and repeat none."""
+    chance = random.Random(seed)
+    refused = PermissionDeniedError("no", status=403, method="GET", url="https://lab.example")
+    errors = [refused] * chance.randint(0, 40) + [refusal(500)] * chance.randint(0, 40)
+    chance.shuffle(errors)
+
+    def answer(ids: list[int], listed: bool) -> Any:
+        if errors:
+            raise errors.pop()
+        found = [run_id for run_id in ids if chance.random() < 0.7]
+        return runs(found) if listed else make_run(id=ids[0])
+
+    lab = Lab(answer)
+    lab.retried = set(chance.sample(range(600), 30))
+    async with lab.fetch(range(600), chance.choice([1, 3, 40]), keep_all=True) as outcomes:
+        first = asyncio.create_task(anext(outcomes))
+        await settled(100)
+        lab.retried.clear()
+        run_ids = [(await first).run_id] + [outcome.run_id async for outcome in outcomes]
+    assert sorted(run_ids) == [*range(600)]
+
+
 async def test_a_generator_of_ids_is_closed_with_its_fetch():
     """Not left to the garbage collection."""
     closed = asyncio.Event()
@@ -299,17 +361,17 @@ async def test_a_call_that_is_retried_does_not_hold_up_those_behind_it(route: An
         assert len([outcome async for outcome in outcomes]) == chunk
     lab = Lab()
     lab.retried = {*range(chunk + 1, 10_000)}
-    async with lab.fetch(range(1, 10_000), 2, route=route, skip_slow_start=True) as outcomes:
+    async with lab.fetch(range(1, 10_000), 2, route=route) as outcomes:
         await anext(outcomes)
         await settled(300)
-        assert lab.in_flight == 2 * (1 + MOST_RETRYING)
+        assert lab.in_flight == 2 * (1 + MAX_RETRYING)
 
 
 async def test_a_call_that_is_retried_again_and_again_is_replaced_once():
     """However often it is retried, one other call is in flight beside it."""
     lab = Lab()
     lab.retried = {1}
-    async with lab.fetch(range(1, 100), 1, route="single", skip_slow_start=True) as outcomes:
+    async with lab.fetch(range(1, 100), 1, route="single") as outcomes:
         first = asyncio.create_task(anext(outcomes))
         async with asyncio.timeout(PATIENCE):
             while len(lab.calls) < 2:

@@ -12,21 +12,18 @@ from typing import Any
 import pytest
 import virtual
 from conftest import PATIENCE, THOROUGH, FakeClock, client_for, settled
-from hypothesis import given
-from hypothesis import strategies as st
 from virtual import Limit
 
 from modellab_async import ConfigError, ModelLabClient, RateLimit, RateLimitedError, RetryPolicy
 from modellab_async.limiter import (
-    PROBE_TIMEOUT,
-    SLOW_START,
     AdaptiveLimiter,
     Pause,
     Permit,
     PermitRequest,
-    Quota,
     QuotaExhaustedError,
+    Window,
 )
+from modellab_async.quota import SLOW_START
 from modellab_async.simulator import Fault, Simulator
 from modellab_async.simulator import RateLimit as ServerLimit
 
@@ -35,342 +32,6 @@ def said(
     remaining: int | None, reset: float | None, *, period: float | None = 10.0, name: str = "x"
 ) -> RateLimit:
     return RateLimit(name=name, limit=100, period=period, remaining=remaining, reset=reset)
-
-
-def answered(
-    quota: Quota,
-    limit: RateLimit | None,
-    *,
-    now: float,
-    status: int = 200,
-    sent_at: float | None = None,
-) -> None:
-    """A response arrives, by default to a request that was sent at the same moment."""
-    sent_at = now if sent_at is None else sent_at
-    quota.update(status, limit, sent_at=sent_at, now=now, random=lambda: 0.5)
-
-
-def probed(quota: Quota, now: float) -> None:
-    """A probe is sent, and its response is awaited."""
-    assert quota.admits(now)
-    quota.acquire(now)
-
-
-class TestQuota:
-    """The pure part: what the headers of answers say of a period."""
-
-    def test_an_unknown_quota_opens_with_few_and_then_costs_nothing(self):
-        """Until the first good answer only a few may be in flight; without headers, no bound."""
-        quota = Quota()
-        quota.in_flight = SLOW_START - 1
-        assert quota.admits(0)
-        quota.in_flight = SLOW_START
-        assert not quota.admits(0)
-        answered(quota, None, now=0)
-        quota.in_flight = 100_000
-        assert quota.admits(0)
-
-    @pytest.mark.parametrize("status", [401, 403, 500, 503])
-    def test_a_bad_first_answer_opens_nothing(self, status):
-        """Neither a refusal nor a server's failure shows that more requests make sense."""
-        quota = Quota()
-        answered(quota, None, now=0, status=status)
-        quota.in_flight = SLOW_START
-        assert not quota.admits(0)
-
-    def test_a_quota_pause_does_not_make_the_keys_unknown_again(self):
-        """What has succeeded once is warmed up, also while a new period begins."""
-        quota = Quota()
-        assert not quota.warmed_up
-        answered(quota, said(50, 7), now=0)
-        answered(quota, said(0, 7), now=0)
-        probed(quota, now=7)
-        assert quota.warmed_up
-
-    def test_the_retry_after_of_a_503_says_nothing_of_the_quota(self):
-        """What is known of the limit stays, and so does how its end is rounded."""
-        quota = Quota()
-        answered(quota, said(50, 7), now=0)
-        answered(quota, RateLimit(reset=0.0), now=1, status=503)
-        assert quota.last == said(50, 7)
-        assert quota.admits(1)
-
-    def test_no_more_are_in_flight_than_remain(self):
-        """What is in flight is counted against what the last answer said remained."""
-        quota = Quota()
-        answered(quota, said(3, 7), now=0)
-        quota.in_flight = 2
-        assert quota.admits(0)
-        quota.in_flight = 3
-        assert not quota.admits(0)
-        assert quota.pause(0) == 7
-
-    def test_nothing_remaining_on_a_200_closes_until_the_reset(self):
-        """A 200 that says 0 remain is as good as a 429."""
-        quota = Quota()
-        answered(quota, said(0, 7), now=100)
-        assert not quota.admits(106.99)
-        assert quota.admits(107)
-
-    def test_a_new_period_begins_with_one_probe(self):
-        """After a pause one request is sent, and its response lets more follow."""
-        quota = Quota()
-        answered(quota, said(0, 7), now=0)
-        probed(quota, now=7)
-        assert not quota.admits(7)
-        answered(quota, said(9, 10), now=7.1, sent_at=7)
-        quota.release(7)
-        admitted = 0
-        while quota.admits(7.1):
-            quota.acquire(7.1)
-            admitted += 1
-        assert admitted == 2
-
-    def test_a_probe_is_alone_beside_requests_of_the_last_period(self):
-        """Also if what remained was used up by requests in flight."""
-        quota = Quota()
-        answered(quota, said(1, 7), now=0)
-        quota.acquire(0)
-        assert not quota.admits(6.9)
-        probed(quota, now=7)
-        assert not quota.admits(7)
-
-    def test_a_response_without_headers_to_a_probe_opens_too(self):
-        """The server has stopped to count."""
-        quota = Quota()
-        answered(quota, None, now=0)
-        answered(quota, said(0, 7), now=0)
-        probed(quota, now=7)
-        answered(quota, None, now=7.1, sent_at=7)
-        assert quota.admits(7.1)
-
-    def test_a_request_of_the_last_period_does_not_delay_the_probe(self):
-        """A request that is still in flight from the last period blocks nothing in the next."""
-        quota = Quota()
-        quota.in_flight = 1
-        answered(quota, said(0, 7), now=0)
-        assert quota.admits(7)
-
-    def test_a_probe_that_hangs_holds_back_its_own_call_only(self):
-        """After a second without a response, another probe is sent."""
-        quota = Quota()
-        answered(quota, said(0, 7), now=0)
-        probed(quota, now=7)
-        assert not quota.admits(7 + PROBE_TIMEOUT / 2)
-        assert quota.admits(7 + PROBE_TIMEOUT)
-
-    def test_a_probe_that_ends_without_a_verdict_is_followed_at_once(self):
-        """A probe that is lost or answered 503 says nothing, and the next one need not wait."""
-        quota = Quota()
-        answered(quota, said(0, 7), now=0)
-        probed(quota, now=7)
-        quota.release(7)
-        assert quota.admits(7.01)
-
-    def test_late_answers_do_not_bring_quota_back(self):
-        """Answers of one period arrive in any order; the smallest remainder counts."""
-        quota = Quota()
-        for remaining in (50, 48, 49):
-            answered(quota, said(remaining, 7), now=0)
-        quota.in_flight = 47
-        assert quota.pause(0) == 0
-        quota.in_flight = 48
-        assert quota.pause(0) == 7
-
-    def test_an_answer_of_the_last_period_is_ignored_in_the_next(self):
-        """A late answer that names an end long past says nothing of this period."""
-        quota = Quota()
-        answered(quota, said(80, 10), now=10)
-        answered(quota, said(0, 0), now=10.2)
-        assert quota.admits(10.2)
-
-    def test_a_period_that_turned_is_counted_anew(self):
-        """More remaining and a later end: the next period has begun."""
-        quota = Quota()
-        answered(quota, said(1, 1), now=9)
-        answered(quota, said(99, 10), now=10)
-        quota.in_flight = 98
-        assert quota.pause(10) == 0
-
-    def test_the_latest_named_time_is_waited_for_while_rounding_is_unknown(self):
-        """No attempt is made before any time that the server named."""
-        quota = Quota()
-        answered(quota, said(1, 7), now=0)
-        answered(quota, said(0, 7), now=0.9)
-        assert quota.opens_at == pytest.approx(7.9)
-
-    def test_a_probe_that_came_too_early_teaches_that_times_are_rounded_down(self):
-        """After a probe is refused within the same period, a second is allowed for rounding."""
-        quota = Quota()
-        answered(quota, said(0, 7), now=0)
-        probed(quota, now=7)
-        answered(quota, said(0, 1), now=7.05, sent_at=7, status=429)
-        quota.release(7)
-        assert quota.opens_at == pytest.approx(8.05)
-        probed(quota, now=8.05)
-        answered(quota, said(99, 10), now=8.1, sent_at=8.05)
-        answered(quota, said(0, 10), now=8.9)
-        assert quota.opens_at == pytest.approx(18.9)
-
-    def test_a_zero_on_a_response_means_that_times_are_rounded_down(self):
-        """A reset of 0 seconds ends within one second, and no period outlasts its length."""
-        quota = Quota()
-        answered(quota, said(1, 0, period=1.0), now=0.2)
-        answered(quota, said(0, 0, period=1.0), now=0.3)
-        assert quota.opens_at == pytest.approx(1.2)
-
-    def test_a_probe_that_finds_a_whole_period_teaches_that_times_are_rounded_up(self):
-        """Then the earliest time named in a period is the truest."""
-        quota = Quota()
-        answered(quota, said(0, 7), now=0)
-        probed(quota, now=7)
-        answered(quota, said(99, 10), now=7.1, sent_at=7)
-        quota.release(7)
-        answered(quota, said(0, 10), now=7.9)
-        assert quota.opens_at == pytest.approx(17.1)
-
-    def test_refusals_that_name_no_time_are_asked_less_and_less_often(self):
-        """Each blind pause is longer than the last, up to a minute, and jittered."""
-        assert self.blind_pauses(Quota(), None) == pytest.approx(
-            [0.375, 0.75, 1.5, 3, 6, 12, 24, 45, 45, 45]
-        )
-
-    def test_no_blind_pause_is_longer_than_the_period(self):
-        """It is over by then."""
-        assert max(self.blind_pauses(Quota(), RateLimit(period=8))) == 8 * 0.75
-
-    @staticmethod
-    def blind_pauses(quota: Quota, limit: RateLimit | None) -> list[float]:
-        """The pauses after ten probes one after the other that are refused."""
-        now, pauses = 0.0, []
-        for _ in range(10):
-            answered(quota, limit, now=now, status=429)
-            pauses.append(quota.opens_at - now)
-            now = quota.opens_at
-            probed(quota, now)
-        return pauses
-
-    def test_a_refusal_that_names_no_time_is_waited_out_until_the_period_ends(self):
-        """The next one, at the beginning of a period, only for a moment."""
-        quota = Quota()
-        answered(quota, said(0, 7), now=0)
-        probed(quota, now=7)
-        answered(quota, said(99, 10), now=7.1, sent_at=7)
-        quota.release(7)
-        for _ in range(3):
-            answered(quota, None, now=9, status=429)
-        assert quota.opens_at == pytest.approx(17.1)
-        probed(quota, now=17.1)
-        answered(quota, None, now=17.1, status=429)
-        assert quota.opens_at == pytest.approx(17.1 + 0.75)
-
-    @pytest.mark.parametrize("reset", [0.0, None])
-    def test_a_burst_of_refusals_is_one_refusal(self, reset: float | None):
-        """However many requests were in flight when the pause began, it is not prolonged."""
-        quota = Quota()
-        answered(quota, None, now=0)
-        for _ in range(50):
-            answered(quota, RateLimit(reset=reset, remaining=0), now=1.01, sent_at=1, status=429)
-        assert quota.opens_at <= 2.01
-
-    def test_a_burst_can_name_a_later_end(self):
-        """The latest of the times that a burst of refusals names is waited for."""
-        quota = Quota()
-        answered(quota, said(0, 7), now=1.0, sent_at=1, status=429)
-        answered(quota, said(0, 7), now=1.4, sent_at=1, status=429)
-        assert quota.opens_at == pytest.approx(8.4)
-
-    def test_nothing_remaining_without_a_time_pauses(self):
-        """A success that says 0 remain pauses until the period must be over."""
-        quota = Quota()
-        answered(quota, RateLimit(remaining=1, period=10), now=0)
-        answered(quota, RateLimit(remaining=0, period=10), now=1)
-        assert not quota.admits(1.1)
-
-    def test_one_or_two_429s_that_name_no_time_are_let_pass_amid_good_answers(self):
-        """Only the third without a good answer between closes; those of one pause count once."""
-        quota = Quota()
-        for _ in range(3):
-            answered(quota, None, now=0)
-            answered(quota, None, now=0, status=429)
-            answered(quota, None, now=0, status=429)
-            assert quota.admits(0)
-        answered(quota, None, now=0, status=429)
-        assert not quota.admits(0)
-        opens_at = quota.opens_at
-        for _ in range(50):
-            answered(quota, None, now=0.01, sent_at=0, status=429)
-        assert quota.opens_at == opens_at
-
-    def test_what_others_use_is_left_to_them(self):
-        """Where every fourth of the requests counted is ours, part of our quarter is in flight."""
-        quota = Quota()
-        for remaining in range(99, 19, -4):
-            answered(quota, said(remaining, 7), now=0)
-        quota.in_flight = 2
-        assert quota.admits(0)
-        quota.in_flight = 3
-        assert not quota.admits(0)
-        answered(quota, said(2, 7), now=0)
-        quota.in_flight = 0
-        assert not quota.admits(0)
-
-    def test_alone_every_request_of_a_period_is_used(self):
-        """Answers that explain all that was used, in whatever order, leave the last one to us."""
-        quota = Quota()
-        for remaining in (99, 96, 98, 97, *range(95, 0, -1)):
-            answered(quota, said(remaining, 7), now=0)
-        assert quota.admits(0)
-        answered(quota, said(0, 7), now=0)
-        assert not quota.admits(0)
-
-    def test_requests_used_before_our_first_are_no_sign_of_others(self):
-        """A period that was nearly used up before we came is ours for the rest."""
-        quota = Quota()
-        for remaining in (9, 8, 7):
-            answered(quota, said(remaining, 7), now=0)
-        quota.in_flight = 6
-        assert quota.admits(0)
-
-    def test_a_429_closes_whatever_its_headers_claim(self):
-        """A refusal with quota left is still a refusal."""
-        quota = Quota()
-        answered(quota, said(50, 7), now=0, status=429)
-        assert not quota.admits(6)
-
-    def test_a_429_that_names_an_earlier_time_is_believed(self):
-        """The last word of the server counts, not an end that it named before."""
-        quota = Quota()
-        answered(quota, said(50, 60, period=60), now=0)
-        answered(quota, said(0, 2), now=1, status=429)
-        assert quota.opens_at == pytest.approx(3)
-
-    @given(
-        st.lists(
-            st.tuples(
-                st.sampled_from([200, 404, 429, 500, 503]),
-                st.one_of(
-                    st.none(),
-                    st.builds(
-                        RateLimit,
-                        remaining=st.one_of(st.none(), st.integers(0, 1000)),
-                        reset=st.one_of(st.none(), st.floats(0, 86_400)),
-                        period=st.one_of(st.none(), st.floats(0.1, 86_400)),
-                    ),
-                ),
-                st.floats(0, 100),
-            ),
-            max_size=30,
-        )
-    )
-    def test_whatever_is_said_a_quota_opens_again(self, answers):
-        """No sequence of answers closes a quota for longer than a day and a second."""
-        quota, now = Quota(), 0.0
-        for status, limit, pause in answers:
-            now += pause
-            answered(quota, limit, now=now, status=status)
-            assert quota.opens_at <= now + 86_402
-            assert quota.admits(now + 86_403)
 
 
 def permitted(limiter: AdaptiveLimiter, operation: str = "op", **options: Any) -> Any:
@@ -403,12 +64,10 @@ class TestLimiter:
         tasks = [asyncio.create_task(permitted(limiter)) for _ in range(100)]
         await settled(1)
         assert limiter.in_flight == SLOW_START
-        assert not limiter.warmed_up("op")
         permit = await tasks[0]
         permit.update(200, None)
         permit.release()
         assert limiter.in_flight == 50
-        assert limiter.warmed_up("op")
         for task in tasks[1:]:
             (await task).release()
 
@@ -577,7 +236,7 @@ class TestLimiter:
         pauses = {"burst": 3.0, "sustained": 50.0}
         permits = [await permitted(limiter) for _ in range(4)]
         for name, permit in zip(names * 2, permits, strict=True):
-            permit.update(200, said(5, pauses[name], name=name, period=60))
+            permit.update(200, said(50, pauses[name], name=name, period=60))
         for permit in permits:
             permit.release()
         fake.now = 0.1
@@ -605,7 +264,7 @@ class TestLimiter:
         assert limiter.in_flight == 0
         assert fake.timers == 0
 
-    async def test_the_window_narrows_under_overload_and_recovers(self, fake: FakeClock):
+    async def test_the_window_bounds_what_is_in_flight(self, fake: FakeClock):
         """After rounds of 503 hardly anything is admitted; after successes everything is again."""
         limiter = AdaptiveLimiter(100, fake.clock())
 
@@ -625,53 +284,69 @@ class TestLimiter:
         assert await rounds(20, overloaded=True) == 1
         assert await rounds(8, overloaded=False) == 100
 
+
+class TestWindow:
+    """How many requests may be in flight, by how well the server copes."""
+
     @pytest.mark.parametrize("retries", [0, 1, 2])
-    async def test_calls_that_fail_again_and_again_are_no_overload(
-        self, fake: FakeClock, retries: int
-    ):
+    def test_calls_that_fail_again_and_again_are_no_overload(self, retries: int):
         """One failing id in twenty, and all of its repeats, leave the window as it is."""
-        limiter = AdaptiveLimiter(100, fake.clock())
+        window = Window(100)
         for number in range(1_000):
             bad = number % 20 == 0
             for attempt in range(1 + retries * bad):
-                permit = await permitted(limiter, is_retry=attempt > 0)
-                permit.update(200, None)
-                permit.release(overloaded=bad)
-        assert limiter.window == 100
+                window.count(overloaded=bad, is_retry=attempt > 0)
+        assert window.size == 100
 
-    async def test_an_outage_in_which_only_retries_are_left_narrows_the_window(
-        self, fake: FakeClock
-    ):
+    def test_an_outage_in_which_only_retries_are_left_narrows_the_window(self):
         """If hardly any first attempts are made, the retries show that the server is overloaded."""
-        limiter = AdaptiveLimiter(100, fake.clock())
+        window = Window(100)
         for _ in range(500):
-            permit = await permitted(limiter, is_retry=True)
-            permit.release(overloaded=True)
-        assert limiter.window < 10
+            window.count(overloaded=True, is_retry=True)
+        assert window.size < 10
 
-    async def test_the_window_grows_back_to_where_trouble_began_and_slowly_from_there(
-        self, fake: FakeClock
+    @pytest.mark.parametrize(("first_attempts", "size"), [(20, 100), (19, 70)])
+    def test_first_attempts_decide_while_they_are_a_fifth_of_a_round(
+        self, first_attempts: int, size: float
     ):
-        """A round in which only some responses are late shows how much the server can cope with."""
-        limiter = AdaptiveLimiter(64, fake.clock())
-        windows = []
-        for overloaded_share in (0.5, 1, 0, 0, 0):
-            responses = math.ceil(limiter.window)
-            for number in range(responses):
-                permit = await permitted(limiter)
-                permit.release(overloaded=number < overloaded_share * responses)
-            windows.append(limiter.window)
-        assert windows == pytest.approx([44.8, 31.36, 44.8, 46.8, 48.8])
+        """Otherwise retries count beside them."""
+        window = Window(100)
+        for number in range(100):
+            is_retry = number >= first_attempts
+            window.count(overloaded=is_retry, is_retry=is_retry)
+        assert window.size == size
 
-    async def test_retries_that_succeed_are_no_overload(self, fake: FakeClock):
+    def test_the_window_grows_back_to_where_trouble_began_and_slowly_from_there(self):
+        """A round in which only some responses are late shows how much the server can cope with."""
+        window = Window(64)
+        sizes = []
+        for overloaded_part in (0.5, 1, 0, 0, 0):
+            responses = math.ceil(window.size)
+            for number in range(responses):
+                window.count(overloaded=number < overloaded_part * responses, is_retry=False)
+            sizes.append(window.size)
+        assert sizes == pytest.approx([44.8, 31.36, 44.8, 46.8, 48.8])
+
+    def test_retries_that_succeed_are_no_overload(self):
         """If only retries are made and all succeed, the window stays as wide as it is."""
-        limiter = AdaptiveLimiter(10, fake.clock())
+        window = Window(10)
         for _ in range(50):
-            (await permitted(limiter, is_retry=True)).release(overloaded=False)
-        assert limiter.window == 10
+            window.count(overloaded=False, is_retry=True)
+        assert window.size == 10
 
 
 Rule = Callable[[float], tuple[int, dict[str, str]]]
+
+
+def counted(limit: Limit) -> Rule:
+    """Count each request against a limit."""
+
+    def answer(now: float) -> tuple[int, dict[str, str]]:
+        allowed = limit.allows(now)
+        limit.used += allowed
+        return (200 if allowed else 429), limit.headers(now)
+
+    return answer
 
 
 QUOTAS = [
@@ -713,14 +388,48 @@ class TestInVirtualTime:
         limit, period, calls, rounding = quota
         server = Limit(limit, period, rounding=rounding)
 
-        def answer(now: float) -> tuple[int, dict[str, str]]:
-            allowed = server.allows(now)
-            server.used += allowed
-            return (200 if allowed else 429), server.headers(now)
-
-        seconds, refused = self.gathered(answer, calls=calls, clients=clients)
+        seconds, refused = self.gathered(counted(server), calls=calls, clients=clients)
         assert seconds <= 1.3 * (calls / limit - 1) * period
         assert refused <= 0.1 * calls
+
+    @pytest.mark.parametrize(("processes", "refused"), [(1, 0), (2, 3), (4, 9), (8, 21)])
+    def test_equal_processes_share_a_quota(self, processes: int, refused: int):
+        """At the end of each period all but one process send one request too many, no more.
+
+        400 requests fit into four periods, of which the first three are used up.
+        """
+        seconds, actual = self.gathered(counted(Limit(100, 10)), calls=400, clients=processes)
+        assert seconds <= 1.05 * 30
+        assert actual <= refused
+
+    @pytest.mark.parametrize(("interval", "least", "most"), [(0.0, 0.85, 0.95), (1 / 7, 0.0, 0.0)])
+    def test_a_steady_neighbor(self, interval: float, least: float, most: float):
+        """It is refused once a period is used up, but not if requests are spaced to leave it room.
+
+        It sends a quarter of the quota, evenly; the client makes calls for ten periods.
+        """
+        limit, refusals = Limit(100, 10), list[bool]()
+        answer = counted(limit)
+        server = virtual.Server(latency=0.02, jitter=0.002, rule=answer)
+
+        async def neighbor() -> None:
+            while True:
+                status, _ = answer(virtual.EPOCH + virtual.now())
+                refusals.append(status == 429)
+                await asyncio.sleep(0.4)
+
+        async def main() -> None:
+            await asyncio.sleep(-virtual.EPOCH % 60)
+            lab, task = server.client(), asyncio.create_task(neighbor())
+            calls: list[asyncio.Task[Any]] = []
+            while len(refusals) < 250 and len(calls) < 1_000:
+                calls.append(asyncio.create_task(lab.runs.get(1)))
+                await asyncio.sleep(interval)
+            await asyncio.gather(*calls)
+            task.cancel()
+
+        virtual.run(main())
+        assert least <= sum(refusals) / len(refusals) <= most
 
     @pytest.mark.parametrize(
         "headers",
@@ -945,9 +654,6 @@ class TestOverASocket:
 
             def release(self, *, overloaded: bool | None = None) -> None:
                 self._lock.release()
-
-            def warmed_up(self, operation: str) -> bool:
-                return False
 
             def close(self, error: Exception) -> None:
                 pass

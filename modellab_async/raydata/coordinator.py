@@ -138,10 +138,6 @@ class WorkerLimiter:
         self._own = AdaptiveLimiter(max_concurrency, self._clock)
         self._closed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
-    def warmed_up(self, operation: str) -> bool:
-        """See `Limiter`."""
-        return self._own.warmed_up(operation)
-
     async def acquire(self, request: PermitRequest) -> WorkerPermit:
         """See `Limiter`."""
         own = await self._own.acquire(request)

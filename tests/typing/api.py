@@ -154,7 +154,6 @@ async def typed_limiter(rate_limit: RateLimit) -> None:
         permit.release(overloaded=False)
     except QuotaExhaustedError as error:
         assert_type((error.rate_limit, error.seconds), tuple[RateLimit | None, float])
-    assert_type(limiter.warmed_up("runs.get"), bool)
     assert_type((limiter.max_concurrency, limiter.paused_seconds), tuple[int, float])
 
 
