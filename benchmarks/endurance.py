@@ -47,10 +47,16 @@ class Scale:
     kills: int
     synced: int
     walks: int
+    waiting: int
+    sharded: int
 
 
-FULL = Scale(65_614, 1_000_000, 60.0, 200, 200, 10, 1_000, RetryPolicy(), 30, 20_000, 40)
-SHORT = Scale(300, 4_000, 1.5, 200, 50, 2, 100, RetryPolicy(base=0.02, cap=0.2), 3, 1_000, 3)
+FULL = Scale(
+    65_614, 1_000_000, 60.0, 200, 200, 10, 1_000, RetryPolicy(), 30, 20_000, 40, 5_000, 4_000
+)
+SHORT = Scale(
+    300, 4_000, 1.5, 200, 50, 2, 100, RetryPolicy(base=0.02, cap=0.2), 3, 1_000, 3, 1_000, 1_000
+)
 
 
 @frozen
