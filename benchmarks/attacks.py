@@ -82,7 +82,7 @@ async def bursts(_: Scale) -> list[Figure]:
     return figures
 
 
-async def blips(_: Scale) -> list[Figure]:
+async def blips(scale: Scale) -> list[Figure]:
     """Every request fails for a moment, while thousands of calls wait."""
     figures = []
     for outage in (1, 3, 10):
@@ -92,14 +92,14 @@ async def blips(_: Scale) -> list[Figure]:
             began.append(now)
             return (503 if 0.02 <= now - began[0] < 0.02 + outage else 200), {}
 
-        seconds, server = await _gathered(answer, calls=5_000)
-        row = f"503s for {outage} s under 5,000 concurrent calls"
+        seconds, server = await _gathered(answer, calls=scale.waiting)
+        row = f"503s for {outage} s under {scale.waiting:,} concurrent calls"
         figures += [
-            Figure(row, "calls failed", 5_000 - server.by_status[200], 0, 0),
+            Figure(row, "calls failed", scale.waiting - server.by_status[200], 0, 0),
             Figure(
                 row,
                 "requests seen meanwhile, per call asked for",
-                server.by_status[503] / 5_000,
+                server.by_status[503] / scale.waiting,
                 1.1,
                 1,
             ),
@@ -108,16 +108,16 @@ async def blips(_: Scale) -> list[Figure]:
     return figures
 
 
-async def shards(_: Scale) -> list[Figure]:
+async def shards(scale: Scale) -> list[Figure]:
     """Some ids always fail: the others must not wait for them."""
-    ids = range(1, 4_001)
+    ids = range(1, scale.sharded + 1)
     calm = await _last_run(Server(latency=0.05, jitter=0.01), ids)
     figures = []
     for percent in (1, 2, 5):
         broken = set(random.Random(5).sample(ids, percent * len(ids) // 100))
         server = Server(latency=0.05, jitter=0.01, broken=broken)
         last = await _last_run(server, ids)
-        row = f"{percent} % of 4,000 ids always answer 503, single route"
+        row = f"{percent} % of {len(ids):,} ids always answer 503, single route"
         good = len(ids) - len(broken) - server.by_status[200]
         figures += [
             Figure(row, "other runs lost", good, 0, 0),

@@ -101,7 +101,7 @@ class Limiter(Protocol):
 
     @property
     def max_concurrency(self) -> int:
-        """The most requests that are ever in flight; bulk work sizes itself by it."""
+        """The maximum of requests in flight; bulk work sizes itself by it."""
         ...
 
     @property
@@ -506,23 +506,13 @@ class AdaptiveLimiter:
     def _find_quota(self, operation: _Operation, name: str) -> Quota:
         """The operation's quota of that name; operations may share one, or have several."""
         quotas = operation.quotas
-        named = next(
-            (
-                quota
-                for other in self._operations.values()
-                for quota in other.quotas
-                if quota.name == name
-            ),
-            None,
-        )
-        if named is None and quotas[-1].name is None:
+        every_quota = (quota for other in self._operations.values() for quota in other.quotas)
+        quota = next((quota for quota in every_quota if quota.name == name), None)
+        if quota is None and quotas[-1].name is None:
             quotas[-1].name = name
             return quotas[-1]
-        if named is None:
-            named = Quota(name)
-        named.shares_operation |= named in quotas
-        operation.quotas = [
-            *(quota for quota in quotas if quota is not named and quota.name is not None),
-            named,
-        ][-_MAX_QUOTAS:]
-        return named
+        quota = quota or Quota(name)
+        quota.shares_operation |= quota in quotas
+        others = [other for other in quotas if other is not quota and other.name is not None]
+        operation.quotas = [*others, quota][-_MAX_QUOTAS:]
+        return quota

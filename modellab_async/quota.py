@@ -1,4 +1,4 @@
-"""What is known of a server's quota, and whether one more request may be sent.
+"""A server's quota, as its responses describe it, and whether one more request may be sent.
 
 Pure: no I/O, no asyncio. Times are monotonic, in seconds, and come in as arguments.
 
@@ -110,8 +110,8 @@ class Period:
 
     def includes(self, end: float, sent_at: float) -> bool:
         """Whether a response that names this end may be of the current period."""
-        named = self.earliest_end + (0.0 if self.rounds_up else 1.0)
-        if sent_at >= min(named, self._ends_by_length):
+        over_by = self.earliest_end + (0.0 if self.rounds_up else 1.0)
+        if sent_at >= min(over_by, self._ends_by_length):
             return False
         if self.length is not None and self.length < 3.0:
             return True  # each may be off by a second: the ends of two periods overlap
@@ -257,7 +257,7 @@ class Quota:
     Attributes:
         name: the limit's name, if the server gave one.
         in_flight: requests in flight that count against it.
-        last: what a response said of it last.
+        last: the latest description of it in a response.
         shares_operation: whether an operation counts against another limit as well.
     """
 

@@ -122,10 +122,10 @@ def simulator_in_a_thread() -> Iterator[Simulator]:
     thread.start()
     run = functools.partial(asyncio.run_coroutine_threadsafe, loop=loop)
     try:
-        run(simulator.start()).result(10)
+        run(simulator.start()).result(60)
         yield simulator
     finally:
-        run(simulator.close()).result(10)
+        run(simulator.close()).result(60)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(60)
         loop.close()

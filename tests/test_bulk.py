@@ -163,6 +163,7 @@ async def test_an_error_of_the_iterable_comes_last(
     assert set(seen) == set(sim.run_ids[:25])
 
 
+@pytest.mark.virtual_time
 async def test_breaking_out_leaves_nothing(
     sim: Simulator, lab: ModelLabClient, limiter: AdaptiveLimiter
 ):

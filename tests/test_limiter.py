@@ -28,7 +28,7 @@ from modellab_async.simulator import Fault, Simulator
 from modellab_async.simulator import RateLimit as ServerLimit
 
 
-def said(
+def described(
     remaining: int | None, reset: float | None, *, period: float | None = 10.0, name: str = "x"
 ) -> RateLimit:
     return RateLimit(name=name, limit=100, period=period, remaining=remaining, reset=reset)
@@ -74,7 +74,7 @@ class TestLimiter:
     async def test_a_retry_goes_before_first_attempts(self, fake: FakeClock):
         """Retries are ahead of first attempts, in their own order."""
         limiter = AdaptiveLimiter(1, fake.clock())
-        held = await permitted(limiter)
+        permit = await permitted(limiter)
         order: list[str] = []
 
         async def wait(name: str, *, is_retry: bool) -> None:
@@ -86,21 +86,21 @@ class TestLimiter:
         for name in ("first", "retry 1", "retry 2"):
             tasks.append(asyncio.create_task(wait(name, is_retry=name != "first")))
             await settled(1)
-        held.release()
+        permit.release()
         await asyncio.gather(*tasks)
         assert order == ["retry 1", "retry 2", "first"]
 
     async def test_a_cancelled_waiter_loses_no_permit(self, fake: FakeClock):
         """Cancelling in the queue, or at the moment of being admitted, passes the permit on."""
         limiter = AdaptiveLimiter(1, fake.clock())
-        held = await permitted(limiter)
+        permit = await permitted(limiter)
         in_line = asyncio.create_task(permitted(limiter))
         admitted = asyncio.create_task(permitted(limiter))
         last = asyncio.create_task(permitted(limiter))
         await settled(1)
         in_line.cancel()
         await settled(1)
-        held.release()
+        permit.release()
         admitted.cancel()
         (await last).release()
         assert limiter.in_flight == 0
@@ -110,7 +110,7 @@ class TestLimiter:
     async def test_one_operation_does_not_starve_another(self, fake: FakeClock):
         """Operations that wait take turns."""
         limiter = AdaptiveLimiter(1, fake.clock())
-        held = await permitted(limiter, "many")
+        permit = await permitted(limiter, "many")
         order: list[str] = []
 
         async def one(operation: str) -> None:
@@ -121,7 +121,7 @@ class TestLimiter:
         tasks = [asyncio.create_task(one("many")) for _ in range(10)]
         tasks.append(asyncio.create_task(one("lone")))
         await settled(1)
-        held.release()
+        permit.release()
         await asyncio.gather(*tasks)
         assert order.index("lone") <= 2
 
@@ -130,11 +130,11 @@ class TestLimiter:
         limiter = AdaptiveLimiter(10, fake.clock())
         for operation in ("one", "other"):
             permit: Permit = await permitted(limiter, operation)
-            permit.update(200, said(5, 7, name="shared"))
+            permit.update(200, described(5, 7, name="shared"))
             permit.release()
         fake.now = 0.1
         permit = await permitted(limiter, "one")
-        permit.update(429, said(0, 7, name="shared"))
+        permit.update(429, described(0, 7, name="shared"))
         permit.release()
         with pytest.raises(QuotaExhaustedError):
             await permitted(limiter, "other", max_wait=1)
@@ -143,16 +143,16 @@ class TestLimiter:
     async def test_a_request_that_cannot_wait_so_long_is_told_at_once(self, fake: FakeClock):
         """A pause that is too long for a request ends its waiting as soon as the pause begins."""
         limiter = AdaptiveLimiter(1, fake.clock())
-        held = await permitted(limiter)
+        permit = await permitted(limiter)
         short = asyncio.create_task(permitted(limiter, max_wait=5))
         long = asyncio.create_task(permitted(limiter, max_wait=50))
         await settled(1)
-        held.update(429, said(0, 7))
-        held.release()
+        permit.update(429, described(0, 7))
+        permit.release()
         with pytest.raises(QuotaExhaustedError) as caught:
             await short
         assert caught.value.seconds == pytest.approx(7)
-        assert caught.value.rate_limit == said(0, 7)
+        assert caught.value.rate_limit == described(0, 7)
         (await long).release()
         assert 7 <= fake.now < 7.1
 
@@ -160,13 +160,13 @@ class TestLimiter:
         """Requests, errors and whoever asked hear of the limit; waits at the same time add once."""
         pauses: list[Pause] = []
         limiter = AdaptiveLimiter(1, fake.clock(), pauses.append)
-        fake.now, limit = 100.0, said(0, 7)
-        held = await permitted(limiter)
+        fake.now, limit = 100.0, described(0, 7)
+        permit = await permitted(limiter)
         before = PermitRequest("op")
         tasks = [asyncio.create_task(limiter.acquire(before))]
         await settled(1)
-        held.update(429, limit)
-        held.release()
+        permit.update(429, limit)
+        permit.release()
         after = [PermitRequest("op") for _ in range(3)]
         tasks += [asyncio.create_task(limiter.acquire(request)) for request in after]
         await settled(1)
@@ -189,9 +189,9 @@ class TestLimiter:
         """Nothing is left to wake up for, and no more seconds are counted."""
         limiter = AdaptiveLimiter(1, fake.clock())
         fake.settle = 60.0  # the pause never ends by itself
-        held = await permitted(limiter)
-        held.update(429, said(0, 30))
-        held.release()
+        permit = await permitted(limiter)
+        permit.update(429, described(0, 30))
+        permit.release()
         waiting = asyncio.create_task(permitted(limiter))
         await settled(1)
         fake.now = 10.0
@@ -205,12 +205,12 @@ class TestLimiter:
         """A request is told that it waited, though not for quota."""
         limiter = AdaptiveLimiter(1, fake.clock())
         first = PermitRequest("op")
-        held = await limiter.acquire(first)
+        permit = await limiter.acquire(first)
         assert not first.queued
         request = PermitRequest("op")
         waiting = asyncio.create_task(limiter.acquire(request))
         await settled(1)
-        held.release()
+        permit.release()
         (await waiting).release()
         assert request.queued
         assert not request.paused
@@ -220,9 +220,9 @@ class TestLimiter:
     async def test_a_pause_of_less_than_a_second_ends_too(self, fake: FakeClock):
         """It is waited for like a longer one."""
         limiter = AdaptiveLimiter(1, fake.clock())
-        held = await permitted(limiter)
-        held.update(429, said(0, 0.5))
-        held.release()
+        permit = await permitted(limiter)
+        permit.update(429, described(0, 0.5))
+        permit.release()
         async with asyncio.timeout(PATIENCE):
             (await permitted(limiter)).release()
         assert 0.5 <= fake.now < 0.6
@@ -236,13 +236,13 @@ class TestLimiter:
         pauses = {"burst": 3.0, "sustained": 50.0}
         permits = [await permitted(limiter) for _ in range(4)]
         for name, permit in zip(names * 2, permits, strict=True):
-            permit.update(200, said(50, pauses[name], name=name, period=60))
+            permit.update(200, described(50, pauses[name], name=name, period=60))
         for permit in permits:
             permit.release()
         fake.now = 0.1
         permits = [await permitted(limiter) for _ in names]
         for name, permit in zip(names, permits, strict=True):
-            permit.update(429, said(0, pauses[name], name=name, period=60))
+            permit.update(429, described(0, pauses[name], name=name, period=60))
             permit.release()
         with pytest.raises(QuotaExhaustedError) as caught:
             await permitted(limiter, max_wait=10)
@@ -253,13 +253,13 @@ class TestLimiter:
     async def test_a_retry_waits_for_a_place_until_its_deadline(self, fake: FakeClock):
         """Then it leaves the queue to those behind it; one that is admitted leaves no timer."""
         limiter = AdaptiveLimiter(1, fake.clock())
-        held = await permitted(limiter)
+        permit = await permitted(limiter)
         late = asyncio.create_task(permitted(limiter, is_retry=True, deadline=5))
         behind = asyncio.create_task(permitted(limiter, is_retry=True, deadline=500))
         with pytest.raises(TimeoutError):
             await late
         assert fake.now == 5
-        held.release()
+        permit.release()
         (await behind).release()
         assert limiter.in_flight == 0
         assert fake.timers == 0

@@ -80,7 +80,7 @@ def test_faults_and_retries(installed: pytest.Pytester) -> None:
             assert modellab.stats.retries == 1
             assert modellab_sim.counts.requests == 2
             assert modellab.stats.backoff_wait_s == 0
-            assert modellab.stats.rate_limit_wait_s < 0.5
+            assert modellab.stats.rate_limit_wait_s < 1  # as long as after a reset of 0
 
         @pytest.mark.parametrize("fault", ["stall", "drip"])
         async def test_slow(modellab, modellab_fail, fault):

@@ -87,8 +87,8 @@ def loop_with_sockets() -> VirtualLoop:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """As ``asyncio.run``, in virtual time."""
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+    """As ``asyncio.run``, in virtual time; not in debug mode, which takes five times as long."""
+    with asyncio.Runner(debug=False, loop_factory=VirtualLoop) as runner:
         return runner.run(main)
 
 
