@@ -310,10 +310,12 @@ async def test_a_missing_run_is_not_asked_for_twice(sim: Simulator):
 
 async def test_a_body_of_another_form_is_not_asked_for_twice(sim: Simulator):
     """JSON that is whole but not a run would only come again."""
-    sim.faults.next(Fault.status(200, body=b'{"data": {"id": "1", "attributes": {}}}'))
+    run_id = sim.run_ids[0]
+    body = b'{"data": {"id": "%d", "attributes": {}}}' % run_id
+    sim.faults.next(Fault.status(200, body=body))
     async with client_for(sim) as lab:
         with pytest.raises(DecodeError, match="name"):
-            await lab.runs.get(sim.run_ids[0])
+            await lab.runs.get(run_id)
         assert sim.counts.requests == 1
 
 
