@@ -216,15 +216,18 @@ class _PausedTime:
     _seconds: float = 0.0  # of the pauses that are over
     _since: float | None = None  # when the current pause began
 
-    def seconds(self, now: float) -> float:
-        return self._seconds + (0.0 if self._since is None else now - self._since)
+    def seconds(self, clock: Clock) -> float:
+        if self._since is None:
+            return self._seconds
+        return self._seconds + clock.monotonic() - self._since
 
     def track(self, now: float, *, paused: bool) -> None:
         if paused and self._since is None:
             self._since = now
             self.pauses += 1
-        elif not paused:
-            self._seconds, self._since = self.seconds(now), None
+        elif not paused and self._since is not None:
+            self._seconds += now - self._since
+            self._since = None
 
 
 class _Waiter:
@@ -361,7 +364,7 @@ class AdaptiveLimiter:
     @property
     def paused_seconds(self) -> float:
         """See `Limiter`; a pause that is under way counts up to now."""
-        return self._paused_time.seconds(self._clock.monotonic())
+        return self._paused_time.seconds(self._clock)
 
     async def acquire(self, request: PermitRequest) -> Permit:
         """See `Limiter`."""
