@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 
@@ -31,7 +32,7 @@ from modellab_async.store.database import refusals
 from modellab_async.store.syncing import Syncing, filter_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable
+    from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 
     from modellab_async.client import ModelLabClient
     from modellab_async.frames.columns import Column, Shape, Statistic
@@ -50,11 +51,19 @@ _SUFFIXES: Final[dict[str, Format]] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 
-_COPY: Final[dict[str, str]] = {
-    "jsonl": "FORMAT json",
-    "csv": "FORMAT csv, HEADER",
-    "parquet": "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 10000",
+_TEXT: Final[dict[str, str]] = {
+    "jsonl": "FORMAT csv, HEADER false, DELIMITER '\x01', QUOTE '', ESCAPE ''",
+    "csv": "FORMAT csv, HEADER false",
 }
+"""How ``COPY`` writes rows of text; JSON is one cell, which has no quotes around it."""
+
+_FORMATS: Final = (*_TEXT, "parquet")
+
+_ROWS: Final = 10_000
+"""Rows in a row group of Parquet."""
+
+_FAILURE: Final = {name: name for name in ("run_id", "error", "status", "message")}
+"""What the side file says of a run."""
 
 _FORMULA: Final = r"^[=+\-@\t\r]"
 """How a cell starts that a spreadsheet takes for a formula."""
@@ -224,8 +233,8 @@ class _File:
                 f"{target.name!r} does not name a format:"
                 f" end it in {', '.join(_SUFFIXES)}, or choose a format"
             )
-        if chosen not in _COPY:
-            raise ValueError(f"format must be one of {', '.join(_COPY)}, not {chosen!r}")
+        if chosen not in _FORMATS:
+            raise ValueError(f"format must be one of {', '.join(_FORMATS)}, not {chosen!r}")
         parsed = table_columns(columns, statistic, shape)
         sql.needed_by(__name__)
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -276,60 +285,93 @@ class _File:
 
     def write(self, store: Store) -> None:
         """Write the file, and replace an earlier one by it."""
-        with refusals(self.target):
-            text = self.format != "parquet"
-            with store.connection.cursor() as cursor:
-                columns, types = sql.resolve(self.columns, self.shape, _SOURCE, cursor)
-                query = sql.query(columns, self.shape, _SOURCE, types, only_finite=text)
-                if text:
-                    found = cursor.execute(f"DESCRIBE {query}").fetchall()
-                    cells = ", ".join(self._cell(name, kind) for name, kind, *_ in found)
-                    query = f"SELECT {cells} FROM ({query})"
-            self._copy(store, query, _COPY[self.format], self.target)
+        with refusals(self.target), store.connection.cursor() as cursor:
+            cursor.execute("SET threads = 1")  # more take three times the memory
+            columns, types = sql.resolve(self.columns, self.shape, _SOURCE, cursor)
+            if self.format == "parquet":
+                query = sql.query(columns, self.shape, _SOURCE, types)
+                with _replacing(self.target) as growing:
+                    _write_parquet(cursor.sql(query), growing)
+            else:
+                rows = self._text(columns, types, cursor)
+                _copy(cursor, rows, _TEXT[self.format], self.target)
 
     def write_failures(self, store: Store) -> int:
         """Write the side file, if there is something to name; how many runs it names."""
         failed: int = store.value("SELECT count(*) FROM failures")
-        with refusals(self.failures):
+        with refusals(self.failures), store.connection.cursor() as cursor:
             if failed:
-                query = "SELECT run_id, error, status, message FROM failures"
-                self._copy(store, query, _COPY["jsonl"], self.failures)
+                rows = f"SELECT {sql.as_json(_FAILURE)} FROM failures"
+                _copy(cursor, rows, _TEXT["jsonl"], self.failures)
             else:
                 self.failures.unlink(missing_ok=True)
         return failed
 
-    def _copy(self, store: Store, query: str, options: str, target: Path) -> None:
-        """Write rows to a file that replaces another in one step, and keeps its mode."""
-        growing = self._beside(".part")
-        store.value("SET threads = 1")  # more take three times the memory
-        store.value(f"COPY ({query}) TO {sql.quoted(str(growing))} ({options})")
-        with growing.open("r+b") as file:  # Windows flushes only what is open for writing
-            os.fsync(file.fileno())
-        if target.exists():
-            growing.chmod(stat.S_IMODE(target.stat().st_mode))
-        growing.replace(target)
-        with suppress(OSError):  # Windows opens no directories
-            descriptor = os.open(target.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    def _text(self, columns: list[Column], types: dict[str, str], cursor: Any) -> str:
+        """The query for the rows of a text format.
 
-    def _cell(self, name: str, kind: str) -> str:
+        Identifiers of DuckDB ignore case, and keys do not. So columns have numbers as names here,
+        and their own names are values: keys of JSON, or the first row of CSV.
+        """
+        names = ["run", "key", "value"]
+        if self.shape == "wide":
+            names = [column.name for column in columns]
+            columns = [attrs.evolve(c, name=f"c{index}") for index, c in enumerate(columns)]
+        query = sql.query(columns, self.shape, _SOURCE, types, only_finite=True)
+        described = cursor.execute(f"DESCRIBE {query}").fetchall()
+        cells = [self._cell(column, kind) for column, kind, *_ in described]
+        if self.format == "jsonl":
+            return f"SELECT {sql.as_json(dict(zip(names, cells, strict=True)))} FROM ({query})"
+        header = ", ".join(map(sql.quoted, names))
+        texts = ", ".join(f"{cell}::VARCHAR" for cell in cells)
+        return f"SELECT {header} UNION ALL SELECT {texts} FROM ({query})"
+
+    def _cell(self, column: str, kind: str) -> str:
         """How a text format writes a column."""
-        column = value = sql.quoted(name, '"')
         if kind.startswith("TIMESTAMP"):
-            value = sql.time_text(column)
-        elif kind == "DOUBLE" and self.format == "jsonl":
-            value = sql.finite(column)
-        elif kind.startswith("MAP") and self.format == "csv":
-            value = f"to_json({column})::VARCHAR"
-        elif kind == "VARCHAR" and self.format == "csv" and self.safe_cells:
+            return sql.time_text(column)
+        if kind == "DOUBLE" and self.format == "jsonl":
+            return sql.finite(column)
+        if kind.startswith("MAP") and self.format == "csv":
+            return f"to_json({column})"
+        if kind == "VARCHAR" and self.format == "csv" and self.safe_cells:
             unsafe = (
                 f"regexp_matches({column}, '{_FORMULA}') AND try_cast({column} AS DOUBLE) IS NULL"
             )
-            value = f"CASE WHEN {unsafe} THEN '''' || {column} ELSE {column} END"
-        return f"{value} AS {column}"
+            return f"(CASE WHEN {unsafe} THEN '''' || {column} ELSE {column} END)"
+        return column
+
+
+def _copy(cursor: Any, query: str, options: str, target: Path) -> None:
+    with _replacing(target) as growing:
+        cursor.execute(f"COPY ({query}) TO {sql.quoted(str(growing))} ({options})")
+
+
+def _write_parquet(relation: Any, path: Path) -> None:
+    """By pyarrow: DuckDB's ``COPY`` renames columns whose names differ only in case."""
+    pq: Any = import_module("pyarrow.parquet")
+    batches = relation.to_arrow_reader(_ROWS)
+    with pq.ParquetWriter(path, batches.schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A file to write, which then replaces the target in one step, and has its mode."""
+    growing = target.with_name(target.name + ".part")
+    yield growing
+    with growing.open("r+b") as file:  # Windows flushes only what is open for writing
+        os.fsync(file.fileno())
+    if target.exists():
+        growing.chmod(stat.S_IMODE(target.stat().st_mode))
+    growing.replace(target)
+    with suppress(OSError):  # Windows opens no directories
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _said(key: str | None) -> str:

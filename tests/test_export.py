@@ -403,6 +403,45 @@ async def test_csv_cannot_run_as_formulas(sim: Simulator, lab: ModelLabClient, t
     assert [row["name"] for row in rows_of(raw)] == names
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("stars", [True, False])
+async def test_keys_that_differ_only_in_case(
+    sim: Simulator, lab: ModelLabClient, tmp_path: Path, suffix: str, stars: bool
+):
+    """Params, tags and metrics have a column and a value for each key, whatever their types."""
+    params = {"loss": "1", "Loss": "x", "LOSS": "0.5", "=loss": "2"}
+    tags = {"Team": "a", "team": "b", 'tE"am,': "c"}
+    metrics = {"Acc": 0.25, "acc": 0.75}
+    run_id = sim.insert_run(
+        params=[{"key": key, "value": value} for key, value in params.items()],
+        tags=[{"key": key, "value": value} for key, value in tags.items()],
+        metric_summaries=[{"key": key, "min": value, "count": 1} for key, value in metrics.items()],
+    )
+    expected: dict[str, object] = {f"params.{key}": value for key, value in params.items()}
+    expected |= {f"tags.{key}": value for key, value in tags.items()}
+    expected |= {f"metrics.{key}.min": value for key, value in metrics.items()}
+    columns = ["params.*", "tags.*", "metrics.*.min"] if stars else [*expected]
+    path = tmp_path / f"runs.{suffix}"
+    await export_runs(lab, [run_id], path=path, columns=["name", *columns])
+    (row,) = rows_of(path)
+    assert {key: str(value) for key, value in row.items()} == {
+        "id": str(run_id),
+        "name": row["name"],
+        **{key: str(value) for key, value in expected.items()},
+    }
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+async def test_a_thousand_columns(sim: Simulator, lab: ModelLabClient, tmp_path: Path, suffix: str):
+    """Every value of a run with many params has its own column."""
+    keys = [f"{letter}{number}" for letter in "pP" for number in range(500)]
+    run_id = sim.insert_run(params=[{"key": key, "value": key} for key in keys])
+    path = tmp_path / f"runs.{suffix}"
+    await export_runs(lab, [run_id], path=path, columns=["name", "params.*"])
+    (row,) = rows_of(path)
+    assert {key: row.get(f"params.{key}") for key in keys} == {key: key for key in keys}
+
+
 async def test_line_ends_within_text(sim: Simulator, lab: ModelLabClient, tmp_path: Path):
     """In CSV they are quoted, and read back whole."""
     names = ["a\rb", "a\r\nb", "a\nb", "b\r", 'a"\r', "\0"]

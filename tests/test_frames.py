@@ -189,6 +189,17 @@ def test_a_star_gives_a_column_for_each_key():
     }  # fmt: skip
 
 
+def test_keys_that_differ_only_in_case():
+    """Each has a column and values of its own, in tables and batches."""
+    run = make_run(params={"lr": "1", "LR": "x"}, tags=(Tag("LR", "y"),))
+    columns = ["params.lr", "params.LR", "tags.LR"]
+    expected = {"params.lr": 1, "params.LR": "x", "tags.LR": "y"}
+    (row,) = frames.to_table([run], columns=columns).select(columns).to_pylist()
+    assert row == expected
+    (batch,) = frames.to_batches([run], columns=columns)
+    assert batch.select(columns).to_pylist() == [expected | {"params.lr": "1"}]
+
+
 def test_fields_come_unless_some_are_named():
     """Columns of params alone leave all fields of the run in place."""
     names = frames.to_table([make_run()], columns=["params.p"]).column_names

@@ -32,7 +32,7 @@ from modellab_async.cli.render import byte_size, plain_table, stdout
 from modellab_async.display import clean
 from modellab_async.export import Format, export_runs, export_store
 from modellab_async.frames import Statistic
-from modellab_async.frames.sql import quoted
+from modellab_async.frames.sql import as_json, quoted
 from modellab_async.store import database, open_store
 from modellab_async.store import sync as sync_store
 
@@ -337,11 +337,13 @@ async def sql(
 
 def _lines(file: Path, found: Any) -> Iterator[str]:
     """The rows of a query as JSON, made on demand."""
-    found = found.project("*")  # names a repeated column a_1, which an object needs
-    names = [quoted(name, '"') for name in found.columns]
-    row = f"to_json(struct_pack({', '.join(f'{name} := {name}' for name in names)}))"
+    names = found.columns
+    found = found.project("*")  # names a column that repeats another a_1, whatever their case
+    cells: dict[str, str] = {}
+    for name, unique in zip(names, found.columns, strict=True):
+        cells[unique if name in cells else name] = quoted(unique, '"')
     with database.refusals(file):
-        for batch in found.project(f"{row}::VARCHAR").to_arrow_reader(1_000):
+        for batch in found.project(f"{as_json(cells)}::VARCHAR").to_arrow_reader(1_000):
             yield from batch.column(0).to_pylist()
 
 
