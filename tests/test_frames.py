@@ -6,7 +6,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, get_args
 
 import attrs
@@ -387,6 +387,21 @@ def test_times_at_both_ends_of_the_calendar():
         "0001-01-01T00:00:00Z",
         "9999-12-31T23:59:59.999999Z",
     ]
+
+
+TIMES = ["created_at", "updated_at", "started_at", "completed_at", "deleted_at"]
+WEST, EAST = (timezone(timedelta(hours=hours)) for hours in (-14, 14))
+
+
+@pytest.mark.parametrize("column", TIMES)
+def test_times_beyond_the_calendar_are_its_ends(column: str):
+    """In UTC they are in the year 0 or 10000, which no `datetime` can hold."""
+    first, last = datetime.min.replace(tzinfo=EAST), datetime.max.replace(tzinfo=WEST)
+    runs = [make_run(number, **{column: time}) for number, time in enumerate((first, last))]
+    found = frames.to_table(runs, columns=[column]).column(column).to_pylist()
+    assert found == [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
+    texts = frames.to_table(runs, columns=[column], shape="long").column("value").to_pylist()
+    assert texts == ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"]
 
 
 @pytest.mark.parametrize(

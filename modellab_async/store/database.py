@@ -124,7 +124,7 @@ class Store:
             times = [name for name, kind in kinds.items() if kind == _TIME]
             if times:  # older versions of DuckDB need pytz to return times with a zone
                 quoted = [sql.quoted(name, '"') for name in times]
-                plain = ", ".join(f"{name}::TIMESTAMP AS {name}" for name in quoted)
+                plain = ", ".join(f"{_within_calendar(name)} AS {name}" for name in quoted)
                 relation = relation.project(f"* REPLACE ({plain})")
             rows = [dict(zip(kinds, row, strict=True)) for row in relation.fetchall()]
         for row in rows:
@@ -341,6 +341,13 @@ _MORE: Final = (
     "CREATE TABLE meta (key VARCHAR, value VARCHAR)",
     f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}')",
 )
+
+
+def _within_calendar(time: str) -> str:
+    """A time without its zone, or the nearest that a datetime can hold."""
+    first, last = (f"TIMESTAMP '{end}'" for end in (datetime.min, datetime.max))  # noqa: DTZ901
+    time = f"{time}::TIMESTAMP"
+    return f"CASE WHEN {time} IS NOT NULL THEN least(greatest({time}, {first}), {last}) END"
 
 
 @contextmanager
