@@ -443,7 +443,8 @@ class Artifacts:
         Raises:
             NotFoundError: if there is no such file; nothing is written then.
             DownloadError: if it keeps breaking off, has another size than the server announced
-                (``Content-Length``), or cannot be written.
+                (``Content-Length``), or cannot be written; if another download is writing the
+                same file, which the message names; if a file is in the way.
         """
         try:
             return await self._downloads.file(project_id, artifact_path, destination, on_progress)

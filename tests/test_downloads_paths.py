@@ -121,12 +121,13 @@ async def test_symbolic_links_already_there(lab, tmp_path, link, dangling):
 
 @posix
 async def test_a_link_in_place_of_the_version_is_not_written_through(lab, tmp_path):
-    """It is replaced, like a version that an earlier download left."""
+    """It is refused, and stays."""
     precious = tmp_path / "precious"
     precious.write_bytes(b"precious")
     (tmp_path / "big.bin.part.json").symlink_to(precious)
-    await lab.artifacts.download(5, BIG, tmp_path / "big.bin")
-    assert precious.read_bytes() == b"precious"
+    with pytest.raises(DownloadError, match="no regular file"):
+        await lab.artifacts.download(5, BIG, tmp_path / "big.bin")
+    assert everything(tmp_path) == dict.fromkeys(["precious", "big.bin.part.json"], b"precious")
 
 
 @posix

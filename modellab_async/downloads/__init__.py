@@ -4,6 +4,7 @@ A file grows beside its target as ``<name>.part`` and is renamed when it is whol
 ``<name>.part.json`` holds what the server said of the file's version (ETag, Last-Modified, size).
 A part file is resumed only if all that the response says of these is still the same, and the last
 4 KiB are too; ``If-Range`` leaves the comparison to the server if the entity tag is a strong one.
+Whoever writes the part file holds a lock on that note until the file has its name.
 A run's file that is there already is left alone if its size and last 4 KiB are the server's.
 """
 
