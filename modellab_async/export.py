@@ -13,8 +13,11 @@ Example:
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import stat
+import tempfile
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +30,7 @@ from modellab_async.downloads.part import DiskError, on_disk
 from modellab_async.errors import ConfigError, ExportError, StoreError
 from modellab_async.frames import sql
 from modellab_async.frames.columns import table_columns
+from modellab_async.localpaths import local_path, missing_directory
 from modellab_async.store import Store, open_store
 from modellab_async.store.database import refusals
 from modellab_async.store.syncing import Syncing, filter_key
@@ -64,6 +68,9 @@ _ROWS: Final = 10_000
 
 _FAILURE: Final = {name: name for name in ("run_id", "error", "status", "message")}
 """What the side file says of a run."""
+
+_LONGEST_LINE: Final = 1 << 20
+"""Bytes of a line that may name a failure; an error's message is far shorter."""
 
 _FORMULA: Final = r"^[=+\-@\t\r]"
 """How a cell starts that a spreadsheet takes for a formula."""
@@ -109,13 +116,14 @@ async def export_runs(
     Until the export is complete, what was fetched is in the database ``NAME.part.duckdb`` beside
     the file. The file appears in one step and replaces an earlier one, whose mode it keeps. Runs
     that cannot be fetched are named in ``NAME.failed.jsonl``, one JSON object each: ``run_id``,
-    ``error``, ``status``, ``message``.
+    ``error``, ``status``, ``message``. It replaces that of an earlier export; beside any other
+    file of this name, it is called ``NAME.failed-2.jsonl``, and so on.
 
     Args:
         lab: the client.
         run_ids: the runs, each of which is exported once however often it is named. By default
             those that match ``filter``.
-        path: the file.
+        path: the file, on this machine and in a directory that exists; ``~`` is expanded.
         filter: which runs; all by default.
         format: ``"jsonl"``, ``"csv"`` or ``"parquet"``; by default the suffix of ``path``.
         shape: ``"wide"`` or ``"long"``, see `modellab_async.frames.to_table`.
@@ -130,11 +138,12 @@ async def export_runs(
             many, if that is known.
 
     Raises:
-        ConfigError: for a path without a known suffix, and if the interrupted export has another
-            filter.
+        ConfigError: for a path without a known suffix, a URL, and if the interrupted export has
+            another filter.
         MissingExtraError: without DuckDB or pyarrow.
-        ExportError: if the disk refuses, another export is writing the same file, the target is
-            not a regular file, or an export was interrupted and ``resume`` is False.
+        ExportError: if the disk refuses, the directory does not exist, another export is writing
+            the same file, the target is not a regular file, or an export was interrupted and
+            ``resume`` is False.
         ModelLabError: if the listing fails, or the keys are refused; ``resume`` continues.
         TypeError: for a single string as ``run_ids`` or ``columns``.
         ValueError: for an unknown format, shape, statistic or column, and for ``run_ids`` together
@@ -157,14 +166,14 @@ async def export_runs(
             total = await on_disk(store.value, _COUNT)
             show("write", 0, total)
             await on_disk(file.write, store)
-            failed = await on_disk(file.write_failures, store)
+            failed, failures = await on_disk(file.write_failures, store)
             show("write", total, total)
             complete = True
         finally:
             await on_disk(file.close_part, store, complete)
     except (DiskError, StoreError) as error:
         raise ExportError(str(error)) from error.__cause__
-    return Exported(file.target, total, total, failed, file.failures, syncing.sync.complete)
+    return Exported(file.target, total, total, failed, failures, syncing.sync.complete)
 
 
 def export_store(
@@ -184,11 +193,11 @@ def export_store(
     file = _File.of(path, format, shape, columns, statistic, safe_cells=safe_cells)
     try:
         file.write(store)
-        failed = file.write_failures(store)
+        failed, failures = file.write_failures(store)
         runs = store.value(_COUNT)
     except StoreError as error:
         raise ExportError(str(error)) from error.__cause__
-    return Exported(file.target, runs, 0, failed, file.failures)
+    return Exported(file.target, runs, 0, failed, failures)
 
 
 _SOURCE: Final = "(FROM runs WHERE vanished_at IS NULL)"
@@ -226,7 +235,7 @@ class _File:
         *,
         safe_cells: bool,
     ) -> _File:
-        target = Path(path)
+        target = local_path(path)
         chosen = format or _SUFFIXES.get(target.suffix.lower())
         if chosen is None:
             raise ConfigError(
@@ -237,9 +246,10 @@ class _File:
             raise ValueError(f"format must be one of {', '.join(_FORMATS)}, not {chosen!r}")
         parsed = table_columns(columns, statistic, shape)
         sql.needed_by(__name__)
-        with suppress(FileNotFoundError, NotADirectoryError):
-            if not stat.S_ISREG(target.lstat().st_mode):
-                raise ExportError(f"{target} is not a regular file: name another one")
+        if problem := missing_directory(target):
+            raise ExportError(problem)
+        if os.path.lexists(target) and not _is_regular(target):
+            raise ExportError(f"{target} is not a regular file: name another one")
         return cls(target, chosen, shape, parsed, safe_cells)
 
     def _beside(self, suffix: str) -> Path:
@@ -249,14 +259,8 @@ class _File:
     def part(self) -> Path:
         return self._beside(".part.duckdb")
 
-    @property
-    def failures(self) -> Path:
-        return self._beside(".failed.jsonl")
-
     def open_part(self, key: str | None, resume: bool) -> Store:  # noqa: FBT001
         """The database of an interrupted export, or a new one."""
-        with refusals(self.target):
-            self.target.parent.mkdir(parents=True, exist_ok=True)
         store = open_store(self.part)
         others = store.syncs("filter IS DISTINCT FROM ?", [key])
         problem: ExportError | ConfigError | None = None
@@ -296,16 +300,24 @@ class _File:
                 rows = self._text(columns, types, cursor)
                 _copy(cursor, rows, _TEXT[self.format], self.target)
 
-    def write_failures(self, store: Store) -> int:
-        """Write the side file, if there is something to name; how many runs it names."""
+    def write_failures(self, store: Store) -> tuple[int, Path]:
+        """Write the side file, or remove an earlier one if there is nothing to name.
+
+        Returns:
+            How many runs it names, and where it is.
+        """
         failed: int = store.value("SELECT count(*) FROM failures")
-        with refusals(self.failures), store.connection.cursor() as cursor:
+        with refusals(self.target), store.connection.cursor() as cursor:
+            path, number = self._beside(".failed.jsonl"), 1
+            while _is_of_others(path):
+                number += 1
+                path = self._beside(f".failed-{number}.jsonl")
             if failed:
                 rows = f"SELECT {sql.as_json(_FAILURE)} FROM failures"
-                _copy(cursor, rows, _TEXT["jsonl"], self.failures)
+                _copy(cursor, rows, _TEXT["jsonl"], path)
             else:
-                self.failures.unlink(missing_ok=True)
-        return failed
+                path.unlink(missing_ok=True)
+        return failed, path
 
     def _text(self, columns: list[Column], types: dict[str, str], cursor: Any) -> str:
         """The query for the rows of a text format.
@@ -356,16 +368,38 @@ def _write_parquet(relation: Any, path: Path) -> None:
             writer.write_batch(batch)
 
 
+def _is_regular(path: Path) -> bool:
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
+def _is_of_others(path: Path) -> bool:
+    """Whether a file is there that, by its first line, no export wrote to name failures."""
+    if not os.path.lexists(path):
+        return False
+    if not _is_regular(path):
+        return True
+    with path.open("rb") as file:
+        line = file.readline(_LONGEST_LINE)
+    try:
+        return list(json.loads(line)) != list(_FAILURE)
+    except (TypeError, ValueError, RecursionError):
+        return True
+
+
 @contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
-    """A file to write, which then replaces the target in one step, and has its mode."""
-    growing = target.with_name(target.name + ".part")
-    yield growing
-    with growing.open("r+b") as file:  # Windows flushes only what is open for writing
-        os.fsync(file.fileno())
-    if target.exists():
-        growing.chmod(stat.S_IMODE(target.stat().st_mode))
-    growing.replace(target)
+    """A new file to write, which then replaces the target in one step, and has its mode."""
+    directory = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}-", dir=target.parent))
+    try:
+        growing = directory / "new"
+        yield growing
+        with growing.open("r+b") as file:  # Windows flushes only what is open for writing
+            os.fsync(file.fileno())
+        if target.exists():
+            growing.chmod(stat.S_IMODE(target.stat().st_mode))
+        growing.replace(target)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
     with suppress(OSError):  # Windows opens no directories
         descriptor = os.open(target.parent, os.O_RDONLY)
         try:

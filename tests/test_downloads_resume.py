@@ -200,6 +200,7 @@ async def test_what_an_earlier_download_left(tmp_path, kind, ranges):
         {"big.bin.part.json": b'{"size": 5, "mine": true}'},
         {"big.bin.part.json": b"[1]"},
         {"big.bin.part.json": b"{}"},
+        {"big.bin.part.json": b"[" * 100_000},
         {"big.bin.part.json": b"text", "big.bin.part": b"x" * 9_000},
     ],
 )

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "modellab_async"
 LAYERS = {
     "basics": "_version clock collector display idset notebook pydantic_schema ratelimit stats",
     "models": "models errors closing extras",
-    "pure": "comparison config converter endpoints frames parsing responses run_list",
+    "pure": "comparison config converter endpoints frames localpaths parsing responses run_list",
     "one request": "hooks limiter retry transport",
     "many requests": "bulk downloads pagination waiting",
     "client": "resources client",

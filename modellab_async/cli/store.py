@@ -33,6 +33,7 @@ from modellab_async.display import clean
 from modellab_async.export import Format, export_runs, export_store
 from modellab_async.frames import Statistic
 from modellab_async.frames.sql import as_json, quoted
+from modellab_async.localpaths import local_path
 from modellab_async.store import database, open_store
 from modellab_async.store import sync as sync_store
 
@@ -86,6 +87,7 @@ async def sync(
     Runs that cannot be fetched are rows of the table failures, and the exit code is 1; the next
     sync requests them again.
     """
+    file = local_path(file)
     run_ids = _ids_in(ids_from)
     if run_ids is not None and (full or chosen != RunFilter()):
         raise typer.BadParameter("--ids-from excludes --full and options that choose runs")
@@ -186,6 +188,7 @@ async def export(
     an interruption of any kind, the same command with --resume resumes.
     Runs that cannot be fetched are named in FILE.failed.jsonl, and the exit code is 1.
     """
+    path = local_path(path)
     if ids and ids_from is not None:
         raise typer.BadParameter("ids and --ids-from exclude each other")
     run_ids = _ids_of(ids) if ids else _ids_in(ids_from)
@@ -245,6 +248,7 @@ def _ids_in(path: Path | None) -> Iterable[str] | AsyncIterable[str] | None:
         return None
     if str(path) == "-":
         return each_id(["-"])
+    path = local_path(path)
     if not path.is_file():
         raise typer.BadParameter(f"there is no file {path}", param_hint="'--ids-from'")
     return _IdFile(path)

@@ -36,7 +36,8 @@ TAIL: Final = 4096
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e]{0,512}"')
 """An entity tag that promises equality byte for byte (RFC 9110, section 8.8.3)."""
 
-_LONGEST_NOTE: Final = 4096
+_LONGEST_NOTE: Final = 1 << 17
+"""Bytes that are read of a note; two headers, escaped, fit."""
 
 _FLAGS: Final = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
@@ -166,7 +167,7 @@ class PartFile:
             if note is not None:
                 with suppress(FileNotFoundError):
                     return self._held(status.st_size, note.version)
-            elif status == _status(self.path):
+            elif (again := _status(self.path)) and again.st_mtime_ns == status.st_mtime_ns:
                 raise _in_the_way(self.path)
 
     def look_at_target(self, size: int) -> Held:
@@ -261,7 +262,8 @@ class PartFile:
         if _status(self._note_path) is None:
             return None
         try:
-            text = self._note_path.read_bytes()[: _LONGEST_NOTE + 1]
+            with self._note_path.open("rb") as file:
+                text = file.read(_LONGEST_NOTE)
             if not text:  # of a process that was killed before it wrote anything
                 return _Note(None)
             fields = json.loads(text)
@@ -269,7 +271,7 @@ class PartFile:
             note = _Note(version, **fields)
         except FileNotFoundError:
             return None
-        except (AttributeError, KeyError, ValueError, TypeError):
+        except (AttributeError, KeyError, ValueError, TypeError, RecursionError):
             raise _in_the_way(self._note_path) from None
         texts = (version.etag, version.modified)
         valid = all(isinstance(text, str | None) for text in texts)

@@ -15,6 +15,7 @@ import attrs
 from modellab_async.errors import StoreError
 from modellab_async.frames import sql
 from modellab_async.frames.columns import LISTS
+from modellab_async.localpaths import local_path, missing_directory
 from modellab_async.models import Run
 
 if TYPE_CHECKING:
@@ -249,19 +250,23 @@ def open_store(path: str | os.PathLike[str], *, read_only: bool = False) -> Stor
     While one process has it open, no other can open it, unless all of them only read.
 
     Args:
-        path: the file.
+        path: the file, on this machine and in a directory that exists; ``~`` is expanded.
         read_only: open an existing file, and refuse to write.
 
     Raises:
-        StoreError: if another process has the file open, it is not such a database, it is of a
-            newer version of this package, or the disk refuses; nothing is changed then.
+        ConfigError: for a URL.
+        StoreError: if the directory does not exist, another process has the file open, it is not
+            such a database, it is of a newer version of this package, or the disk refuses; nothing
+            is changed then.
         MissingExtraError: without DuckDB or pyarrow.
     """
-    path = Path(path)
+    path = local_path(path)
     with refusals(path):
         if not path.exists():
             if read_only:
                 raise StoreError(f"{path} does not exist; `modellab sync` creates it")
+            if problem := missing_directory(path):
+                raise StoreError(problem)
             _create(path)
         connection = _connect(path, read_only=True)
         try:
