@@ -397,7 +397,8 @@ WEST, EAST = (timezone(timedelta(hours=hours)) for hours in (-14, 14))
 def test_times_beyond_the_calendar_are_its_ends(column: str):
     """In UTC they are in the year 0 or 10000, which no `datetime` can hold."""
     first, last = datetime.min.replace(tzinfo=EAST), datetime.max.replace(tzinfo=WEST)
-    runs = [make_run(number, **{column: time}) for number, time in enumerate((first, last))]
+    fields: list[dict[str, Any]] = [{column: first}, {column: last}]
+    runs = [make_run(number, **given) for number, given in enumerate(fields)]
     found = frames.to_table(runs, columns=[column]).column(column).to_pylist()
     assert found == [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
     texts = frames.to_table(runs, columns=[column], shape="long").column("value").to_pylist()

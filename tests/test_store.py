@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import cattrs
 import duckdb
@@ -344,7 +344,8 @@ async def test_a_time_beyond_the_calendar(
     lab: ModelLabClient, sim: Simulator, store: Store, field: str, end: str
 ):
     """It is stored as the calendar's end; updates resume, also once the run is gone."""
-    strange = sim.insert_run(**{field: end})
+    fields: dict[str, Any] = {field: end}
+    strange = sim.insert_run(**fields)
     await sync(lab, store)
     (row,) = store.rows(f"SELECT {field} FROM runs WHERE id = ?", [strange])
     limit = datetime.max if end.startswith("9") else datetime.min  # noqa: DTZ901 - has one below
@@ -638,8 +639,8 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path):
     """The disk's reason is told, and nothing is left behind."""
     (tmp_path / "file").write_text("in the way")
     for path, said in (
-        (tmp_path / "file" / "runs.duckdb", "Not a directory"),
-        (tmp_path / "none" / "runs.duckdb", "No such file"),
+        (tmp_path / "file" / "runs.duckdb", "file is not a directory"),
+        (tmp_path / "none" / "runs.duckdb", "none does not exist"),
         (Path("/sys/runs.duckdb"), "/sys/runs.duckdb: "),  # read-only, even for root
         (tmp_path, "directory"),
     ):
