@@ -1,4 +1,7 @@
-"""Time and chance, in one injectable object, so that schedules can be tested without waiting."""
+"""Time and chance, in one injectable object, so that schedules can be tested without waiting.
+
+Also times in UTC.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Protocol
 
 import attrs
@@ -16,6 +20,21 @@ class Timer(Protocol):
 
     def cancel(self) -> object:
         """Call it off."""
+
+
+def in_utc(when: datetime) -> datetime:
+    """A time in UTC, which one without an offset is in already.
+
+    The first or last time that a datetime can hold takes the place of one that is beyond it, such
+    as ``9999-12-31T23:59:59-14:00``.
+    """
+    if when.tzinfo is None:
+        return when.replace(tzinfo=UTC)
+    try:
+        return when.astimezone(UTC)
+    except OverflowError:
+        end = datetime.min if when.year == 1 else datetime.max  # noqa: DTZ901 - has one below
+        return end.replace(tzinfo=UTC)
 
 
 def _call_later(seconds: float, callback: Callable[[], object]) -> Timer:

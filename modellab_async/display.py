@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
+
+from modellab_async.clock import in_utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -54,14 +56,7 @@ def moment(when: datetime | None) -> str:
     """A time to the minute, in UTC; the first or last one that there is if it is beyond that."""
     if when is None:
         return NOTHING
-    if when.tzinfo is None:
-        in_utc = when
-    else:
-        try:
-            in_utc = when.astimezone(UTC)
-        except OverflowError:  # of year 1 east of Greenwich, or of year 9999 west of it
-            in_utc = datetime.min if when.year == 1 else datetime.max  # noqa: DTZ901 - UTC, too
-    return f"{in_utc.replace(tzinfo=None).isoformat(' ', 'minutes')}Z"
+    return f"{in_utc(when).replace(tzinfo=None).isoformat(' ', 'minutes')}Z"
 
 
 def number(value: float | None) -> str:

@@ -13,11 +13,15 @@ Example:
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import stat
-from contextlib import suppress
+import tempfile
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 
@@ -26,12 +30,13 @@ from modellab_async.downloads.part import DiskError, on_disk
 from modellab_async.errors import ConfigError, ExportError, StoreError
 from modellab_async.frames import sql
 from modellab_async.frames.columns import table_columns
+from modellab_async.localpaths import local_path, missing_directory
 from modellab_async.store import Store, open_store
 from modellab_async.store.database import refusals
 from modellab_async.store.syncing import Syncing, filter_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable
+    from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 
     from modellab_async.client import ModelLabClient
     from modellab_async.frames.columns import Column, Shape, Statistic
@@ -50,11 +55,22 @@ _SUFFIXES: Final[dict[str, Format]] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
 
-_COPY: Final[dict[str, str]] = {
-    "jsonl": "FORMAT json",
-    "csv": "FORMAT csv, HEADER",
-    "parquet": "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 10000",
+_TEXT: Final[dict[str, str]] = {
+    "jsonl": "FORMAT csv, HEADER false, DELIMITER '\x01', QUOTE '', ESCAPE ''",
+    "csv": "FORMAT csv, HEADER false",
 }
+"""How ``COPY`` writes rows of text; JSON is one cell, which has no quotes around it."""
+
+_FORMATS: Final = (*_TEXT, "parquet")
+
+_ROWS: Final = 10_000
+"""Rows in a row group of Parquet."""
+
+_FAILURE: Final = {name: name for name in ("run_id", "error", "status", "message")}
+"""What the side file says of a run."""
+
+_LONGEST_LINE: Final = 1 << 20
+"""Bytes of a line that may name a failure; an error's message is far shorter."""
 
 _FORMULA: Final = r"^[=+\-@\t\r]"
 """How a cell starts that a spreadsheet takes for a formula."""
@@ -100,13 +116,14 @@ async def export_runs(
     Until the export is complete, what was fetched is in the database ``NAME.part.duckdb`` beside
     the file. The file appears in one step and replaces an earlier one, whose mode it keeps. Runs
     that cannot be fetched are named in ``NAME.failed.jsonl``, one JSON object each: ``run_id``,
-    ``error``, ``status``, ``message``.
+    ``error``, ``status``, ``message``. It replaces that of an earlier export; beside any other
+    file of this name, it is called ``NAME.failed-2.jsonl``, and so on.
 
     Args:
         lab: the client.
         run_ids: the runs, each of which is exported once however often it is named. By default
             those that match ``filter``.
-        path: the file.
+        path: the file, on this machine and in a directory that exists; ``~`` is expanded.
         filter: which runs; all by default.
         format: ``"jsonl"``, ``"csv"`` or ``"parquet"``; by default the suffix of ``path``.
         shape: ``"wide"`` or ``"long"``, see `modellab_async.frames.to_table`.
@@ -121,11 +138,12 @@ async def export_runs(
             many, if that is known.
 
     Raises:
-        ConfigError: for a path without a known suffix, and if the interrupted export has another
-            filter.
+        ConfigError: for a path without a known suffix, a URL, and if the interrupted export has
+            another filter.
         MissingExtraError: without DuckDB or pyarrow.
-        ExportError: if the disk refuses, another export is writing the same file, the target is
-            not a regular file, or an export was interrupted and ``resume`` is False.
+        ExportError: if the disk refuses, the directory does not exist, another export is writing
+            the same file, the target is not a regular file, or an export was interrupted and
+            ``resume`` is False.
         ModelLabError: if the listing fails, or the keys are refused; ``resume`` continues.
         TypeError: for a single string as ``run_ids`` or ``columns``.
         ValueError: for an unknown format, shape, statistic or column, and for ``run_ids`` together
@@ -148,14 +166,14 @@ async def export_runs(
             total = await on_disk(store.value, _COUNT)
             show("write", 0, total)
             await on_disk(file.write, store)
-            failed = await on_disk(file.write_failures, store)
+            failed, failures = await on_disk(file.write_failures, store)
             show("write", total, total)
             complete = True
         finally:
             await on_disk(file.close_part, store, complete)
     except (DiskError, StoreError) as error:
         raise ExportError(str(error)) from error.__cause__
-    return Exported(file.target, total, total, failed, file.failures, syncing.sync.complete)
+    return Exported(file.target, total, total, failed, failures, syncing.sync.complete)
 
 
 def export_store(
@@ -175,11 +193,11 @@ def export_store(
     file = _File.of(path, format, shape, columns, statistic, safe_cells=safe_cells)
     try:
         file.write(store)
-        failed = file.write_failures(store)
+        failed, failures = file.write_failures(store)
         runs = store.value(_COUNT)
     except StoreError as error:
         raise ExportError(str(error)) from error.__cause__
-    return Exported(file.target, runs, 0, failed, file.failures)
+    return Exported(file.target, runs, 0, failed, failures)
 
 
 _SOURCE: Final = "(FROM runs WHERE vanished_at IS NULL)"
@@ -217,20 +235,21 @@ class _File:
         *,
         safe_cells: bool,
     ) -> _File:
-        target = Path(path)
+        target = local_path(path)
         chosen = format or _SUFFIXES.get(target.suffix.lower())
         if chosen is None:
             raise ConfigError(
                 f"{target.name!r} does not name a format:"
                 f" end it in {', '.join(_SUFFIXES)}, or choose a format"
             )
-        if chosen not in _COPY:
-            raise ValueError(f"format must be one of {', '.join(_COPY)}, not {chosen!r}")
+        if chosen not in _FORMATS:
+            raise ValueError(f"format must be one of {', '.join(_FORMATS)}, not {chosen!r}")
         parsed = table_columns(columns, statistic, shape)
         sql.needed_by(__name__)
-        with suppress(FileNotFoundError, NotADirectoryError):
-            if not stat.S_ISREG(target.lstat().st_mode):
-                raise ExportError(f"{target} is not a regular file: name another one")
+        if problem := missing_directory(target):
+            raise ExportError(problem)
+        if os.path.lexists(target) and not _is_regular(target):
+            raise ExportError(f"{target} is not a regular file: name another one")
         return cls(target, chosen, shape, parsed, safe_cells)
 
     def _beside(self, suffix: str) -> Path:
@@ -240,14 +259,8 @@ class _File:
     def part(self) -> Path:
         return self._beside(".part.duckdb")
 
-    @property
-    def failures(self) -> Path:
-        return self._beside(".failed.jsonl")
-
     def open_part(self, key: str | None, resume: bool) -> Store:  # noqa: FBT001
         """The database of an interrupted export, or a new one."""
-        with refusals(self.target):
-            self.target.parent.mkdir(parents=True, exist_ok=True)
         store = open_store(self.part)
         others = store.syncs("filter IS DISTINCT FROM ?", [key])
         problem: ExportError | ConfigError | None = None
@@ -276,60 +289,123 @@ class _File:
 
     def write(self, store: Store) -> None:
         """Write the file, and replace an earlier one by it."""
-        with refusals(self.target):
-            text = self.format != "parquet"
-            with store.connection.cursor() as cursor:
-                columns, types = sql.resolve(self.columns, self.shape, _SOURCE, cursor)
-                query = sql.query(columns, self.shape, _SOURCE, types, only_finite=text)
-                if text:
-                    found = cursor.execute(f"DESCRIBE {query}").fetchall()
-                    cells = ", ".join(self._cell(name, kind) for name, kind, *_ in found)
-                    query = f"SELECT {cells} FROM ({query})"
-            self._copy(store, query, _COPY[self.format], self.target)
-
-    def write_failures(self, store: Store) -> int:
-        """Write the side file, if there is something to name; how many runs it names."""
-        failed: int = store.value("SELECT count(*) FROM failures")
-        with refusals(self.failures):
-            if failed:
-                query = "SELECT run_id, error, status, message FROM failures"
-                self._copy(store, query, _COPY["jsonl"], self.failures)
+        with refusals(self.target), store.connection.cursor() as cursor:
+            cursor.execute("SET threads = 1")  # more take three times the memory
+            columns, types = sql.resolve(self.columns, self.shape, _SOURCE, cursor)
+            if self.format == "parquet":
+                query = sql.query(columns, self.shape, _SOURCE, types)
+                with _replacing(self.target) as growing:
+                    _write_parquet(cursor.sql(query), growing)
             else:
-                self.failures.unlink(missing_ok=True)
-        return failed
+                rows = self._text(columns, types, cursor)
+                _copy(cursor, rows, _TEXT[self.format], self.target)
 
-    def _copy(self, store: Store, query: str, options: str, target: Path) -> None:
-        """Write rows to a file that replaces another in one step, and keeps its mode."""
-        growing = self._beside(".part")
-        store.value("SET threads = 1")  # more take three times the memory
-        store.value(f"COPY ({query}) TO {sql.quoted(str(growing))} ({options})")
+    def write_failures(self, store: Store) -> tuple[int, Path]:
+        """Write the side file, or remove an earlier one if there is nothing to name.
+
+        Returns:
+            How many runs it names, and where it is.
+        """
+        failed: int = store.value("SELECT count(*) FROM failures")
+        with refusals(self.target), store.connection.cursor() as cursor:
+            path, number = self._beside(".failed.jsonl"), 1
+            while _is_of_others(path):
+                number += 1
+                path = self._beside(f".failed-{number}.jsonl")
+            if failed:
+                rows = f"SELECT {sql.as_json(_FAILURE)} FROM failures"
+                _copy(cursor, rows, _TEXT["jsonl"], path)
+            else:
+                path.unlink(missing_ok=True)
+        return failed, path
+
+    def _text(self, columns: list[Column], types: dict[str, str], cursor: Any) -> str:
+        """The query for the rows of a text format.
+
+        Identifiers of DuckDB ignore case, and keys do not. So columns have numbers as names here,
+        and their own names are values: keys of JSON, or the first row of CSV.
+        """
+        names = ["run", "key", "value"]
+        if self.shape == "wide":
+            names = [column.name for column in columns]
+            columns = [attrs.evolve(c, name=f"c{index}") for index, c in enumerate(columns)]
+        query = sql.query(columns, self.shape, _SOURCE, types, only_finite=True)
+        described = cursor.execute(f"DESCRIBE {query}").fetchall()
+        cells = [self._cell(column, kind) for column, kind, *_ in described]
+        if self.format == "jsonl":
+            return f"SELECT {sql.as_json(dict(zip(names, cells, strict=True)))} FROM ({query})"
+        header = ", ".join(map(sql.quoted, names))
+        texts = ", ".join(f"{cell}::VARCHAR" for cell in cells)
+        return f"SELECT {header} UNION ALL SELECT {texts} FROM ({query})"
+
+    def _cell(self, column: str, kind: str) -> str:
+        """How a text format writes a column."""
+        if kind.startswith("TIMESTAMP"):
+            return sql.time_text(column)
+        if kind == "DOUBLE" and self.format == "jsonl":
+            return sql.finite(column)
+        if kind.startswith("MAP") and self.format == "csv":
+            return f"to_json({column})"
+        if kind == "VARCHAR" and self.format == "csv" and self.safe_cells:
+            unsafe = (
+                f"regexp_matches({column}, '{_FORMULA}') AND try_cast({column} AS DOUBLE) IS NULL"
+            )
+            return f"(CASE WHEN {unsafe} THEN '''' || {column} ELSE {column} END)"
+        return column
+
+
+def _copy(cursor: Any, query: str, options: str, target: Path) -> None:
+    with _replacing(target) as growing:
+        cursor.execute(f"COPY ({query}) TO {sql.quoted(str(growing))} ({options})")
+
+
+def _write_parquet(relation: Any, path: Path) -> None:
+    """By pyarrow: DuckDB's ``COPY`` renames columns whose names differ only in case."""
+    pq: Any = import_module("pyarrow.parquet")
+    batches = relation.to_arrow_reader(_ROWS)
+    with pq.ParquetWriter(path, batches.schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _is_regular(path: Path) -> bool:
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
+def _is_of_others(path: Path) -> bool:
+    """Whether a file is there that, by its first line, no export wrote to name failures."""
+    if not os.path.lexists(path):
+        return False
+    if not _is_regular(path):
+        return True
+    with path.open("rb") as file:
+        line = file.readline(_LONGEST_LINE)
+    try:
+        return list(json.loads(line)) != list(_FAILURE)
+    except (TypeError, ValueError, RecursionError):
+        return True
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A new file to write, which then replaces the target in one step, and has its mode."""
+    directory = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}-", dir=target.parent))
+    try:
+        growing = directory / "new"
+        yield growing
         with growing.open("r+b") as file:  # Windows flushes only what is open for writing
             os.fsync(file.fileno())
         if target.exists():
             growing.chmod(stat.S_IMODE(target.stat().st_mode))
         growing.replace(target)
-        with suppress(OSError):  # Windows opens no directories
-            descriptor = os.open(target.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-    def _cell(self, name: str, kind: str) -> str:
-        """How a text format writes a column."""
-        column = value = sql.quoted(name, '"')
-        if kind.startswith("TIMESTAMP"):
-            value = sql.time_text(column)
-        elif kind == "DOUBLE" and self.format == "jsonl":
-            value = sql.finite(column)
-        elif kind.startswith("MAP") and self.format == "csv":
-            value = f"to_json({column})::VARCHAR"
-        elif kind == "VARCHAR" and self.format == "csv" and self.safe_cells:
-            unsafe = (
-                f"regexp_matches({column}, '{_FORMULA}') AND try_cast({column} AS DOUBLE) IS NULL"
-            )
-            value = f"CASE WHEN {unsafe} THEN '''' || {column} ELSE {column} END"
-        return f"{value} AS {column}"
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    with suppress(OSError):  # Windows opens no directories
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _said(key: str | None) -> str:

@@ -444,15 +444,18 @@ class Artifacts:
         Args:
             project_id: the project.
             artifact_path: as in :meth:`read`.
-            destination: the file to write; directories above it are created. An existing
-                directory, or a path that ends in a slash, takes the file under its own name.
+            destination: the file to write; directories above it are created, ``~`` is expanded. An
+                existing directory, or a path that ends in a slash, takes the file under its own
+                name.
             on_progress: called with the bytes on disk and in all (None if the server does not
                 say), as the response begins and then after each write; never falls.
 
         Raises:
+            ConfigError: if the destination is a URL.
             NotFoundError: if there is no such file; nothing is written then.
             DownloadError: if it keeps breaking off, has another size than the server announced
-                (``Content-Length``), or cannot be written.
+                (``Content-Length``), or cannot be written; if another download is writing the
+                same file, which the message names; if a file is in the way.
         """
         try:
             return await self._downloads.file(project_id, artifact_path, destination, on_progress)
@@ -478,11 +481,13 @@ class Artifacts:
 
         Args:
             run_id: the run.
-            directory: where the files are put under their paths; created if needed.
+            directory: where the files are put under their paths; created if needed, ``~`` is
+                expanded.
             on_progress: called with the bytes on disk and in all (None if the listing lacks a
                 size), at the start and then after each write; never falls.
 
         Raises:
+            ConfigError: if the directory is a URL.
             NotFoundError: if there is no such run.
             DownloadError: if files failed, if a listed path is not safe on every platform, leads
                 over a symbolic link or differs from another only in case, or if the run has more

@@ -62,6 +62,41 @@ async def test_a_path_that_names_no_file(sim: Simulator, path: str) -> None:
     assert "does not name a format" in result.stderr
 
 
+async def test_paths_that_no_shell_has_expanded(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tilde is the home directory in every option and argument that names a file."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # of Windows
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ids.txt").write_text(str(sim.run_ids[0]))
+    out, ids = "--output=~/runs.csv", "--ids-from=~/ids.txt"
+    result = await invoke("runs", "export", out, ids, env=settings(sim))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["path"] == str(tmp_path / "runs.csv")
+    assert (await invoke("sync", "~/runs.duckdb", ids, env=settings(sim))).exit_code == 0
+    source = ("-o", "~/own.csv", "--from", "~/runs.duckdb")
+    assert (await invoke("runs", "export", *source, env={})).exit_code == 0
+    assert (await invoke("sql", "~/runs.duckdb", "FROM runs", env={})).exit_code == 0
+    assert {*names_in(tmp_path)} == {"ids.txt", "runs.csv", "runs.duckdb", "own.csv"}
+
+
+async def test_places_that_cannot_be_written(
+    sim: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A URL and a directory that does not exist are errors of one line, and make nothing."""
+    monkeypatch.chdir(tmp_path)
+    for command in (["runs", "export", "-o"], ["sync"]):
+        for path, said, code in (
+            ("s3://b/x.parquet", "is a URL; only paths on this machine", 2),
+            ("none/x.parquet", "the directory none does not exist", 1),
+        ):
+            result = await invoke(*command, path, env=settings(sim))
+            assert (result.exit_code, result.stderr.count("\n")) == (code, 1)
+            assert said in result.stderr
+    assert names_in(tmp_path) == []
+
+
 async def test_ids_from_a_file(sim: Simulator, tmp_path: Path) -> None:
     """Any space parts the ids of a file; what fails is told of, named, and makes the code 1."""
     path, ids = tmp_path / "runs.jsonl", tmp_path / "ids.txt"

@@ -238,9 +238,11 @@ async def test_answers_are_json_lines(sim: Simulator, database: Path) -> None:
 
 
 async def test_columns_of_one_name_are_told_apart(empty_database: Path) -> None:
-    """An object of JSON has no place for two: the second one gets a number."""
+    """The second one gets a number; names that differ in case are two names."""
     result = await invoke("sql", empty_database, "SELECT 1 AS n, 2 AS n, 3 AS m", env={})
     assert json.loads(result.stdout) == {"n": 1, "n_1": 2, "m": 3}
+    result = await invoke("sql", empty_database, 'SELECT 1 AS n, 2 AS "N", 3 AS "N"', env={})
+    assert json.loads(result.stdout) == {"n": 1, "N": 2, "N_2": 3}
 
 
 async def test_answers_on_a_terminal(shell: Shell, database: Path) -> None:

@@ -7,11 +7,12 @@ import contextlib
 import errno
 import gzip
 import hashlib
+import os
 import threading
 import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from aiohttp import web
@@ -30,7 +31,7 @@ from modellab_async import (
 )
 from modellab_async.client import MAX_DOWNLOADS
 from modellab_async.downloads import Downloads
-from modellab_async.downloads.part import PartFile, on_disk
+from modellab_async.downloads.part import PartFile, Version, lock, on_disk
 from modellab_async.simulator import Fault, Simulator
 
 pytestmark = pytest.mark.usefixtures("task_factory")
@@ -417,15 +418,79 @@ async def test_two_downloads_to_one_place(tmp_path):
     async with odd_server(answer) as lab:
         first = asyncio.create_task(lab.artifacts.download(5, "f", tmp_path / "f"))
         await eventually(lambda: part.exists() and part.stat().st_size == 9_000)
-        with pytest.raises(DownloadError, match="another download is writing"):
+        with pytest.raises(DownloadError, match=f"another download is writing.*{os.getpid()} on"):
             await lab.artifacts.download(5, "f", tmp_path / "f")
         stalled.set()
         await first
     assert everything(tmp_path) == {"f": b"x" * 10_000}
 
 
+async def test_overlapping_downloads_of_one_path(sim, lab, tmp_path):
+    """Whichever succeeds has the whole file; the others say who writes; nothing is left over."""
+    sim.insert_run(43, project_id=5, artifacts={"f": 50_000})
+    target, whole = tmp_path / "f", sim.content(5, "run-43/artifacts/f").read()
+    found: list[bytes | str] = []
+
+    async def download() -> None:
+        for _ in range(10):
+            try:
+                await lab.artifacts.download(5, "run-43/artifacts/f", target)
+                found.append(target.read_bytes())
+            except DownloadError as error:
+                found.append(str(error))
+
+    await asyncio.gather(*(download() for _ in range(12)))
+    contents = [content for content in found if isinstance(content, bytes)]
+    assert len(contents) > 1
+    assert set(contents) == {whole}
+    messages = [message for message in found if isinstance(message, str)]
+    assert all("another download" in message for message in messages)
+    assert everything(tmp_path) == {"f": whole}
+
+
+def written(part: PartFile, content: bytes) -> PartFile:
+    """A part file with all of its bytes, open."""
+    part.open(part.look(), 0, Version(size=len(content)))
+    part.write([content])
+    return part
+
+
+def test_a_file_that_is_whole_is_not_truncated(tmp_path, monkeypatch):
+    """Not even if it gets its name while another download is about to lock the part file."""
+    target = tmp_path / "f"
+    first, second = written(PartFile(target), b"x" * 9_000), PartFile(target)
+    held = second.look()
+
+    def lock_late(file: BinaryIO) -> bool:
+        if not target.exists():
+            first.finish()
+            first.close()
+        return lock(file)
+
+    monkeypatch.setattr("modellab_async.downloads.part.lock", lock_late)
+    with pytest.raises(DownloadError, match="another download was writing"):
+        second.open(held, 0, Version())
+    second.close()
+    assert everything(tmp_path) == {"f": b"x" * 9_000}
+
+
+def test_without_locks_only_the_last_download_finishes(tmp_path, monkeypatch):
+    """On a file system that has none, a file that another one replaced is not renamed."""
+    monkeypatch.setattr("modellab_async.downloads.part.lock", lambda _: True)
+    target = tmp_path / "f"
+    first = written(PartFile(target), b"x" * 9_000)
+    second = written(PartFile(target), b"y" * 9_000)
+    with pytest.raises(DownloadError, match="another download is writing"):
+        first.finish()
+    assert not target.exists()
+    second.finish()
+    for part in (first, second):
+        part.close()
+    assert everything(tmp_path) == {"f": b"y" * 9_000}
+
+
 async def test_a_part_file_that_changes_meanwhile(tmp_path):
-    """If another download has been there since the part file was looked at, nothing is written."""
+    """If somebody has been there since the part file was looked at, nothing is written."""
     part = tmp_path / "f.part"
 
     async def answer(request: web.BaseRequest) -> web.Response:
@@ -433,7 +498,7 @@ async def test_a_part_file_that_changes_meanwhile(tmp_path):
         return web.Response(body=b"x" * 10_000)
 
     async with odd_server(answer) as lab:
-        with pytest.raises(DownloadError, match="another download is writing"):
+        with pytest.raises(DownloadError, match=r"f\.part is in the way: no download left it"):
             await lab.artifacts.download(5, "f", tmp_path / "f")
     assert everything(tmp_path) == {"f.part": b"of another"}
 

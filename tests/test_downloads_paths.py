@@ -11,7 +11,14 @@ import pytest
 from conftest import FakeClock, client_for, posix
 from downloading import BIG, CONTENT, MB, RUN, content, everything, listing, ranges_asked, simulator
 
-from modellab_async import DownloadError, ModelLabClient, RetryPolicy, RunArtifacts, RunFile
+from modellab_async import (
+    ConfigError,
+    DownloadError,
+    ModelLabClient,
+    RetryPolicy,
+    RunArtifacts,
+    RunFile,
+)
 from modellab_async.downloads import MAX_DEPTH, Downloads
 from modellab_async.downloads.part import LONGEST_NAME, names_beside
 from modellab_async.downloads.paths import split
@@ -122,12 +129,35 @@ async def test_symbolic_links_already_there(lab, tmp_path, link, dangling):
 
 @posix
 async def test_a_link_in_place_of_the_version_is_not_written_through(lab, tmp_path):
-    """It is replaced, like a version that an earlier download left."""
+    """It is refused, and stays."""
     precious = tmp_path / "precious"
     precious.write_bytes(b"precious")
     (tmp_path / "big.bin.part.json").symlink_to(precious)
-    await lab.artifacts.download(5, BIG, tmp_path / "big.bin")
-    assert precious.read_bytes() == b"precious"
+    with pytest.raises(DownloadError, match="no regular file"):
+        await lab.artifacts.download(5, BIG, tmp_path / "big.bin")
+    assert everything(tmp_path) == dict.fromkeys(["precious", "big.bin.part.json"], b"precious")
+
+
+async def test_paths_in_the_home_directory(lab, tmp_path, monkeypatch):
+    """A tilde is expanded; directories are created."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # of Windows
+    await lab.artifacts.download_run(42, "~/all")
+    await lab.artifacts.download(5, BIG, "~/one/")
+    assert everything(tmp_path).keys() == {
+        "all", "all/a.txt", "all/model", "all/model/big.bin", "one", "one/big.bin",
+    }  # fmt: skip
+
+
+async def test_a_url_is_no_place_for_files(lab, tmp_path, monkeypatch):
+    """It is refused before anything is requested."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="is a URL"):
+        await lab.artifacts.download_run(42, "s3://bucket/out")
+    with pytest.raises(ConfigError, match="is a URL"):
+        await lab.artifacts.download(5, BIG, Path("gs://bucket/big.bin"))
+    assert everything(tmp_path) == {}
+    assert lab.stats.calls == 0
 
 
 @posix

@@ -164,7 +164,7 @@ async def test_a_killed_download_is_resumed_by_another_process(tmp_path):
 
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize(
-    "kind", ["other", "longer", "same tail", "other tag", "no note", "bad note", "whole", "tiny"]
+    "kind", ["other", "longer", "same tail", "other tag", "empty note", "bad note", "whole", "tiny"]
 )
 async def test_what_an_earlier_download_left(tmp_path, kind, ranges):
     """Whatever the part file holds, the right bytes come; only the right beginning is kept."""
@@ -178,7 +178,7 @@ async def test_what_an_earlier_download_left(tmp_path, kind, ranges):
             "longer": (right.read() + b"x" * 2 * TAIL, note),
             "same tail": (other, note | {"etag": '"frozen-layers-older-head"'}),
             "other tag": (start, note | {"etag": '"older"'}),
-            "no note": (start, None),
+            "empty note": (start, ""),
             "bad note": (start, '{"etag": 1, "modified": [], "size": "\\r\\nHost: elsewhere"}'),
             "whole": (right.read(), note),
             "tiny": (start[:9], note),
@@ -190,6 +190,33 @@ async def test_what_an_earlier_download_left(tmp_path, kind, ranges):
         restarts = {"other", "longer"} if ranges else set()
         assert len(ranges_asked(sim)) == (2 if kind in restarts else 1)
         assert (lab.stats.bytes_received < MB) is (ranges and kind == "whole")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"big.bin.part": b"x" * 500_000},
+        {"big.bin.part": b""},
+        {"big.bin.part.json": b'{"size": 5, "mine": true}'},
+        {"big.bin.part.json": b"[1]"},
+        {"big.bin.part.json": b"{}"},
+        {"big.bin.part.json": b"[" * 100_000},
+        {"big.bin.part.json": b"text", "big.bin.part": b"x" * 9_000},
+    ],
+)
+async def test_files_that_no_download_left(sim, tmp_path, files):
+    """They are not touched: the download of that file fails, and those of others do not."""
+    sim.insert_run(43, project_id=5, artifacts={"big.bin": MB, "other.bin": MB})
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    async with client_for(sim) as lab:
+        with pytest.raises(DownloadError, match="is in the way: no download left it"):
+            await lab.artifacts.download(5, BIG, tmp_path / "big.bin")
+        assert everything(tmp_path) == files
+        assert ranges_asked(sim) == []
+        with pytest.raises(DownloadError, match=r"1 of 2 files.*in the way"):
+            await lab.artifacts.download_run(43, tmp_path)
+    assert {**everything(tmp_path), "other.bin": None} == {**files, "other.bin": None}
 
 
 class Replaced:

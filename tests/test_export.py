@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import csv
+import errno
 import json
 import math
 import os
@@ -86,6 +87,10 @@ def ids_of(path: Path) -> list[int]:
 
 def names_in(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir()]
+
+
+def contents_of(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def left_over(path: Path) -> set[str]:
@@ -315,7 +320,8 @@ async def test_the_earlier_file_stays_until_the_new_one_is_complete(
         ({"path": "runs.csv", "run_ids": "70158"}, TypeError, "iterable of ids"),
         ({"path": "runs.csv", "run_ids": [1], "filter": RunFilter()}, ValueError, "exclude"),
         ({"path": "."}, ConfigError, "does not name"),
-        ({"path": "file/runs.csv"}, ExportError, "Not a directory|File exists"),
+        ({"path": "file/runs.csv"}, ExportError, "file is not a directory"),
+        ({"path": "none/runs.csv"}, ExportError, "the directory .*none does not exist"),
     ],
 )
 async def test_what_cannot_be_is_refused(
@@ -371,6 +377,90 @@ async def test_only_a_regular_file_is_replaced(lab: ModelLabClient, tmp_path: Pa
     assert (tmp_path / "real.csv").read_text() == "data"
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+async def test_files_beside_the_target_are_not_touched(
+    sim: Simulator, lab: ModelLabClient, tmp_path: Path, suffix: str
+):
+    """What no export wrote stays as it is; failures are named in another file then."""
+    path = tmp_path / f"runs.{suffix}"
+    own = {
+        f"runs.{suffix}{ending}": b"own\n"
+        for ending in (".part", ".part.json", ".tmp", ".failed.jsonl", ".failed-2.jsonl")
+    } | {f"tmp_runs.{suffix}": b"own\n", f"runs.{suffix}.failed-3.jsonl": b'{"run_id": 1}\n'}
+    for name, data in own.items():
+        (tmp_path / name).write_bytes(data)
+    for ids in (sim.run_ids[:2], [1], sim.run_ids[:2]):
+        exported = await export_runs(lab, ids, path=path)
+        found = contents_of(tmp_path)
+        added = {path.name} | ({exported.failures.name} if exported.failed else set())
+        assert found.keys() - own.keys() == added
+        assert found | own == found
+        if exported.failed:
+            assert json.loads(exported.failures.read_text())["run_id"] == "1"
+
+
+async def test_the_side_file_is_that_of_the_last_export(lab: ModelLabClient, tmp_path: Path):
+    """An earlier one is replaced, or removed if nothing fails."""
+    path = tmp_path / "runs.csv"
+    for wrong in ([1], [2], []):
+        exported = await export_runs(lab, wrong, path=path)
+        named = exported.failures.read_text().splitlines() if exported.failures.exists() else []
+        assert [int(json.loads(line)["run_id"]) for line in named] == wrong
+        assert left_over(path) <= {"", ".failed.jsonl"}
+
+
+@posix
+async def test_a_link_in_place_of_the_side_file(lab: ModelLabClient, tmp_path: Path):
+    """It is neither followed nor replaced."""
+    (tmp_path / "runs.csv.failed.jsonl").symlink_to(tmp_path / "elsewhere")
+    exported = await export_runs(lab, [1], path=tmp_path / "runs.csv")
+    assert exported.failures == tmp_path / "runs.csv.failed-2.jsonl"
+    assert (tmp_path / "runs.csv.failed.jsonl").is_symlink()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+async def test_a_disk_that_refuses_the_file(
+    sim: Simulator, lab: ModelLabClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What was fetched is kept, and nothing that was half written."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ExportError, match="No space left on device"):
+        await export_runs(lab, sim.run_ids[:2], path=tmp_path / "runs.csv")
+    assert names_in(tmp_path) == ["runs.csv.part.duckdb"]
+
+
+async def test_a_path_in_the_home_directory(
+    sim: Simulator, lab: ModelLabClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A tilde is expanded, and everything is in that directory."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # of Windows
+    exported = await export_runs(lab, [*sim.run_ids[:2], 1], path="~/runs.csv")
+    assert exported.path == tmp_path / "runs.csv"
+    assert left_over(exported.path) == {"", ".failed.jsonl"}
+    with open_store("~/runs.duckdb") as store:
+        assert export_store(store, path="~/own.csv").path == tmp_path / "own.csv"
+    assert (tmp_path / "runs.duckdb").exists()
+
+
+async def test_a_url_is_refused(
+    lab: ModelLabClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The error says which paths there are; nothing is requested or made."""
+    monkeypatch.chdir(tmp_path)
+    for path in ("s3://b/x.parquet", Path("s3://b/x.parquet"), "file:///x.csv"):
+        with pytest.raises(ConfigError, match="is a URL; only paths on this machine"):
+            await export_runs(lab, [1], path=path)
+        with pytest.raises(ConfigError, match="is a URL"):
+            open_store(path)
+    assert names_in(tmp_path) == []
+    assert lab.stats.calls == 0
+
+
 async def test_a_store_is_exported_without_a_request(
     sim: Simulator, lab: ModelLabClient, tmp_path: Path
 ):
@@ -401,6 +491,45 @@ async def test_csv_cannot_run_as_formulas(sim: Simulator, lab: ModelLabClient, t
     expected = [f"'{name}" if index < 5 else name for index, name in enumerate(names)]
     assert [row["name"] for row in rows_of(safe)] == expected
     assert [row["name"] for row in rows_of(raw)] == names
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("stars", [True, False])
+async def test_keys_that_differ_only_in_case(
+    sim: Simulator, lab: ModelLabClient, tmp_path: Path, suffix: str, stars: bool
+):
+    """Params, tags and metrics have a column and a value for each key, whatever their types."""
+    params = {"loss": "1", "Loss": "x", "LOSS": "0.5", "=loss": "2"}
+    tags = {"Team": "a", "team": "b", 'tE"am,': "c"}
+    metrics = {"Acc": 0.25, "acc": 0.75}
+    run_id = sim.insert_run(
+        params=[{"key": key, "value": value} for key, value in params.items()],
+        tags=[{"key": key, "value": value} for key, value in tags.items()],
+        metric_summaries=[{"key": key, "min": value, "count": 1} for key, value in metrics.items()],
+    )
+    expected: dict[str, object] = {f"params.{key}": value for key, value in params.items()}
+    expected |= {f"tags.{key}": value for key, value in tags.items()}
+    expected |= {f"metrics.{key}.min": value for key, value in metrics.items()}
+    columns = ["params.*", "tags.*", "metrics.*.min"] if stars else [*expected]
+    path = tmp_path / f"runs.{suffix}"
+    await export_runs(lab, [run_id], path=path, columns=["name", *columns])
+    (row,) = rows_of(path)
+    assert {key: str(value) for key, value in row.items()} == {
+        "id": str(run_id),
+        "name": row["name"],
+        **{key: str(value) for key, value in expected.items()},
+    }
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+async def test_a_thousand_columns(sim: Simulator, lab: ModelLabClient, tmp_path: Path, suffix: str):
+    """Every value of a run with many params has its own column."""
+    keys = [f"{letter}{number}" for letter in "pP" for number in range(500)]
+    run_id = sim.insert_run(params=[{"key": key, "value": key} for key in keys])
+    path = tmp_path / f"runs.{suffix}"
+    await export_runs(lab, [run_id], path=path, columns=["name", "params.*"])
+    (row,) = rows_of(path)
+    assert {key: row.get(f"params.{key}") for key in keys} == {key: key for key in keys}
 
 
 async def test_line_ends_within_text(sim: Simulator, lab: ModelLabClient, tmp_path: Path):

@@ -6,7 +6,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, get_args
 
 import attrs
@@ -187,6 +187,17 @@ def test_a_star_gives_a_column_for_each_key():
         "id": 1, "name": "run-1", "params.c": None, "params.a": 1, "params.b": "x",
         "metrics.m.max": 2.0,
     }  # fmt: skip
+
+
+def test_keys_that_differ_only_in_case():
+    """Each has a column and values of its own, in tables and batches."""
+    run = make_run(params={"lr": "1", "LR": "x"}, tags=(Tag("LR", "y"),))
+    columns = ["params.lr", "params.LR", "tags.LR"]
+    expected = {"params.lr": 1, "params.LR": "x", "tags.LR": "y"}
+    (row,) = frames.to_table([run], columns=columns).select(columns).to_pylist()
+    assert row == expected
+    (batch,) = frames.to_batches([run], columns=columns)
+    assert batch.select(columns).to_pylist() == [expected | {"params.lr": "1"}]
 
 
 def test_fields_come_unless_some_are_named():
@@ -376,6 +387,22 @@ def test_times_at_both_ends_of_the_calendar():
         "0001-01-01T00:00:00Z",
         "9999-12-31T23:59:59.999999Z",
     ]
+
+
+TIMES = ["created_at", "updated_at", "started_at", "completed_at", "deleted_at"]
+WEST, EAST = (timezone(timedelta(hours=hours)) for hours in (-14, 14))
+
+
+@pytest.mark.parametrize("column", TIMES)
+def test_times_beyond_the_calendar_are_its_ends(column: str):
+    """In UTC they are in the year 0 or 10000, which no `datetime` can hold."""
+    first, last = datetime.min.replace(tzinfo=EAST), datetime.max.replace(tzinfo=WEST)
+    fields: list[dict[str, Any]] = [{column: first}, {column: last}]
+    runs = [make_run(number, **given) for number, given in enumerate(fields)]
+    found = frames.to_table(runs, columns=[column]).column(column).to_pylist()
+    assert found == [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)]
+    texts = frames.to_table(runs, columns=[column], shape="long").column("value").to_pylist()
+    assert texts == ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"]
 
 
 @pytest.mark.parametrize(

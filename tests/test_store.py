@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import cattrs
 import duckdb
@@ -336,6 +336,58 @@ async def test_a_change_during_a_sync_is_found_by_the_next(
     assert len(ids_in(store) & set(late)) == 120
 
 
+@pytest.mark.parametrize("end", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"])
+@pytest.mark.parametrize(
+    "field", ["created_at", "updated_at", "started_at", "completed_at", "deleted_at"]
+)
+async def test_a_time_beyond_the_calendar(
+    lab: ModelLabClient, sim: Simulator, store: Store, field: str, end: str
+):
+    """It is stored as the calendar's end; updates resume, also once the run is gone."""
+    fields: dict[str, Any] = {field: end}
+    strange = sim.insert_run(**fields)
+    await sync(lab, store)
+    (row,) = store.rows(f"SELECT {field} FROM runs WHERE id = ?", [strange])
+    limit = datetime.max if end.startswith("9") else datetime.min  # noqa: DTZ901 - has one below
+    assert row[field] == limit.replace(tzinfo=UTC)
+    new = sim.insert_run(updated_at=text_of(NOW + 5, 6))
+    assert (await sync(lab, store)).runs == 1
+    sim.delete_run(strange)
+    newer = sim.insert_run(updated_at=text_of(NOW + 6, 6))
+    assert (await sync(lab, store)).runs == 1
+    assert {new, newer} <= ids_in(store)
+
+
+async def test_a_database_that_holds_a_time_beyond_the_calendar(
+    sim: Simulator, lab: ModelLabClient, store: Store
+):
+    """One that an earlier version wrote can be read and updated."""
+    await sync(lab, store)
+    beyond = "'10000-01-01 13:59:59+00'::TIMESTAMPTZ"
+    store.connection.execute(f"UPDATE syncs SET mark = {beyond}")
+    strange = sim.run_ids[0]
+    store.connection.execute(f"UPDATE runs SET updated_at = {beyond} WHERE id = {strange}")
+    new = sim.insert_run(updated_at=text_of(NOW + 5, 6))
+    await sync(lab, store)
+    assert new in ids_in(store)
+    (run,) = stored(store, f"id = {strange}")
+    assert run.updated_at == datetime.max.replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize("year", [None, 2999, 9999])
+async def test_what_other_syncs_wrote_hides_no_news(
+    sim: Simulator, lab: ModelLabClient, store: Store, year: int | None
+):
+    """An update reads beyond a page that another sync wrote, also below a run of the future."""
+    if year:
+        sim.insert_run(updated_at=f"{year}-12-31T00:00:00Z")
+    await sync(lab, store)
+    new = [sim.insert_run(updated_at=text_of(NOW + 7200 + i, 6)) for i in range(150)]
+    await sync(lab, store, run_ids=new[20:])
+    await sync(lab, store)
+    assert set(new) <= ids_in(store)
+
+
 async def test_an_interrupted_update_misses_nothing(
     sim: Simulator, lab: ModelLabClient, store: Store, clock: ManualClock
 ):
@@ -587,8 +639,8 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path):
     """The disk's reason is told, and nothing is left behind."""
     (tmp_path / "file").write_text("in the way")
     for path, said in (
-        (tmp_path / "file" / "runs.duckdb", "Not a directory"),
-        (tmp_path / "none" / "runs.duckdb", "No such file"),
+        (tmp_path / "file" / "runs.duckdb", "file is not a directory"),
+        (tmp_path / "none" / "runs.duckdb", "none does not exist"),
         (Path("/sys/runs.duckdb"), "/sys/runs.duckdb: "),  # read-only, even for root
         (tmp_path, "directory"),
     ):

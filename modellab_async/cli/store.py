@@ -32,7 +32,8 @@ from modellab_async.cli.render import byte_size, plain_table, stdout
 from modellab_async.display import clean
 from modellab_async.export import Format, export_runs, export_store
 from modellab_async.frames import Statistic
-from modellab_async.frames.sql import quoted
+from modellab_async.frames.sql import as_json, quoted
+from modellab_async.localpaths import local_path
 from modellab_async.store import database, open_store
 from modellab_async.store import sync as sync_store
 
@@ -86,6 +87,7 @@ async def sync(
     Runs that cannot be fetched are rows of the table failures, and the exit code is 1; the next
     sync requests them again.
     """
+    file = local_path(file)
     run_ids = _ids_in(ids_from)
     if run_ids is not None and (full or chosen != RunFilter()):
         raise typer.BadParameter("--ids-from excludes --full and options that choose runs")
@@ -186,6 +188,7 @@ async def export(
     an interruption of any kind, the same command with --resume resumes.
     Runs that cannot be fetched are named in FILE.failed.jsonl, and the exit code is 1.
     """
+    path = local_path(path)
     if ids and ids_from is not None:
         raise typer.BadParameter("ids and --ids-from exclude each other")
     run_ids = _ids_of(ids) if ids else _ids_in(ids_from)
@@ -245,6 +248,7 @@ def _ids_in(path: Path | None) -> Iterable[str] | AsyncIterable[str] | None:
         return None
     if str(path) == "-":
         return each_id(["-"])
+    path = local_path(path)
     if not path.is_file():
         raise typer.BadParameter(f"there is no file {path}", param_hint="'--ids-from'")
     return _IdFile(path)
@@ -337,11 +341,13 @@ async def sql(
 
 def _lines(file: Path, found: Any) -> Iterator[str]:
     """The rows of a query as JSON, made on demand."""
-    found = found.project("*")  # names a repeated column a_1, which an object needs
-    names = [quoted(name, '"') for name in found.columns]
-    row = f"to_json(struct_pack({', '.join(f'{name} := {name}' for name in names)}))"
+    names = found.columns
+    found = found.project("*")  # names a column that repeats another a_1, whatever their case
+    cells: dict[str, str] = {}
+    for name, unique in zip(names, found.columns, strict=True):
+        cells[unique if name in cells else name] = quoted(unique, '"')
     with database.refusals(file):
-        for batch in found.project(f"{row}::VARCHAR").to_arrow_reader(1_000):
+        for batch in found.project(f"{as_json(cells)}::VARCHAR").to_arrow_reader(1_000):
             yield from batch.column(0).to_pylist()
 
 

@@ -4,6 +4,7 @@ A file grows beside its target as ``<name>.part`` and is renamed when it is whol
 ``<name>.part.json`` holds what the server said of the file's version (ETag, Last-Modified, size).
 A part file is resumed only if all that the response says of these is still the same, and the last
 4 KiB are too; ``If-Range`` leaves the comparison to the server if the entity tag is a strong one.
+Whoever writes the part file holds a lock on that note until the file has its name.
 A run's file that is there already is left alone if its size and last 4 KiB are the server's.
 """
 
@@ -12,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import attrs
@@ -22,9 +22,11 @@ from modellab_async.downloads.part import DiskError, PartFile, on_disk
 from modellab_async.downloads.paths import Directory, split
 from modellab_async.downloads.transfer import Transfer
 from modellab_async.errors import DownloadError, NotFoundError
+from modellab_async.localpaths import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
+    from pathlib import Path
 
     from modellab_async.bulk import Progress
     from modellab_async.calls import Perform
@@ -78,9 +80,10 @@ class Downloads:
         self, run_id: int | str, directory: str | os.PathLike[str], on_progress: Progress | None
     ) -> list[Path]:
         """See :meth:`modellab_async.resources.Artifacts.download_run`."""
+        root = local_path(directory)
         run = cast("Run", await self._perform(endpoints.get_run(run_id)))
         files = await _files_of(self._perform, run.id)
-        targets = await on_disk(_targets, directory, files)
+        targets = await on_disk(_targets, root, files)
         sizes = [file.size for file in files if file.size is not None]
         total = sum(sizes) if len(sizes) == len(files) else None
         progress = _Progress(on_progress, lambda: total)
@@ -170,15 +173,15 @@ class _Progress:
 
 def _target(destination: str | os.PathLike[str], artifact_path: str) -> Path:
     """Where one file is to be put: a directory takes it under its own name."""
-    path = Path(destination)
+    path = local_path(destination)
     if path.is_dir() or os.fspath(destination).endswith(("/", os.sep)):
         return Directory(path).place(artifact_path.rpartition("/")[2])
     return path
 
 
-def _targets(directory: str | os.PathLike[str], files: Iterable[_File]) -> list[Path]:
+def _targets(directory: Path, files: Iterable[_File]) -> list[Path]:
     """Where files are to be put; all are checked before any is."""
-    place = Directory(Path(directory)).place
+    place = Directory(directory).place
     return [place(file.path) for file in files]
 
 

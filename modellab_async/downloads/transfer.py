@@ -103,10 +103,9 @@ class Transfer:
         """Ask once, or twice if the part file is stale; returns the error that ended the body."""
         held = await on_disk(self.part.look)
         try:
-            return await self._receive(held)
+            return await self._receive(held, held)
         except _StaleError:
-            await on_disk(self.part.discard)
-            return await self._receive(Held())
+            return await self._receive(held, Held())
 
     @contextlib.asynccontextmanager
     async def _open(self, held: Held) -> AsyncIterator[Stream]:
@@ -133,22 +132,32 @@ class Transfer:
             finally:
                 stream.close()
 
-    async def _receive(self, held: Held) -> TransportError | None:
-        async with self._open(held) as stream:
-            begin, version = self._span(stream, held)
+    async def _receive(self, held: Held, resumed: Held) -> TransportError | None:
+        """Ask once, to resume what is held or, with nothing resumed, to start over."""
+        async with self._open(resumed) as stream:
+            begin, version = self._span(stream, resumed)
             self.total = version.size
             head = b""
             if begin:
                 try:
-                    head = await _matching_head(stream, held.tail)
+                    head = await _matching_head(stream, resumed.tail)
                 except TransportError as error:
                     return error
             self._advance(begin - self.position)
-            broken = await self._copy(head, stream, held, begin, version)
+            try:
+                broken = await self._copy(head, stream, held, begin, version)
+                if broken is None:
+                    await self._finish()
+            finally:
+                await on_disk(self.part.close)
         if isinstance(broken, TransportError):
             return broken
         if broken is not None:
             raise broken
+        return None
+
+    async def _finish(self) -> None:
+        """Rename the part file, unless it has another size than announced."""
         if self.total is not None and self.position != self.total:
             await on_disk(self.part.discard)
             more = "more than " if self.position > self.total else ""
@@ -157,7 +166,6 @@ class Transfer:
                 f"{self.artifact_path!r} has {more}{got} bytes; {self.total} were announced"
             )
         await on_disk(self.part.finish)
-        return None
 
     async def _copy(
         self, head: bytes, stream: Stream, held: Held, begin: int, version: Version
@@ -181,7 +189,6 @@ class Transfer:
             return await reading
         finally:
             reading.cancel()
-            await on_disk(self.part.close)
             await asyncio.wait([reading])
 
     def _span(self, stream: Stream, held: Held) -> tuple[int, Version]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
+from modellab_async.clock import in_utc
 from modellab_async.models import RunStatus
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def _column(items: Sequence[Any], field: pa.Field) -> pa.Array:
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if not pa.types.is_list(kind):
+        if pa.types.is_timestamp(kind):  # it holds times that datetimes do not
+            values = [value and in_utc(value) for value in values]
         return pa.array(values, type=kind)
     # From flat lists, many times as fast as from a list of objects for each.
     offsets = pa.array([0, *accumulate(map(len, values))], type=pa.int32())

@@ -17,7 +17,7 @@ from modellab_async.extras import missing_extra
 from modellab_async.frames.columns import ANY, LISTS, STATISTICS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from modellab_async.frames.columns import Column, Shape
@@ -102,6 +102,11 @@ def as_map(part: str, *, only_finite: bool = False) -> str:
         value = f"struct_pack(key := x.key, value := struct_pack({summary}))"
         entries = f"list_transform({entries}, lambda x: {value})"
     return f"map_from_entries({entries})"
+
+
+def as_json(values: Mapping[str, str]) -> str:
+    """Values by key as one object; unlike names of columns, keys differ if only their case does."""
+    return f"json_object({', '.join(f'{quoted(key)}, {values[key]}' for key in values)})"
 
 
 def resolve(

@@ -15,6 +15,7 @@ import attrs
 from modellab_async.errors import StoreError
 from modellab_async.frames import sql
 from modellab_async.frames.columns import LISTS
+from modellab_async.localpaths import local_path, missing_directory
 from modellab_async.models import Run
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Store:
             times = [name for name, kind in kinds.items() if kind == _TIME]
             if times:  # older versions of DuckDB need pytz to return times with a zone
                 quoted = [sql.quoted(name, '"') for name in times]
-                plain = ", ".join(f"{name}::TIMESTAMP AS {name}" for name in quoted)
+                plain = ", ".join(f"{_within_calendar(name)} AS {name}" for name in quoted)
                 relation = relation.project(f"* REPLACE ({plain})")
             rows = [dict(zip(kinds, row, strict=True)) for row in relation.fetchall()]
         for row in rows:
@@ -249,19 +250,23 @@ def open_store(path: str | os.PathLike[str], *, read_only: bool = False) -> Stor
     While one process has it open, no other can open it, unless all of them only read.
 
     Args:
-        path: the file.
+        path: the file, on this machine and in a directory that exists; ``~`` is expanded.
         read_only: open an existing file, and refuse to write.
 
     Raises:
-        StoreError: if another process has the file open, it is not such a database, it is of a
-            newer version of this package, or the disk refuses; nothing is changed then.
+        ConfigError: for a URL.
+        StoreError: if the directory does not exist, another process has the file open, it is not
+            such a database, it is of a newer version of this package, or the disk refuses; nothing
+            is changed then.
         MissingExtraError: without DuckDB or pyarrow.
     """
-    path = Path(path)
+    path = local_path(path)
     with refusals(path):
         if not path.exists():
             if read_only:
                 raise StoreError(f"{path} does not exist; `modellab sync` creates it")
+            if problem := missing_directory(path):
+                raise StoreError(problem)
             _create(path)
         connection = _connect(path, read_only=True)
         try:
@@ -341,6 +346,13 @@ _MORE: Final = (
     "CREATE TABLE meta (key VARCHAR, value VARCHAR)",
     f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}')",
 )
+
+
+def _within_calendar(time: str) -> str:
+    """A time without its zone, or the nearest that a datetime can hold."""
+    first, last = (f"TIMESTAMP '{end}'" for end in (datetime.min, datetime.max))  # noqa: DTZ901
+    time = f"{time}::TIMESTAMP"
+    return f"CASE WHEN {time} IS NOT NULL THEN least(greatest({time}, {first}), {last}) END"
 
 
 @contextmanager

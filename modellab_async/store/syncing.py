@@ -7,7 +7,8 @@ There are three kinds of sync:
   sync reads overlapping pages instead (``Runs.list(verify=True)``), from the beginning.
 - ``update`` reads pages sorted by ``updated_at``, newest first, until a page has nothing new and
   reaches `OVERLAP` further back than the newest run that the last finished sync began with. That
-  moment is taken from the runs themselves, so no clock of this machine matters.
+  moment is taken from the runs themselves, so this machine's clock may be wrong. Only one in the
+  future counts as the beginning of that sync.
 - ``ids`` fetches by id.
 """
 
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from modellab_async.bulk import refuse_lone_id
+from modellab_async.clock import in_utc
 from modellab_async.downloads.part import on_disk
 from modellab_async.endpoints import MAX_PAGE_SIZE, list_runs, parse_id
 from modellab_async.errors import (
@@ -225,7 +227,9 @@ class Syncing:
     async def _by_filter(self, *, full: bool) -> None:
         newest = await self._load(_NEWEST_FIRST, None)
         # What changes while the sync is under way is newer than this: the next one finds it.
-        mark = max((run.updated_at for run in _runs(newest) if run.updated_at), default=None)
+        mark = max(
+            (in_utc(run.updated_at) for run in _runs(newest) if run.updated_at), default=None
+        )
         key = filter_key(self._filter)
         finished = "filter = ? AND kind <> 'ids' AND finished_at IS NOT NULL"
         earlier = await on_disk(self._store.syncs, finished, [key])
@@ -235,7 +239,9 @@ class Syncing:
             await self._listing(verify=full)
         else:
             self.sync = attrs.evolve(self.sync, mark=mark)
-            await self._update(newest, max((s.mark for s in earlier if s.mark), default=None))
+            # A time in the future says nothing about how much had been read by then.
+            marks = [min(s.mark, s.started_at) for s in earlier if s.mark]
+            await self._update(newest, max(marks, default=None))
 
     async def _listing(self, *, verify: bool) -> None:
         """Read all pages: overlapping ones, or again if runs left the listing meanwhile."""
@@ -321,7 +327,8 @@ class Syncing:
             [self.sync.id, [run.id for run in runs]],
         )
         known = {(row["id"], row["updated_at"]) for row in rows}
-        return {run.id for run in runs if (run.id, run.updated_at) not in known}
+        times = {run.id: run.updated_at and in_utc(run.updated_at) for run in runs}
+        return {run_id for run_id, time in times.items() if (run_id, time) not in known}
 
     def _take(self, page: DecodedPage, new: set[int] | None = None) -> None:
         for item in page.items:
