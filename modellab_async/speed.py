@@ -1,8 +1,8 @@
 """Run a program with a faster event loop and gzip decoder, and fewer garbage collections.
 
-The extra ``speed`` installs the first two. The ``modellab`` command uses them if they are installed;
-an application calls :func:`run` instead of `asyncio.run`. Nothing else in the package imports them.
-The performance page says what they save.
+The extra ``speed`` installs the first two. The ``modellab`` command calls :func:`run`, and an
+application does so instead of `asyncio.run`. Nothing else in the package imports the two. The
+performance page says what they save.
 """
 
 from __future__ import annotations
