@@ -1,7 +1,7 @@
 """The clients that the benchmarks compare, each as one way to fetch runs by their ids.
 
-Nothing is measured here. ``worker.py`` opens an arm once and fetches as often as it is told to;
-``harness.race`` compares arms. The official client's arms are in ``official.py``.
+`worker` opens an arm once and fetches as often as it is told to. The arms of the official client
+are in `official`.
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
 import aiohttp
+import msgspec
 from attrs import frozen
 
-from modellab_async import ModelLabClient
+from modellab_async import MetricSummary, ModelLabClient, Outcome, Param, Run, RunStatus, Tag
 
 RUNS = "/api/v2/model-lab-api/runs"
 API_KEY, APP_KEY = "a" * 32, "b" * 40
 HEADERS = {"DD-API-KEY": API_KEY, "DD-APPLICATION-KEY": APP_KEY}
 PAGE = 100
 
-Fetch = Callable[..., Awaitable[None]]
-"""``fetch(ids)`` gets every run asked for, or fails; ``fetch(ids, kept)`` adds them to a list."""
+Fetch = Callable[[Iterable[int], list[Any] | None], Awaitable[None]]
+"""``await fetch(ids, kept)`` gets each run or fails; it adds them to a list, if there is one."""
+Open = Callable[[str, int], AbstractAsyncContextManager[Fetch]]
 
 
 @frozen
@@ -32,131 +35,155 @@ class Arm:
     """One client: its name in tables, and how to open it for a base URL and a concurrency."""
 
     name: str
-    open: Callable[[str, int], AbstractAsyncContextManager[Fetch]]
+    open: Open
     page: int = 1
-    """Runs that one request asks for."""
-    ours: bool = False
-    """Whether it is this package, and so is measured again with the baseline's code."""
-    apart: bool = False
-    """Whether its import would weigh on the collections and the memory of the others."""
+    """How many runs one request asks for."""
+    separate: bool = False
+    """Whether it needs its own process, since its import slows the others' collections down."""
+
+
+class Attributes(msgspec.Struct, gc=False):
+    name: str
+    project_id: int
+    status: RunStatus
+    created_at: datetime
+    updated_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    deleted_at: datetime | None = None
+    description: str = ""
+    duration: float | None = None
+    owner_id: str | None = None
+    external_url: str | None = None
+    mlflow_artifact_location: str = ""
+    has_children: bool = False
+    is_pinned: bool = False
+    descendant_match: bool = False
+    params: tuple[Param, ...] = ()
+    tags: tuple[Tag, ...] = ()
+    metric_summaries: tuple[MetricSummary, ...] = ()
+
+
+class Resource(msgspec.Struct, gc=False):
+    id: str
+    attributes: Attributes
+
+
+class Document(msgspec.Struct, gc=False):
+    data: list[Resource]
+
+
+decode_document = msgspec.json.Decoder(Document).decode
+
+
+def read_dicts(body: bytes) -> list[Any]:
+    return json.loads(body)["data"]
+
+
+def read_models(body: bytes) -> list[Any]:
+    outcomes = []
+    for resource in decode_document(body).data:
+        run_id = int(resource.id)
+        run = Run(id=run_id, **msgspec.structs.asdict(resource.attributes))
+        outcomes.append(Outcome(run_id, run))
+    return outcomes
 
 
 @asynccontextmanager
-async def hand_loop(url: str, concurrency: int) -> AsyncIterator[Fetch]:
-    """The plain good way by hand: aiohttp, workers that share one iterator, dicts for models.
-
-    A worker that meets a 429 sleeps until the period ends.
-    """
+async def one_request_loop(url: str, concurrency: int) -> AsyncIterator[Fetch]:
+    """Just aiohttp and `json.loads`, with workers that share an iterator of ids."""
     connector = aiohttp.TCPConnector(limit=concurrency)
     async with aiohttp.ClientSession(connector=connector, headers=HEADERS) as session:
 
-        async def get(run_id: int) -> dict[str, Any]:
-            while True:
-                async with session.get(f"{url}{RUNS}/{run_id}") as response:
-                    if response.status != 429:
-                        response.raise_for_status()
-                        return json.loads(await response.read())
-                    reset = int(response.headers["X-RateLimit-Reset"])
-                await asyncio.sleep(reset)
-
-        async def fetch(ids: Iterable[int], kept: list[Any] | None = None) -> None:
-            pending = iter(ids)
-
-            async def work() -> None:
+        async def fetch(ids: Iterable[int], kept: list[Any] | None) -> None:
+            async def work(pending: Iterable[int]) -> None:
                 for run_id in pending:
-                    run = await get(run_id)
+                    async with session.get(f"{url}{RUNS}/{run_id}") as response:
+                        response.raise_for_status()
+                        run = json.loads(await response.read())
                     assert run["data"]["id"] == str(run_id)
                     if kept is not None:
                         kept.append(run)
 
-            await asyncio.gather(*(work() for _ in range(concurrency)))
+            await work_on(iter(ids), work, concurrency)
 
         yield fetch
 
 
-@asynccontextmanager
-async def hand_pages(url: str, concurrency: int) -> AsyncIterator[Fetch]:
-    """The same by hand with 100 ids a request, ten requests in flight at the most."""
-    places = min(concurrency, 10)
-    connector = aiohttp.TCPConnector(limit=places)
-    async with aiohttp.ClientSession(connector=connector, headers=HEADERS) as session:
-
-        async def fetch(ids: Iterable[int], kept: list[Any] | None = None) -> None:
-            pending = iter(ids)
-
-            async def work() -> None:
-                while page := list(islice(pending, PAGE)):
-                    query = {"filter[id]": ",".join(map(str, page)), "page[size]": str(PAGE)}
-                    async with session.get(f"{url}{RUNS}", params=query) as response:
-                        response.raise_for_status()
-                        runs = json.loads(await response.read())["data"]
-                    assert len(runs) == len(page)
-                    if kept is not None:
-                        kept.extend(runs)
-
-            await asyncio.gather(*(work() for _ in range(places)))
-
-        yield fetch
-
-
-@asynccontextmanager
-async def common_loop(url: str, concurrency: int) -> AsyncIterator[Fetch]:
-    """What most would write: a task per run behind a semaphore, and ``response.json()``."""
-    async with aiohttp.ClientSession(headers=HEADERS) as session:
-        places = asyncio.Semaphore(concurrency)
-
-        async def get(run_id: int) -> dict[str, Any]:
-            async with places, session.get(f"{url}{RUNS}/{run_id}") as response:
-                response.raise_for_status()
-                return await response.json()
-
-        async def fetch(ids: Iterable[int], kept: list[Any] | None = None) -> None:
-            runs = await asyncio.gather(*(get(run_id) for run_id in ids))
-            if kept is not None:
-                kept.extend(runs)
-
-        yield fetch
-
-
-def ours(route: str) -> Callable[[str, int], AbstractAsyncContextManager[Fetch]]:
-    """This package's ``runs.fetch`` by the route named."""
+def page_loop(read: Callable[[bytes], list[Any]]) -> Open:
+    """The same with 100 ids a request."""
 
     @asynccontextmanager
     async def opened(url: str, concurrency: int) -> AsyncIterator[Fetch]:
-        async with ModelLabClient(
-            base_url=url, api_key=API_KEY, app_key=APP_KEY, max_concurrency=concurrency
-        ) as lab:
+        concurrency = min(concurrency, 10)
+        connector = aiohttp.TCPConnector(limit=concurrency)
+        async with aiohttp.ClientSession(connector=connector, headers=HEADERS) as session:
 
-            async def fetch(ids: Iterable[int], kept: list[Any] | None = None) -> None:
-                async with lab.runs.fetch(ids, route=route) as outcomes:
-                    async for outcome in outcomes:
-                        assert outcome.ok, outcome.error
+            async def fetch(ids: Iterable[int], kept: list[Any] | None) -> None:
+                async def work(pending: Iterable[Any]) -> None:
+                    for page in pending:
+                        query = {"filter[id]": ",".join(map(str, page)), "page[size]": str(PAGE)}
+                        async with session.get(f"{url}{RUNS}", params=query) as response:
+                            response.raise_for_status()
+                            runs = read(await response.read())
+                        assert len(runs) == len(page)
                         if kept is not None:
-                            kept.append(outcome.run)
+                            kept.extend(runs)
+
+                await work_on(pages(ids), work, concurrency)
 
             yield fetch
 
     return opened
 
 
-def official(name: str) -> Callable[[str, int], AbstractAsyncContextManager[Fetch]]:
-    """A client of ``official.py``, which is imported when an arm of it is opened."""
+def modellab_async(route: str) -> Open:
+    """``runs.fetch`` by a route."""
+
+    @asynccontextmanager
+    async def opened(url: str, concurrency: int) -> AsyncIterator[Fetch]:
+        keys = {"api_key": API_KEY, "app_key": APP_KEY}
+        async with ModelLabClient(base_url=url, max_concurrency=concurrency, **keys) as lab:
+
+            async def fetch(ids: Iterable[int], kept: list[Any] | None) -> None:
+                async with lab.runs.fetch(ids, route=route) as outcomes:
+                    async for outcome in outcomes:
+                        run = outcome.unwrap()
+                        if kept is not None:
+                            kept.append(run)
+
+            yield fetch
+
+    return opened
+
+
+def official(name: str) -> Open:
+    """A function of `official`, which is imported when its arm is opened."""
 
     def opened(url: str, concurrency: int) -> AbstractAsyncContextManager[Fetch]:
-        import official as module  # noqa: PLC0415
+        from benchmarks import official as module  # noqa: PLC0415
 
         return getattr(module, name)(url, concurrency)
 
     return opened
 
 
-HAND = Arm("hand-written loop", hand_loop)
-CONTROL = Arm("the same again (control)", hand_loop)
-COMMON = Arm("a loop as most write it", common_loop)
-PAGES = Arm("hand-written loop, 100 ids a request", hand_pages, page=PAGE)
-SINGLE = Arm("modellab_async, single", ours("single"), ours=True)
-BATCH = Arm("modellab_async, batch", ours("batch"), page=PAGE, ours=True)
-OFFICIAL = Arm("datadog-api-client[async]", official("official_async"), apart=True)
-THREADS = Arm("datadog-api-client, threads", official("official_threads"), apart=True)
+async def work_on(pending: Any, work: Callable[[Any], Awaitable[None]], workers: int) -> None:
+    await asyncio.gather(*(work(pending) for _ in range(workers)))
 
-ARMS = {arm.name: arm for arm in (HAND, CONTROL, COMMON, PAGES, SINGLE, BATCH, OFFICIAL, THREADS)}
+
+def pages(ids: Iterable[int]) -> Iterable[list[int]]:
+    pending = iter(ids)
+    while page := list(islice(pending, PAGE)):
+        yield page
+
+
+LOOP = Arm("one-request loop", one_request_loop)
+DICTS = Arm("page loop of dicts", page_loop(read_dicts), PAGE)
+MODELS = Arm("page loop of models", page_loop(read_models), PAGE)
+SINGLE = Arm("modellab_async, single", modellab_async("single"))
+BATCH = Arm("modellab_async, batch", modellab_async("batch"), PAGE)
+OFFICIAL = Arm("Datadog's client, single", official("single"), separate=True)
+OFFICIAL_PAGES = Arm("Datadog's client, batch", official("batch"), PAGE, separate=True)
+
+ARMS = {arm.name: arm for arm in (LOOP, DICTS, MODELS, SINGLE, BATCH, OFFICIAL, OFFICIAL_PAGES)}

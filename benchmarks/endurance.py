@@ -7,25 +7,22 @@ All run the client against a simulator in a process of its own (``simulator_proc
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
 import random
 import resource
-import socket
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-from attacks import blips, bursts, churn, limits, shards
 from attrs import frozen
-from figures import Figure
-from simulator_process import SimulatorProcess, running_simulator
 
-from modellab_async import ModelLabClient, ModelLabError, RetryPolicy
+from benchmarks.attacks import blips, bursts, churn, limits, shards
+from benchmarks.figures import Figure
+from benchmarks.simulator_process import SimulatorProcess, running_simulator
+from modellab_async import ModelLabError, RetryPolicy
 
 LATENCY = 0.02
 SLOW = 0.1
@@ -104,7 +101,6 @@ async def faults(scale: Scale) -> list[Figure]:
         figures += [
             Figure(row, "ids without exactly one outcome", done.lost + done.repeated, 0, 0),
             Figure(row, "fetched", 100 * done.good / scale.ids, 99.9, 100, "%", at_least=True),
-            Figure(row, "ids per second", scale.ids / done.seconds, None, at_least=True),
             Figure(
                 row,
                 "requests sent that the server never saw",
@@ -170,7 +166,6 @@ async def _outage(scale: Scale, how: int | str) -> list[Figure]:
     )  # fmt: skip
     row = f"outage of {scale.outage:g} s ({how}), {scale.tasks} tasks asking all the time"
     figures = [
-        Figure(row, "calls asked for meanwhile", asked_during, None),
         Figure(row, "first success after it", min(after, default=math.inf), 1, 0.3, "s"),
         Figure(row, "90 % of the former rate after", back, 2, 1, "s"),
     ]
@@ -179,9 +174,8 @@ async def _outage(scale: Scale, how: int | str) -> list[Figure]:
         # up, and one a second is free.
         allowed = asked_during + scale.tasks + 50 + scale.outage
         sent = during.requests - before.requests
-        figures.insert(
-            1, Figure(row, "requests seen, against those allowed", sent / allowed, 1.1, 1.05, "x")
-        )
+        what = "requests seen, against those allowed"
+        figures.append(Figure(row, what, sent / allowed, 1.1, 1.05, "x"))
     return figures
 
 
@@ -194,27 +188,24 @@ async def storm(scale: Scale) -> list[Figure]:
             running_simulator(runs=scale.asked, latency=LATENCY, **setup) as sim,
             sim.client() as lab,
         ):
-            began = await _at_phase(scale.period)
+            await asyncio.sleep((0.2 - time.time()) % scale.period)
+            began = time.time()
             runs = await asyncio.gather(*map(lab.runs.get, sim.ids))
-            ended = time.time()
+            seconds = time.time() - began
             seen = await sim.seen()
         window = began // scale.period
         late = sum(
             status == 429 and at // scale.period > window for at, status in seen.arrivals
         )  # fmt: skip
+        # Until the period in which the quota grants the last request.
+        periods = math.ceil(scale.asked / scale.limit) - 1
+        least = (window + periods) * scale.period - began
         row = f"429 storm, {scale.limit} per {scale.period} s, Reset by {rounding}"
         figures += [
             Figure(row, "calls failed", scale.asked - len(runs), 0, 0),
             Figure(row, "refused after the first window", 100 * late / scale.asked, 1, 0, "%"),
             Figure(row, "refused in all", 100 * seen.refused / scale.asked, None, 0, "%"),
-            Figure(
-                row,
-                "time against the quota's minimum",
-                (ended - began) / _least(began, scale),
-                1.15,
-                1.03,
-                "x",
-            ),
+            Figure(row, "time against the least possible", seconds / least, 1.15, 1.03, "x"),
             _after_window(row, seen.arrivals, scale.period, window),
         ]
     return figures
@@ -227,103 +218,6 @@ def _after_window(row: str, arrivals: list[Any], period: int, window: float) -> 
         if status == 200 and at // period > window:
             first[at // period] = min(first.get(at // period, period), at % period)
     return Figure(row, "first success after a window's turn", max(first.values()), 1, 0.3, "s")
-
-
-async def processes(scale: Scale) -> list[Figure]:
-    """Four processes, each with a quarter of the calls, on one quota."""
-    figures = []
-    for rounding in ("ceil", "floor"):
-        setup = {"limit": scale.limit, "period": scale.period, "rounding": rounding}
-        async with running_simulator(runs=scale.asked, latency=LATENCY, **setup) as sim:
-            script, part = str(Path(__file__).with_name("quota_client.py")), scale.asked // 4
-            members = [
-                await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    script,
-                    json.dumps([sim.base_url, sim.ids[k * part : (k + 1) * part]]),
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                )
-                for k in range(4)
-            ]
-            for member in members:
-                assert member.stdout
-                await member.stdout.readline()
-            began = await _at_phase(scale.period)
-            told = await asyncio.gather(*(member.communicate(b"go\n") for member in members))
-            reports = [json.loads(out) for out, _ in told]
-            refused = (await sim.seen()).refused
-        row = f"four processes on {scale.limit} per {scale.period} s, Reset by {rounding}"
-        ended = max(report["ended"] for report in reports)
-        failed = scale.asked - sum(report["fetched"] for report in reports)
-        figures += [
-            Figure(row, "calls failed", failed, 0, 0),
-            Figure(row, "refused", 100 * refused / scale.asked, 3, 1, "%"),
-            Figure(
-                row,
-                "time against the quota's minimum",
-                (ended - began) / _least(began, scale),
-                None,
-                unit="x",
-            ),
-        ]
-    return figures
-
-
-async def _at_phase(period: int) -> float:
-    """Wait for a fifth of a second after a window's turn."""
-    await asyncio.sleep((0.2 - time.time()) % period)
-    return time.time()
-
-
-def _least(began: float, scale: Scale) -> float:
-    """Seconds until the window in which the quota grants the last request."""
-    windows = math.ceil(scale.asked / scale.limit)
-    return (began // scale.period + windows - 1) * scale.period - began
-
-
-async def unreachable(scale: Scale) -> list[Figure]:
-    """Servers that cannot be reached: a clear error in time, which only the full soak measures."""
-    deadline = 1.0
-    policy = RetryPolicy(deadline=deadline)
-    keys: dict[str, Any] = {"api_key": "api-key", "app_key": "app-key", "retry": policy}
-    figures = []
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        closed = taken.getsockname()[1]
-    async with running_simulator(runs=1) as sim:
-        port = int(sim.base_url.rpartition(":")[2])
-        lost = aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=_NoSuchHost()))
-        cases = {
-            "connection refused": ({"base_url": f"http://127.0.0.1:{closed}"}, "Connect call"),
-            "DNS failure": ({"base_url": "https://nowhere.invalid", "session": lost}, "not known"),
-            "TLS failure": ({"base_url": f"https://127.0.0.1:{port}"}, "SSL"),
-            "proxy failure": (
-                {"base_url": "https://127.0.0.1:1", "proxy": f"http://127.0.0.1:{closed}"},
-                "ClientProxyConnectionError",
-            ),
-        }
-        for name, (options, cause) in cases.items():
-            host = options["base_url"].partition("//")[2]
-            async with ModelLabClient(**keys, **options) as lab:
-                started = time.perf_counter()
-                try:
-                    await lab.runs.get(1)
-                except ModelLabError as error:
-                    said = str(error)
-                took = time.perf_counter() - started
-            silent = [word for word in (host, cause) if word not in said]
-            figures += [
-                Figure(
-                    name,
-                    "error after, within the deadline",
-                    took,
-                    deadline if scale is FULL else None,
-                    unit="s",
-                ),
-                Figure(name, "of host and cause not named", len(silent), 0, 0),
-            ]
-        await lost.close()
-    return figures
 
 
 async def kills(scale: Scale) -> list[Figure]:
@@ -377,20 +271,10 @@ def _differences(one: Path, other: Path) -> dict[str, int]:
         return counts
 
 
-class _NoSuchHost(aiohttp.abc.AbstractResolver):
-    """Resolves nothing, as the system's resolver does where a name is wrong."""
-
-    async def resolve(self, *_: Any, **__: Any) -> Any:
-        raise OSError(None, "Name or service not known")
-
-    async def close(self) -> None:
-        """Nothing to close."""
-
-
 ROWS = {
     row.__name__: row
     for row in (
-        *(faults, million, outage, storm, processes, kills, unreachable),
+        *(faults, million, outage, storm, kills),
         *(churn, bursts, blips, shards, limits),
     )
 }

@@ -1,7 +1,7 @@
-"""The runs that the benchmark server answers with: JSON templates, cut where the run's id goes.
+"""The runs that the benchmark server returns: JSON templates, cut at the run's id.
 
-Nothing is measured here. ``Catalogue(size)`` joins a template's pieces with an id, which is all the
-work that one answer costs.
+``Catalogue(size, differing)`` joins the pieces of a template with an id, which is all the work that
+a response costs.
 """
 
 from __future__ import annotations
@@ -13,57 +13,18 @@ from typing import Any
 
 from attrs import frozen
 
-ID = "@RUN@"  # as long as most ids are
-VARIANTS = 16
-
-OWN_PARAMS = ("run.seed", "run.output_dir", "run.commit", "run.host", "run.started_by")
-PARAM_ROOMS = (
-    "model",
-    "optimizer",
-    "data",
-    "trainer",
-    "scheduler",
-    "tokenizer",
-    "parallel",
-    "eval",
-)
-PARAM_NAMES = (
-    "hidden_size",
-    "num_layers",
-    "lr",
-    "batch_size",
-    "path",
-    "dtype",
-    "warmup_steps",
-    "dropout",
-    "max_length",
-    "weight_decay",
-    "seed_offset",
-    "checkpoint_every",
-    "enabled",
-    "name",
-    "version",
-)
-WORDS = (
-    "bfloat16",
-    "adamw",
-    "cosine",
-    "true",
-    "false",
-    "None",
-    "s3://datasets/ranking/v3",
-    "llama",
-)
-METRICS = ("loss", "accuracy", "grad_norm", "tokens_per_second", "perplexity", "memory_allocated")
-LITERAL = (
-    "{'stages': [{\"name\": \"warm-up\", 'steps': 500},\n {\"name\": 'main', 'steps': 20_000}]}"
-)
+ID = "@RUNS@"  # as long as an id
+TEMPLATES = 16
+PARAMS = ("lr", "depth", "seed", "warmup", "path", "width", "dropout", "batch", "optim")
+METRICS = ("loss", "accuracy", "grad_norm", "throughput", "perplexity", "memory")
+STATISTICS = ("latest", "max", "mean", "min")
+LITERAL = "{'stages': [{\"name\": \"warm-up\", 'steps': 500},\n {\"name\": 'main', 'steps': 9000}]}"
 PROSE = "A run of the ranking model on the third data set, resumed once after a preemption. "
 
 
 @frozen
 class Shape:
-    """How large a run is: bytes of its JSON as one answer, and what it holds."""
+    """How large a run is: the bytes of its JSON, and how many of each part it has."""
 
     bytes: int
     params: int
@@ -72,106 +33,108 @@ class Shape:
 
 
 SHAPES = {
-    "1.1": Shape(bytes=1_100, params=6, tags=2, metrics=1),
-    "2.2": Shape(bytes=2_200, params=16, tags=3, metrics=5),
-    "8.9": Shape(bytes=8_900, params=113, tags=6, metrics=22),
+    "2.2": Shape(bytes=2_200, params=10, tags=3, metrics=6),
+    "8.9": Shape(bytes=8_900, params=106, tags=4, metrics=22),
+    "1.1": Shape(bytes=1_100, params=3, tags=2, metrics=1),
 }
-"""The sizes that can be asked for, named by their kilobytes."""
+"""By kilobytes: the mean of a listing, a production run, and a small one."""
+
+TAGS_PER_PARAM = {100: 100, 74: 24, 0: 0}
+"""The share of params that differ from run to run, in percent, and the share of tags with it.
+
+As recorded, 183 of 247 pairs of params are distinct, and 33 of 138 tags.
+"""
 
 
 class Catalogue:
-    """Runs of one size by id, as bytes of JSON without any white space.
+    """Runs of one size by id, as bytes of JSON without white space.
 
-    An id picks one of 16 templates. Metrics and a few params hold the id and so differ from run to
-    run, other params repeat as they do within a real project; ``distinct`` makes every param, tag
-    and metric value differ.
+    ``differing`` percent of the params have values that no other run has; the others are the same
+    in all runs. Metrics are measurements, and always differ.
     """
 
-    def __init__(self, size: str, *, distinct: bool = False) -> None:
+    def __init__(self, size: str, differing: int = 100) -> None:
         shape = SHAPES[size]
-        self._pieces = [_pieces(shape, variant, distinct) for variant in range(VARIANTS)]
+        self._pieces = [_pieces(shape, differing, template) for template in range(TEMPLATES)]
 
     def run(self, run_id: bytes) -> bytes:
         """The JSON:API resource of a run; ``run_id`` is its digits."""
-        return run_id.join(self._pieces[int(run_id) % VARIANTS])
+        return run_id.join(self._pieces[int(run_id) % TEMPLATES])
 
 
-def _pieces(shape: Shape, variant: int, distinct: bool) -> list[bytes]:
-    resource = _resource(shape, variant, distinct)
+def _pieces(shape: Shape, differing: int, template: int) -> list[bytes]:
+    resource = _resource(shape, differing, template)
     missing = shape.bytes - len(_dump({"data": resource}))
     resource["attributes"]["description"] = (PROSE * (missing // len(PROSE) + 1))[: max(missing, 0)]
     return [piece.encode() for piece in _dump(resource).split(ID)]
 
 
 def _dump(value: Any) -> str:
-    """Compact JSON with the quotes that ``_number`` needed taken away."""
+    """Compact JSON without the quotes around `_float`."""
     return json.dumps(value, separators=(",", ":")).replace('"#', "").replace('#"', "")
 
 
-def _number(text: str) -> str:
-    return f"#{text}#"
+def _float(dice: random.Random) -> str:
+    """A float with 17 digits, of which the last ones are the run's id."""
+    return f"#{dice.randrange(9)}.{dice.randrange(10**9, 10**10)}{ID}#"
 
 
-def _resource(shape: Shape, variant: int, distinct: bool) -> dict[str, Any]:
-    shared, own = random.Random(0), random.Random(variant + 1)
-    params = [_param(index, shared, own, distinct) for index in range(shape.params)]
+def _resource(shape: Shape, differing: int, template: int) -> dict[str, Any]:
+    dice, same = random.Random(template), random.Random(-1)
+    params = [
+        {"key": f"{PARAMS[n % len(PARAMS)]}_{n}", "value": value}
+        for n, value in enumerate(_values(shape.params, differing, same))
+    ]
     if shape.params > 20:
         params[20]["value"] = LITERAL
+    tags = [
+        {"key": f"tag_{n}", "value": value}
+        for n, value in enumerate(_values(shape.tags, TAGS_PER_PARAM[differing], same))
+    ]
+    mlflow_id = f"{dice.getrandbits(104):026x}{ID}"
     return {
         "id": ID,
         "type": "runs",
         "attributes": {
-            "name": f"ranker-{own.choice(WORDS[:3])}-{ID}",
+            "name": f"ranker-{ID}",
             "description": "",
-            "project_id": 2000 + variant % 4,
-            "status": ("completed", "completed", "failed", "running")[variant % 4],
-            "created_at": f"2026-05-15T02:57:03.{own.randrange(100, 1000)}Z",
-            "updated_at": f"2026-05-15T09:12:50.{own.randrange(10_000, 100_000)}Z",
+            "project_id": 2000 + template % 4,
+            "status": ("completed", "completed", "failed", "running")[template % 4],
+            "created_at": f"2026-05-15T02:57:03.{dice.randrange(100, 1000)}Z",
+            "updated_at": f"2026-05-15T09:12:50.{dice.randrange(10_000, 100_000)}Z",
             "started_at": "2026-05-15T02:57:04Z",
-            "completed_at": None if variant % 4 == 3 else "2026-05-15T09:12:50.387051Z",
-            "duration": round(own.uniform(60, 90_000), 3),
-            "owner_id": str(uuid.UUID(int=own.getrandbits(128), version=4)),
-            "mlflow_artifact_location": f"s3://artifacts/{ID}/files",
-            "has_children": variant % 8 == 0,
+            "completed_at": None if template % 4 == 3 else "2026-05-15T09:12:50.387051Z",
+            "duration": round(dice.uniform(60, 90_000), 3),
+            "owner_id": str(uuid.UUID(int=dice.getrandbits(128), version=4)),
+            "external_url": f"https://app.datadoghq.com/ml/runs/{mlflow_id}",
+            "mlflow_artifact_location": f"mlflow-artifacts:///2387/{ID}/artifacts",
+            "has_children": template % 8 == 0,
             "is_pinned": False,
             "descendant_match": False,
             "params": params,
-            "tags": [
-                {"key": f"tag_{index}", "value": f"{index}:{ID}" if distinct else _value(own)}
-                for index in range(shape.tags)
-            ],
-            "metric_summaries": [_metric(index, own) for index in range(shape.metrics)],
+            "tags": tags,
+            "metric_summaries": [_metric(n, dice) for n in range(shape.metrics)],
         },
     }
 
 
-def _param(index: int, shared: random.Random, own: random.Random, distinct: bool) -> dict[str, str]:
-    if index < len(OWN_PARAMS):
-        return {"key": OWN_PARAMS[index], "value": f"{own.randrange(1000)}-{ID}"}
-    room = PARAM_ROOMS[index % len(PARAM_ROOMS)]
-    name = PARAM_NAMES[index % len(PARAM_NAMES)]
-    value = f"{index}.{ID}" if distinct else _value(own if index % 4 == 0 else shared)
-    return {"key": f"{room}.{name}", "value": value}
+def _values(count: int, differing: int, dice: random.Random) -> list[str]:
+    """Text values, of which a share differs from run to run, evenly spread."""
+    return [
+        ID if n * differing // 100 < (n + 1) * differing // 100 else f"{dice.randrange(10**6):06}"
+        for n in range(count)
+    ]
 
 
-def _value(source: random.Random) -> str:
-    if source.random() < 0.5:
-        return source.choice(WORDS)
-    return str(source.choice((1, 8, 64, 512, 4096, 0.1, 3e-05, 0.95)))
-
-
-def _metric(index: int, own: random.Random) -> dict[str, Any]:
-    step = own.randrange(1_000, 20_000)
-    floats = {
-        name: _number(f"{own.randrange(9)}.{own.randrange(100, 1000)}{ID}")
-        for name in ("latest", "max", "mean", "min")
-    }
-    if index % 6 == 5:
-        floats["max"] = _number(f"31781{ID}")
+def _metric(n: int, dice: random.Random) -> dict[str, Any]:
+    steps = dice.randrange(100_000, 1_000_000)
+    statistics = {name: _float(dice) for name in STATISTICS}
+    if n % 3 == 2:  # whole numbers often arrive as integers
+        statistics |= dict.fromkeys(("latest", "max", "min"), f"#31781558{ID}#")
     return {
-        "key": f"{('train', 'eval')[index % 2]}.{METRICS[index % len(METRICS)]}_{index}",
-        "count": step,
+        "key": f"{('training', 'validation')[n % 2]}/ranking/{METRICS[n % len(METRICS)]}/layer_{n}",
+        "count": steps,
         "first_step": 0,
-        "last_step": step - 1,
-        **floats,
+        "last_step": steps - 1,
+        **statistics,
     }

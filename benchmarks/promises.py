@@ -1,141 +1,78 @@
-"""The figures that the project promises, each beside what it must be and what it aims at.
-
-``python -m benchmarks.bench --only table`` prints them in about three minutes, and with ``--quick``
-in one; ``--baseline PATH`` measures another checkout of the package beside this one.
-"""
+"""The figures of speed and memory that the project promises, each with its must and its aim."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from statistics import median
+from typing import Any
 
-from arms import BATCH, HAND, OFFICIAL, PAGES, SINGLE, Arm
-from attrs import frozen
-from harness import gain, race
-from sections import Section, Settings
-from server import running_server
-from worker import running_worker
+from benchmarks.arms import BATCH, DICTS, LOOP, MODELS, OFFICIAL, SINGLE, Arm
+from benchmarks.figures import Figure
+from benchmarks.harness import gain
 
-SPEEDS: dict[tuple[Arm, Arm], dict[str, tuple[float, float]]] = {
-    (SINGLE, HAND): {"8.9": (0.95, 1.1), "1.1": (0.85, 0.95)},
-    (BATCH, HAND): {"8.9": (3, 4), "2.2": (7.5, 12), "1.1": (10, 16)},
-    (BATCH, PAGES): {"8.9": (1.3, 1.5), "2.2": (0.85, 1.1), "1.1": (0.7, 1.0)},
-    (SINGLE, OFFICIAL): {"8.9": (16, 20), "1.1": (5, 6)},
-    (BATCH, OFFICIAL): {"8.9": (50, 70), "1.1": (60, 100)},
+Bounds = Mapping[str, tuple[float, float]]
+
+SPEEDS: Mapping[tuple[Arm, Arm], Bounds] = {
+    (BATCH, MODELS): {"2.2": (0.95, 1.05), "8.9": (1.2, 1.3), "1.1": (0.9, 1.0)},
+    (BATCH, DICTS): {"2.2": (0.85, 0.95), "8.9": (1.35, 1.5), "1.1": (0.57, 0.65)},
+    (SINGLE, LOOP): {"8.9": (0.85, 0.95), "1.1": (0.9, 0.97)},
+    (SINGLE, OFFICIAL): {"8.9": (12, 16), "1.1": (4.5, 5)},
+    (BATCH, OFFICIAL): {"8.9": (50, 60), "1.1": (50, 60)},
 }
-"""How many times as fast as another arm, by the size of a run: what it must be, and the aim."""
+"""How many times less CPU time than another arm, by the size of a run."""
+
+REFUSED = {"2": 2, "4": 2, "8": 4}
+"""Percent of requests refused, by the number of processes that share a quota."""
 
 
-@frozen
-class Row:
-    """A figure beside its bounds."""
-
-    name: str
-    must: float
-    aim: float
-    measured: Sequence[float]
-    """This checkout's figure, and the baseline's if there is one."""
-    cpu: Sequence[float | None] = (None, None)
-    """The same by CPU time, which other work on the machine disturbs less than wall time."""
-    unit: str = "x"
-    at_least: bool = True
-
-    def cells(self) -> list[str]:
-        sign = "≥ " if self.at_least else "≤ "
-        return [
-            self.name,
-            sign + self._show(self.must),
-            sign + self._show(self.aim),
-            *map(self._show, self.measured),
-            "aim" if self._within(self.aim) else "must" if self._within(self.must) else "misses",
-            *map(self._show, self.cpu[: len(self.measured)]),
-        ]
-
-    def _within(self, bound: float) -> bool:
-        measured = self.measured[0]
-        return measured >= bound if self.at_least else measured <= bound
-
-    def _show(self, value: float | None) -> str:
-        if value is None:
-            return ""
-        if self.unit != "x":
-            return f"{value:,.3g} {self.unit}".strip()
-        return f"{value:.1f}x" if value >= 10 else f"{value:.2f}x"
+def promises(results: Mapping[str, Any]) -> Iterator[Figure]:
+    """Each promise whose section was measured."""
+    sections = {"speed": _speed, "kept": _kept, "stream": _stream, "hold": _hold, "quota": _quota}
+    for name, figures in sections.items():
+        if name in results:
+            yield from figures(results[name])
 
 
-def table(settings: Settings) -> Section:
-    """What the project promises."""
-    versions = ["measured", *([settings.baseline.version] if settings.baseline else [])]
-    head = ["row", "must", "aim", *versions, "verdict", *(f"{name}, CPU" for name in versions)]
-    rows = [row for part in (speeds, quota, memory) for row in part(settings)]
-    return Section(
-        "What is promised",
-        "How many times as fast as another client, as the median of the ratios within each round; "
-        "ten requests in flight, over loopback without TLS and compression, each run dropped as "
-        "soon as it has been seen. *CPU* is the ratio of the CPU time, which counts if the machine "
-        "is busy. Memory is the peak above the same client opened and idle.",
-        head,
-        [row.cells() for row in rows],
-    )
-
-
-def speeds(settings: Settings) -> Iterator[Row]:
-    """Each promised speed; those of one size come from the same rounds."""
-    for size in ("8.9", "2.2", "1.1"):
-        wanted = {pair: bounds[size] for pair, bounds in SPEEDS.items() if size in bounds}
-        arms = list(dict.fromkeys(arm for own, other in wanted for arm in (other, own)))
-        with running_server(size=size) as server:
-            results = race(server, arms, settings, concurrency=10)
-        samples = {result.name: result.samples for result in results}
-        for (own, other), (must, aim) in wanted.items():
-            names = [own.name, *([settings.baseline.name(own.name)] if settings.baseline else [])]
-            wall, cpu = (
-                [gain(samples[name], samples[other.name], clock) for name in names]
-                for clock in ("wall", "cpu")
+def _speed(races: Any) -> Iterator[Figure]:
+    for (arm, other), bounds in SPEEDS.items():
+        for size, (must, aim) in bounds.items():
+            measured = gain(races[size]["100"], arm.name, other.name)
+            yield Figure(
+                f"{arm.name}, against {other.name}", f"{size} KB", measured, must, aim, "x", True
             )
-            yield Row(f"{own.name}, against {other.name}, {size} KB", must, aim, wall, cpu)
 
 
-def quota(settings: Settings) -> Iterator[Row]:
-    """All runs of a large project under a quota, each checkout on a server of its own at once."""
-    limit, period = (100, 10) if settings.scale == 1 else (20, 2)
-    runs = 65_614 if settings.scale == 1 else 13_123
-    least = (math.ceil(runs / BATCH.page / limit) - 1) * period
-    with ExitStack() as stack:
-        servers, workers = [], []
-        for package in checkouts(settings):
-            server = running_server(size="1.1", limit=limit, period=period)
-            servers.append(stack.enter_context(server))
-            worker = running_worker(servers[-1], package=package)
-            workers.append(stack.enter_context(worker))
-        time.sleep(-time.time() % period)
-        for worker in workers:
-            worker.start(BATCH, runs)
-        times = [worker.finish().wall * runs / least for worker in workers]
-        refused = [server.stats()["rate_limited"] for server in servers]
-    what = f"{runs:,} runs, {limit} requests per {period} s"
-    bound = 1 + 0.02 * 60 / least  # of the full size, which takes a minute
-    yield Row(f"{what}: time against the quota's minimum", bound, bound, times, at_least=False)
-    yield Row(f"{what}: requests refused", 0, 0, refused, unit="", at_least=False)
+def _kept(kept: Any) -> Iterator[Figure]:
+    row = f"{kept['runs']:,} runs of 8.9 KB kept"
+    peak = median(peak for _, peak, _ in kept["samples"][BATCH.name])
+    yield Figure(row, "peak of memory over the idle client", peak, 350, 280, "MB")
+    models, batch = (kept["samples"][f"{arm.name}, speed.run"] for arm in (MODELS, BATCH))
+    ratio = median(theirs / ours for (ours, *_), (theirs, *_) in zip(batch, models, strict=True))
+    what = f"under speed.run, against {MODELS.name}"
+    yield Figure(row, what, ratio, 1.1, 1.3, "x", True)
 
 
-def memory(settings: Settings) -> Iterator[Row]:
-    """Peaks of keeping and of streaming, each in a new process."""
-    for name, size, runs, keep, must, aim in (
-        ("10,000 runs of 8.9 KB, all kept", "8.9", 10_000, True, 200, 130),
-        ("1,000,000 ids streamed, 1.1 KB", "1.1", 1_000_000, False, 30, 10),
-    ):
-        peaks = []
-        with running_server(size=size) as server:
-            for package in checkouts(settings):
-                with running_worker(server, package=package) as worker:
-                    peaks.append(worker.weigh(BATCH, runs, keep=keep).peak_bytes / 1e6)
-        yield Row(f"{name}: peak", must, aim, peaks, unit="MB", at_least=False)
+def _stream(stream: Any) -> Iterator[Figure]:
+    row = f"{stream['runs']:,} runs of 1.1 KB streamed"
+    yield Figure(row, "peak of memory over the idle client", stream["peak"], 30, 10, "MB")
 
 
-def checkouts(settings: Settings) -> list[Path | None]:
-    """This checkout, and the baseline's path if there is one."""
-    return [None, *([settings.baseline.path] if settings.baseline else [])]
+def _hold(longest: Any) -> Iterator[Figure]:
+    row = "pages of 100 runs of 8.9 KB"
+    yield Figure(row, "longest that one holds the event loop", median(longest), 10, None, "ms")
+
+
+def _quota(quota: Any) -> Iterator[Figure]:
+    rate = f"{quota['limit']} requests per {quota['period']} s"
+    least = "time against the least possible"
+    all_runs = quota["all"]
+    row = f"{all_runs['runs']:,} runs, {rate}"
+    yield Figure(row, least, all_runs["time"], 1.02, None, "x")
+    yield Figure(row, "requests refused", all_runs["refused"], 0, None, "%")
+    for count, shared in quota["processes"].items():
+        row = f"{count} processes, {rate}"
+        yield Figure(row, least, shared["time"], 1.05, None, "x")
+        yield Figure(row, "requests refused", shared["refused"], REFUSED[count], None, "%")
+    row = f"a neighbor that needs a quarter of {rate}"
+    yield Figure(row, "its requests refused", quota["neighbor"]["its_refused"], None, None, "%")
+    yield Figure(row, "this client's refused", quota["neighbor"]["refused"], None, None, "%")

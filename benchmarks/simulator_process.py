@@ -12,11 +12,11 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 
+from benchmarks import ROOT
 from modellab_async import ModelLabClient
 from modellab_async.simulator import Fault, Faults, RateLimit, Simulator
 
@@ -81,9 +81,8 @@ class SimulatorProcess:
 async def running_simulator(**setup: Any) -> AsyncIterator[SimulatorProcess]:
     """Start a simulator; the fields of ``Setup`` say which."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(Path(__file__)),
-        json.dumps(setup),
+        *(sys.executable, "-m", "benchmarks.simulator_process", json.dumps(setup)),
+        cwd=ROOT,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=LONGEST_LINE,

@@ -158,8 +158,8 @@ async def test_killed_syncs_lose_and_double_nothing(shell: Shell, tmp_path: Path
 @pytest.mark.process
 async def test_the_soak_of_kills_holds_in_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """The published soak, which does the same thirty times, works."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    endurance = importlib.import_module("endurance")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    endurance = importlib.import_module("benchmarks.endurance")
     figures = await endurance.kills(endurance.SHORT)
     assert len(figures) == len(TABLES)
     assert [figure for figure in figures if not figure.holds] == []

@@ -1,9 +1,11 @@
-"""The extra ``speed``: uvloop and isal, in use when asked for and at no other time."""
+"""`speed.run`: uvloop, isal and fewer garbage collections, when asked for and at no other time."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
+from collections.abc import Iterator
 
 import aiohttp
 import pytest
@@ -61,6 +63,46 @@ def test_run_does_without(backends: list[object], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "isal", None)
     assert not isinstance(speed.run(loop_in_use()), uvloop.Loop)
     assert backends == []
+
+
+@pytest.fixture
+def threshold() -> Iterator[tuple[int, int, int]]:
+    """The collector's threshold; a test may change it."""
+    before = gc.get_threshold()
+    yield before
+    gc.set_threshold(*before)
+
+
+async def threshold_in_use() -> tuple[int, int, int]:
+    return gc.get_threshold()
+
+
+def test_run_collects_less_often(backends: list[object], threshold: tuple[int, int, int]):
+    """The collector's threshold is 50,000 while the coroutine runs, and as before afterwards."""
+    assert speed.run(threshold_in_use()) == (50_000, *threshold[1:])
+    assert gc.get_threshold() == threshold
+
+
+def test_the_threshold_returns_after_a_failure(
+    backends: list[object], threshold: tuple[int, int, int]
+):
+    """A coroutine that raises leaves the collector's threshold as it was before."""
+
+    async def fail() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        speed.run(fail())
+    assert gc.get_threshold() == threshold
+
+
+@pytest.mark.parametrize("own", [0, 80_000])
+def test_run_never_collects_more_often(
+    backends: list[object], threshold: tuple[int, int, int], own: int
+):
+    """A threshold that is higher already, or switches collections off, stays."""
+    gc.set_threshold(own, *threshold[1:])
+    assert speed.run(threshold_in_use()) == (own, *threshold[1:])
 
 
 def test_the_command_line_uses_both(backends: list[object]):
