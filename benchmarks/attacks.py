@@ -92,7 +92,7 @@ async def blips(scale: Scale) -> list[Figure]:
             began.append(now)
             return (503 if 0.02 <= now - began[0] < 0.02 + outage else 200), {}
 
-        seconds, server = await _gathered(answer, calls=scale.waiting)
+        _, server = await _gathered(answer, calls=scale.waiting)
         row = f"503s for {outage} s under {scale.waiting:,} concurrent calls"
         figures += [
             Figure(row, "calls failed", scale.waiting - server.by_status[200], 0, 0),
