@@ -136,7 +136,7 @@ class TransportError(CallError):
 
     def __init__(self, message: str, *, kind: FailureKind = "lost") -> None:
         super().__init__(message)
-        self.kind = kind
+        self.kind: FailureKind = kind
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
@@ -167,7 +167,7 @@ class DecodeError(CallError):
         super().__init__(message)
         self.path = path
         self.resource_id = resource_id
-        self.kind = kind
+        self.kind: FailureKind = kind
 
 
 class WaitTimeoutError(ModelLabError, TimeoutError):
@@ -270,10 +270,11 @@ class StatusError(CallError):
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
+        self.kind: FailureKind = "final"
         if status == 429:
             self.kind = "rate_limited"
-        else:
-            self.kind = "unavailable" if status in UNAVAILABLE_STATUSES else "final"
+        elif status in UNAVAILABLE_STATUSES:
+            self.kind = "unavailable"
         self.status = status
         self.method = method
         self.url = url
