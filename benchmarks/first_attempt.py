@@ -1,4 +1,4 @@
-"""What a call costs if tenacity makes its first attempt: ``python benchmarks/first_attempt.py``.
+"""What a call costs if tenacity makes its first attempt: ``python -m benchmarks.first_attempt``.
 
 Prints the CPU time of a call whose attempts are all made inside tenacity, over that of a call as
 the client makes it: the median and the quartiles of paired rounds.
@@ -13,8 +13,8 @@ from statistics import quantiles
 from typing import Any
 
 import attrs
-from server import running_server
 
+from benchmarks.server import running_server
 from modellab_async import ModelLabClient
 from modellab_async.calls import Caller
 from modellab_async.resources import Runs
