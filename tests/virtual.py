@@ -80,6 +80,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _thread_is_done(self, _work: object) -> None:
         self._virtual.threads -= 1
 
+    async def shutdown_default_executor(self, *timeout: float | None) -> None:
+        self._virtual.threads += 1  # the one that joins the others
+        try:
+            await super().shutdown_default_executor(*timeout)
+        finally:
+            self._virtual.threads -= 1
+
 
 def loop_with_sockets() -> VirtualLoop:
     """A loop that servers and clients share; see the marker ``virtual_time``."""
