@@ -25,10 +25,9 @@ from typing import Any, Final, Literal
 import attrs
 
 from modellab_async import endpoints
-from modellab_async.calls import Perform
 from modellab_async.closing import BackgroundIterator
 from modellab_async.documents import YIELD_EVERY_BYTES, LazyPage
-from modellab_async.endpoints import MAX_PAGE_SIZE, Call, parse_id
+from modellab_async.endpoints import MAX_PAGE_SIZE, Call, Perform, parse_id
 from modellab_async.errors import (
     AuthenticationError,
     BulkError,

@@ -7,7 +7,7 @@ import functools
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import attrs
 import cattrs
@@ -33,16 +33,6 @@ from modellab_async.stats import Counters
 from modellab_async.transport import Stream, Transport
 
 _log: Final = logging.getLogger("modellab_async")
-
-
-class Perform(Protocol):
-    """A function that sends a call: `Caller.perform`, or a test double."""
-
-    def __call__(
-        self, call: Call, /, *, on_retry: Callable[[], object] | None = None
-    ) -> Awaitable[Any]:
-        """Send a call; see `Caller.perform`."""
-        ...
 
 
 @attrs.frozen(eq=False, repr=False)

@@ -7,8 +7,8 @@ builder raises `InvalidIdError` for a bad id and ValueError for another bad argu
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, SupportsIndex
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, Protocol, SupportsIndex
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -101,6 +101,16 @@ class Call:
             (getattr(item, name, None) or values[0]) in values
             for name, values in one_of.items()
         )
+
+
+class Perform(Protocol):
+    """A function that sends a call: `calls.Caller.perform`, or a test double."""
+
+    def __call__(
+        self, call: Call, /, *, on_retry: Callable[[], object] | None = None
+    ) -> Awaitable[Any]:
+        """Send a call; see `calls.Caller.perform`."""
+        ...
 
 
 def parse_id(value: object, what: str = "run id") -> int:

@@ -17,9 +17,8 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeVar, cast
 
 import attrs
 
-from modellab_async.calls import Perform
 from modellab_async.closing import BackgroundIterator
-from modellab_async.endpoints import MAX_PAGE_SIZE, Call
+from modellab_async.endpoints import MAX_PAGE_SIZE, Call, Perform
 from modellab_async.errors import DecodeError
 from modellab_async.idset import IdSet
 from modellab_async.models import Page

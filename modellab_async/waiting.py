@@ -18,10 +18,9 @@ from typing import Any, Final, Self
 import attrs
 
 from modellab_async.bulk import BulkFetcher, Fetch, Outcome, refuse_lone_id
-from modellab_async.calls import Perform
 from modellab_async.clock import Clock
 from modellab_async.closing import Closing
-from modellab_async.endpoints import MAX_PAGE_SIZE, parse_id
+from modellab_async.endpoints import MAX_PAGE_SIZE, Perform, parse_id
 from modellab_async.errors import ModelLabError, WaitTimeoutError
 from modellab_async.models import Run
 from modellab_async.retry import is_transient

@@ -11,8 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from modellab_async import ModelLabClient, RetryPolicy, Run, RunArtifacts, RunFile, RunStatus
-from modellab_async.calls import Perform
-from modellab_async.endpoints import Call
+from modellab_async.endpoints import Call, Perform
 from modellab_async.simulator import Simulator
 
 KB = 1024

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modellab_async.bulk import Progress
-    from modellab_async.calls import Perform
     from modellab_async.clock import Clock
+    from modellab_async.endpoints import Perform
     from modellab_async.models import Run, RunArtifacts
     from modellab_async.retry import RetryPolicy
 

@@ -16,8 +16,8 @@ from modellab_async.errors import DownloadError, ModelLabError, StatusError, Tra
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from modellab_async.calls import Perform
     from modellab_async.clock import Clock
+    from modellab_async.endpoints import Perform
     from modellab_async.retry import RetryPolicy
     from modellab_async.transport import Stream
 
