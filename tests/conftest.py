@@ -115,6 +115,16 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run in which no test passed, such as one in which all were skipped."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    on_worker = hasattr(session.config, "workerinput")
+    if reporter is None or on_worker or session.config.option.collectonly:
+        return
+    if session.exitstatus == pytest.ExitCode.OK and not reporter.stats.get("passed"):
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
 @pytest.fixture(params=[make_converter, hooked])
 def converter(request: pytest.FixtureRequest) -> cattrs.Converter:
     """A converter that leaves models to msgspec, then one with hooks of a user's for every type."""
