@@ -54,5 +54,6 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(?!modellab_async).*"),
     (r"py:class", r"modellab_async\..*\.(T|M|T_co|_\w+)"),
     (r"py:class", r"modellab_async\.simulator\.responses\.Response"),
+    (r"py:class", r"modellab_async\.calls\.Caller"),  # which the client passes to its resources
 ]
 suppress_warnings = ["config.cache"]

@@ -135,7 +135,7 @@ class Caller:
         a permit, since one that may not be sent must not hold up others. An attempt counts, and its
         timeout runs, from its admission. The limiter learns from a response before its status or
         body can fail, and the permit is returned before the body is decoded. Only an attempt whose
-        response has been decoded, or says something definite, earns credit for the budget.
+        response has been decoded, or says something definite, adds to the budget.
         """
         call, transport, clock = state.call, self.transport, self.clock
         transport.check_usable()

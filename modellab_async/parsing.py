@@ -24,7 +24,7 @@ PARSE_ERRORS: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 MAX_DEPTH: Final = 10_000
 """Levels of arrays and objects that JSON may have, whatever the version of Python.
 
-CPython has a limit of its own, of 1,000 to 10,000 levels before 3.14; from then on, it is the size
+CPython has its own limit, of 1,000 to 10,000 levels before 3.14; from then on, it is the size
 of the C stack.
 """
 

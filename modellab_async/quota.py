@@ -215,7 +215,7 @@ class Neighbors:
     _responses: int = 0  # to our requests in this period
 
     def begin_period(self) -> None:
-        """Count anew."""
+        """Start counting again."""
         self._expected, self._noticed = self._noticed, False
         self._responses = 0
 

@@ -1,6 +1,6 @@
 """What `Runs.get_many` returns.
 
-A module of its own, since it needs both models and `frames`, which imports the models.
+A separate module, since it needs both models and `frames`, which imports the models.
 """
 
 from collections.abc import Iterable
