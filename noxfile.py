@@ -175,7 +175,7 @@ def ray(session: nox.Session) -> None:
 @nox.session(default=False)
 def browser(session: nox.Session) -> None:
     """What notebooks show, in a real Chromium: the system's, or one that Playwright brings."""
-    session.install("-e", ".[cli]", *group("test", "browser"))
+    session.install("-e", ".[cli,notebook]", *group("test", "browser"))
     if not shutil.which("chromium"):
         session.run("playwright", "install", "--with-deps", "chromium")
     session.run("pytest", "tests/browser.py", *session.posargs)

@@ -67,6 +67,7 @@ NEED_AN_EXTRA = {
     ),
     "typer": ("test_cli*.py", "test_doctor.py", "test_speed.py"),
     "isal": ("test_speed.py",),
+    "jinja2": ("test_notebook.py",),
     "uvloop": ("test_speed.py",),
 }
 collect_ignore_glob = [
